@@ -1,0 +1,81 @@
+"""The one box type: oriented 3D boxes in one frame, and its way to and from nuScenes' global boxes.
+
+Size is (length, width, height) along the box's own x, y, z; yaw is counter-clockwise from the frame's +x to the box's
+length axis; the centre is the centre of gravity. nuScenes writes (w, l, h) and a quaternion: only this file converts.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from models.geometry import apply, quaternion_to_rotation, rotation_to_quaternion, rotation_z
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """N boxes in one frame. Arrays share their first dimension; velocity is NaN where unknown."""
+
+    centers: np.ndarray  # (N, 3) m, centre of gravity
+    sizes: np.ndarray  # (N, 3) m, length, width, height
+    yaws: np.ndarray  # (N,) rad
+    velocities: np.ndarray  # (N, 2) m/s along the frame's x and y
+    labels: np.ndarray  # (N,) int, position in names.CLASSES; -1 for no detection class
+    scores: np.ndarray | None = None  # (N,) for predictions
+
+    def __len__(self) -> int:
+        return len(self.centers)
+
+    def __getitem__(self, select) -> "Boxes":
+        """The selected boxes (mask, slice or index array)."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Boxes(**{k: None if v is None else v[select] for k, v in values.items()})
+
+    @classmethod
+    def empty(cls) -> "Boxes":
+        return cls(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 2)), np.zeros(0, np.int64))
+
+    @classmethod
+    def from_nuscenes(cls, translation, size_wlh, rotation, velocity, labels, scores=None) -> "Boxes":
+        """Boxes in the frame of the given nuScenes fields: rotation (N, 4) wxyz, velocity (N, 2) or (N, 3)."""
+        n = len(translation)
+        turn = quaternion_to_rotation(np.asarray(rotation, np.float64).reshape(n, 4))
+        return cls(
+            centers=np.asarray(translation, np.float64).reshape(n, 3),
+            sizes=np.asarray(size_wlh, np.float64).reshape(n, 3)[:, [1, 0, 2]],
+            yaws=np.arctan2(turn[:, 1, 0], turn[:, 0, 0]),
+            velocities=np.asarray(velocity, np.float64).reshape(n, -1)[:, :2],
+            labels=np.asarray(labels, np.int64),
+            scores=None if scores is None else np.asarray(scores, np.float64),
+        )
+
+    def moved(self, a_to_b: np.ndarray) -> "Boxes":
+        """The same boxes in frame b. The frames may tilt against each other; a box keeps its yaw alone, as in nuScenes."""
+        turn = a_to_b[:3, :3]
+        heading = np.stack([np.cos(self.yaws), np.sin(self.yaws), np.zeros(len(self))], -1) @ turn.T
+        velocity = np.concatenate([self.velocities, np.zeros((len(self), 1))], 1) @ turn.T
+        return replace(
+            self,
+            centers=apply(a_to_b, self.centers),
+            yaws=np.arctan2(heading[:, 1], heading[:, 0]),
+            velocities=velocity[:, :2],
+        )
+
+    def quaternions(self) -> np.ndarray:
+        """(N, 4) wxyz, the rotation field of nuScenes boxes."""
+        return rotation_to_quaternion(rotation_z(self.yaws))
+
+    def sizes_wlh(self) -> np.ndarray:
+        """(N, 3), the size field of nuScenes boxes."""
+        return self.sizes[:, [1, 0, 2]]
+
+    def corners(self) -> np.ndarray:
+        """(N, 8, 3): the bottom's four corners counter-clockwise from front-left, then the top's."""
+        xy = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+        signs = np.concatenate([np.c_[xy, -np.ones(4)], np.c_[xy, np.ones(4)]])
+        local = signs[None] * self.sizes[:, None] / 2
+        return local @ np.swapaxes(rotation_z(self.yaws), -1, -2) + self.centers[:, None]
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """(N, P) bool: whether point p (P, 3) lies inside or on box n."""
+        local = np.einsum("npi,nij->npj", points[None] - self.centers[:, None], rotation_z(self.yaws))
+        return (np.abs(local) <= self.sizes[:, None] / 2).all(-1)

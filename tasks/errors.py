@@ -1,0 +1,9 @@
+"""What a user did wrong, said in one sentence."""
+
+
+class UserError(Exception):
+    """A mistake of the user's: its text names the file or field and the remedy. The CLI prints it and exits with 2."""
+
+
+class DataError(UserError):
+    """A check of data failed: the CLI prints the report and exits with 1."""

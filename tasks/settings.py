@@ -1,0 +1,59 @@
+"""The base of every stage's config: frozen, strict about names, and clear about what decides the result."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+
+class Settings(BaseModel):
+    """A frozen config in which an unknown field is an error.
+
+    Fields declared with `runtime(...)` say how to compute, not what (worker counts, devices): they stay out of the key.
+    Fields declared with `external_file(...)` may name a file: the key holds its digest instead of its path.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def key_fields(self) -> dict[str, Any]:
+        """The JSON-able fields that decide the result: what the stage's key is made of."""
+        out = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if not _mark(field, "runtime"):
+                out[name] = value.key_fields() if isinstance(value, Settings) else _plain(value)
+        return out
+
+    def external_files(self) -> dict[str, Path]:
+        """Field name -> path, for the fields that name a file outside the artifact store."""
+        found = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Settings):
+                found |= {f"{name}.{inner}": path for inner, path in value.external_files().items()}
+            elif (words := _mark(field, "external_file")) is not None and value is not None and value not in words:
+                found[name] = Path(value)
+        return found
+
+
+def runtime(default: Any, description: str, **limits: Any) -> Any:
+    """A field that changes how a stage runs but not what it computes."""
+    return Field(default, description=description, json_schema_extra={"runtime": True}, **limits)
+
+
+def external_file(default: Any, description: str, words: tuple[str, ...] = ()) -> Any:
+    """A field that holds a file's path, or one of `words`, which name no file."""
+    return Field(default, description=description, json_schema_extra={"external_file": list(words)})
+
+
+def _mark(field: FieldInfo, name: str) -> Any:
+    return (field.json_schema_extra or {}).get(name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return str(value) if isinstance(value, Path) else value
