@@ -49,7 +49,7 @@ class Boxes:
         )
 
     def moved(self, a_to_b: np.ndarray) -> "Boxes":
-        """The same boxes in frame b. The frames may tilt against each other; a box keeps its yaw alone, as in nuScenes."""
+        """The same boxes in frame b. Frames may tilt against each other; a box keeps its yaw alone."""
         turn = a_to_b[:3, :3]
         heading = np.stack([np.cos(self.yaws), np.sin(self.yaws), np.zeros(len(self))], -1) @ turn.T
         velocity = np.concatenate([self.velocities, np.zeros((len(self), 1))], 1) @ turn.T

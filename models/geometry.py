@@ -39,7 +39,7 @@ def rotation_to_quaternion(rotation: np.ndarray) -> np.ndarray:
 
 
 def transform(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """4x4 transforms (..., 4, 4) from a quaternion (..., 4) wxyz or a rotation (..., 3, 3), and a translation (..., 3)."""
+    """Transforms (..., 4, 4) of a quaternion (..., 4) wxyz or a rotation (..., 3, 3), and a translation (..., 3)."""
     rotation, translation = np.asarray(rotation, np.float64), np.asarray(translation, np.float64)
     if rotation.shape[-1] == 4:
         rotation = quaternion_to_rotation(rotation)

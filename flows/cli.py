@@ -1,0 +1,190 @@
+"""`geomim`: the command line. Planning, `status` and `inspect` import neither torch nor Prefect."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tasks.errors import DataError, UserError
+
+app = typer.Typer(
+    name="geomim",
+    help="Cached, staged pretraining of camera backbones from LiDAR (GeoMIM) on data in nuScenes format.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A YAML file, such as configs/demo.yaml.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One value on top, such as depth.sweeps=2. Repeatable.", metavar="A.B=C"),
+]
+Root = Annotated[
+    Path, typer.Option("--root", envvar="GEOMIM_ROOT", help="Where artifacts live.", show_default="./artifacts")
+]
+Dataroot = Annotated[
+    Path | None, typer.Option("--dataroot", help="A folder in nuScenes format.", show_default=False)
+]
+Version = Annotated[
+    str | None, typer.Option("--version", help="Its tables, such as v1.0-trainval.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+DEFAULT_ROOT = Path("artifacts")
+
+
+@app.command()
+def run(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    dataroot: Dataroot = None,
+    version: Version = None,
+    first: Annotated[str | None, typer.Option("--from", help="The first stage to run.", metavar="STAGE")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="The last stage to run.", metavar="STAGE")] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(help="Run this stage although it is cached. Repeatable.", metavar="STAGE")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; run nothing.")] = False,
+) -> None:
+    """Run the stages that are not cached, in order, as one Prefect flow.
+
+    Example: geomim run --config configs/demo.yaml --set depth.sweeps=2 --dry-run
+    """
+    from flows.run import run_pipeline
+    from tasks.config import load_config
+
+    settings = load_config(config, overrides, dataroot, version)
+    run_pipeline(settings, root, first, last, force or [], dry_run)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="The folder to write; must be empty or not exist.", metavar="OUT")],
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write a simulated world as a dataset in nuScenes format.
+
+    Example: geomim simulate data/world --set simulate.keyframes=8
+    """
+    from tasks.simulate.write import simulate as write_world
+
+    from tasks.config import load_config
+    from tasks.simulate.config import SimulateConfig
+
+    summary = write_world(load_config(config, overrides).simulate or SimulateConfig(), out)
+    print(json.dumps({"path": str(out), **summary}, indent=2))
+
+
+def _stage(name: str, help_text: str) -> None:
+    def command(
+        config: ConfigFile = None,
+        overrides: Overrides = None,
+        root: Root = DEFAULT_ROOT,
+        dataroot: Dataroot = None,
+        version: Version = None,
+        force: Annotated[bool, typer.Option("--force", help="Run it although it is cached.")] = False,
+    ) -> None:
+        from flows.run import run_one
+        from tasks.config import load_config
+
+        run_one(load_config(config, overrides, dataroot, version), root, name, force)
+
+    app.command(name=name, help=f"{help_text}\n\nExample: geomim {name} --config configs/demo.yaml")(command)
+
+
+_stage("ingest", "Check a dataroot and write the index of its samples (no server).")
+_stage("fit", "Train the LiDAR detector that serves as teacher (no server).")
+_stage("teacher", "Cache the LiDAR teacher's BEV features (no server).")
+_stage("depth", "Cache the LiDAR points seen by each camera (no server).")
+_stage("pretrain", "Pretrain the camera backbone on the caches (no server).")
+_stage("finetune", "Finetune and evaluate the camera detector (no server).")
+
+
+@app.command()
+def status(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    dataroot: Dataroot = None,
+    version: Version = None,
+    why: Annotated[bool, typer.Option("--why", help="Say for each stage what makes it run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show which stages are cached, which would go on, and which would run.
+
+    Example: geomim status --config configs/demo.yaml --why
+    """
+    from flows.show import plan_table, print_json
+    from tasks.config import load_config
+    from tasks.plan import make_plan
+
+    plan = make_plan(load_config(config, overrides, dataroot, version), root.resolve())
+    if as_json:
+        print_json([planned.as_json() for planned in plan])
+    else:
+        plan_table(plan, why)
+
+
+@app.command()
+def inspect(
+    artifact: Annotated[Path, typer.Argument(help="An artifact's folder, or a Zarr store in it.", metavar="ARTIFACT")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what an artifact is, what made it and what it holds.
+
+    Example: geomim inspect artifacts/depth/0123456789abcdef
+    """
+    from flows.inspect import describe, show_description
+    from flows.show import print_json
+
+    description = describe(artifact)
+    if as_json:
+        print_json(description)
+    else:
+        show_description(description)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check the installation: Python, packages against the lock, devices, disk and the Prefect server.
+
+    Example: geomim doctor
+    """
+    from flows.doctor import check_all, show_checks
+    from flows.show import print_json
+
+    checks = check_all()
+    if as_json:
+        print_json([vars(check) for check in checks])
+    else:
+        show_checks(checks)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 data failed a check or a stage failed, 2 a user's mistake, 130 interrupted."""
+    try:
+        app()
+    except UserError as error:
+        sys.stdout.flush()
+        print(f"geomim: {error}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, DataError) else 2)
+    except KeyboardInterrupt:
+        print("geomim: stopped; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

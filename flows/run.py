@@ -1,0 +1,96 @@
+"""`geomim run` and `geomim <stage>`: what happens between the command line and the stages."""
+
+import logging
+from pathlib import Path
+
+from flows.server import prefect_server
+from flows.show import console, plan_table, size
+from tasks.child import run_in_child
+from tasks.config import PipelineConfig
+from tasks.errors import DataError, UserError
+from tasks.plan import Planned, make_plan, select, stage_named
+
+
+def run_pipeline(
+    config: PipelineConfig, root: Path, first: str | None, last: str | None, forced: list[str], dry_run: bool
+) -> None:
+    """Plan, show the plan, and run what is not cached as a Prefect flow. A run without work starts no server."""
+    root = root.resolve()
+    for name in (*forced, *(n for n in (first, last) if n)):
+        stage_named(name)
+    if not dry_run:
+        ensure_dataroot(config)
+    plan = make_plan(config, root, forced)
+    chosen = select(plan, first, last)
+    plan_table(chosen)
+    if dry_run:
+        return
+    for planned in chosen:
+        if planned.step is None:
+            raise UserError(planned.why)
+    work = [planned for planned in chosen if planned.state != "cached"]
+    if work:
+        for planned in work:
+            if planned.stage.name in forced:
+                planned.step.artifact.remove()
+        with prefect_server(root / ".prefect"):
+            run_flow(config, root, [planned.stage.name for planned in chosen])
+    show_results(make_plan(config, root), [planned.stage.name for planned in chosen])
+
+
+def run_flow(config: PipelineConfig, root: Path, stages: list[str]) -> None:
+    """Run the pipeline's flow in this process. Raises DataError with the failed stage's sentence."""
+    from flows.pipeline import pipeline
+
+    logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
+    state = pipeline(config=config, root=root, stages=stages, return_state=True)
+    if not state.is_completed():
+        raise DataError(state.message or f"the run ended as {state.name}")
+
+
+def run_one(config: PipelineConfig, root: Path, name: str, force: bool) -> None:
+    """Run one stage without a server, through the same function as the flow does."""
+    root = root.resolve()
+    if name == "ingest":
+        ensure_dataroot(config)
+    planned = next((p for p in make_plan(config, root) if p.stage.name == name), None)
+    if planned is None:
+        raise UserError(f"{name}: not a stage of this config; teacher.weights is {config.teacher.weights!r}, not 'fit'")
+    if planned.step is None:
+        raise UserError(planned.why)
+    if force:
+        planned.step.artifact.remove()
+    if force or planned.state != "cached":
+        run_in_child(config, root, name)
+    show_results(make_plan(config, root), [name])
+
+
+def ensure_dataroot(config: PipelineConfig) -> None:
+    """Simulate the world where the config has one and its dataroot is not there."""
+    if config.simulate is None or config.dataroot is None:
+        return
+    from tasks.simulate.write import simulate
+
+    simulate(config.simulate, config.dataroot)
+
+
+def show_results(plan: list[Planned], names: list[str]) -> None:
+    """Each stage's folder, and the report of the last stage that wrote one."""
+    out = console()
+    report = None
+    for planned in plan:
+        if planned.stage.name not in names or planned.state != "cached":
+            continue
+        artifact = planned.step.artifact
+        manifest = artifact.manifest()
+        out.print(
+            f"[green]{planned.stage.name:9}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s  {artifact.path}",
+            soft_wrap=True,
+        )
+        if (artifact.path / "report.md").is_file():
+            report = artifact.path / "report.md"
+    if report:
+        from rich.markdown import Markdown
+
+        out.print()
+        out.print(Markdown(report.read_text()))

@@ -1,0 +1,114 @@
+"""A stage in a process of its own: it takes its memory with it when it ends, and dies when those who wait for it die.
+
+`run_in_child` starts `python -m tasks.child`, hands it (config, root, stage) on standard input and gets one JSON line
+back on a pipe. The child watches its parent and, under a Prefect worker, the worker: a cancelled flow or a killed
+worker leaves no training process behind, not even after `kill -9`.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DataError, UserError
+
+WATCHED = "GEOMIM_WATCHED_PIDS"
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class StageFailed(RuntimeError):
+    """The stage's process ended without a result and without a sentence for the user: a bug, or it was killed."""
+
+
+def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], None] | None = None) -> None:
+    """Run one stage of a PipelineConfig in a child process group and wait for it.
+
+    With `relay`, the child's output comes line by line; without, it goes to this process's own (a terminal keeps its
+    progress bar). Raises UserError or DataError with the child's sentence, StageFailed otherwise.
+    """
+    spec = json.dumps({"config": config.model_dump(mode="json"), "root": str(root), "stage": stage})
+    report_read, report_write = os.pipe()
+    watched = [os.getpid(), *([os.getppid()] if "PREFECT__FLOW_RUN_ID" in os.environ else [])]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tasks.child", str(report_write)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if relay else None,
+        stderr=subprocess.STDOUT if relay else None,
+        pass_fds=(report_write,),
+        start_new_session=True,
+        env=os.environ | {WATCHED: ",".join(map(str, watched)), "OMP_NUM_THREADS": threads(), "PYTHONUNBUFFERED": "1"},
+        text=True,
+    )
+    os.close(report_write)
+    try:
+        child.stdin.write(spec)
+        child.stdin.close()
+        if relay:
+            for line in child.stdout:
+                relay(line.rstrip())
+        with os.fdopen(report_read) as pipe:
+            report = json.loads(pipe.read() or "{}")
+        code = child.wait()
+    finally:
+        _kill_group(child)
+    if "error" in report:
+        raise (DataError if report["exit"] == 1 else UserError)(report["error"])
+    if code:
+        died = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        raise StageFailed(f"the process of {stage} {died}; the same command goes on from there")
+
+
+def threads() -> str:
+    """OMP_NUM_THREADS for a child: the user's own, or all cores (launchers such as torchrun would force 1)."""
+    return os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
+
+
+def die_with(pids: list[int]) -> None:
+    """Kill this process group as soon as one of `pids` is gone."""
+    import psutil
+
+    def watch() -> None:
+        try:
+            processes = [psutil.Process(pid) for pid in pids]
+            while all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        except psutil.NoSuchProcess:
+            pass
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="watch-parents", daemon=True).start()
+
+
+def main() -> int:
+    die_with([int(pid) for pid in os.environ[WATCHED].split(",")])
+    from tasks.config import PipelineConfig
+    from tasks.plan import make_plan
+    from tasks.stage import execute
+
+    spec = json.loads(sys.stdin.read())
+    with os.fdopen(int(sys.argv[1]), "w") as report:
+        try:
+            plan = make_plan(PipelineConfig.model_validate(spec["config"]), Path(spec["root"]))
+            execute(next(planned for planned in plan if planned.stage.name == spec["stage"]).step)
+        except UserError as error:
+            code = 1 if isinstance(error, DataError) else 2
+            json.dump({"error": str(error), "exit": code}, report)
+            return code
+    return 0
+
+
+def _kill_group(child: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the whole group has ended
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""The Prefect task of the pretrain stage."""
+
+from tasks.task import stage_task
+
+pretrain = stage_task("pretrain")

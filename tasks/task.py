@@ -1,0 +1,103 @@
+"""How a stage becomes a Prefect task: its key is the cache key, and a hit counts only while the store holds it."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, get_run_logger, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.states import Failed, State
+
+from storage.artifact import Manifest
+from tasks.child import run_in_child
+from tasks.config import PipelineConfig
+from tasks.errors import UserError
+from tasks.plan import make_plan, stage_named
+from tasks.stage import Step
+
+LARGEST_PICTURE = 2_000_000  # bytes; a picture is stored inside the server's database
+
+
+def stage_task(name: str) -> Task:
+    """The Prefect task of a stage: `task(config, root, key)` returns {"stage", "key", "path"}.
+
+    The stage runs in a child process whose lines go to the run's log. A user's mistake is a Failed state with its
+    sentence; anything else raises and is tried once more, going on from where it stopped.
+    """
+
+    @task(
+        name=name,
+        description=stage_named(name).title,
+        cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda _, parameters: f"geomim-{parameters['key']}"),
+        persist_result=True,
+        result_serializer="json",
+        retries=1,
+    )
+    def run(config: PipelineConfig, root: Path, key: str) -> dict[str, Any] | State:
+        log = get_run_logger()
+        try:
+            run_in_child(config, root, name, relay=lambda line: log.info("%s", line))
+        except UserError as error:
+            return Failed(message=str(error))
+        step = find_step(config, root, name)
+        show(step)
+        return {"stage": name, "key": key, "path": str(step.artifact.path)}
+
+    return run
+
+
+def run_stage(run: Task, config: PipelineConfig, root: Path) -> State:
+    """Run a stage's task from a flow; a cached state whose artifact is gone or damaged is refreshed."""
+    step = find_step(config, root, run.name)
+    return run.with_options(refresh_cache=not step.artifact.is_whole())(
+        config=config, root=root, key=step.artifact.key, return_state=True
+    )
+
+
+def find_step(config: PipelineConfig, root: Path, name: str) -> Step:
+    """The step of a stage in this config's plan. Raises UserError where there is no dataroot or no such stage in it."""
+    for planned in make_plan(config, root):
+        if planned.stage.name == name:
+            if planned.step is None:
+                raise UserError(planned.why)
+            return planned.step
+    raise UserError(f"this config has no stage {name}: teacher.weights is {config.teacher.weights!r}, not 'fit'")
+
+
+def show(step: Step) -> None:
+    """Leave a markdown summary, a table and the pictures of an artifact in Prefect."""
+    name, manifest = step.stage.name, step.artifact.manifest()
+    report = step.artifact.path / "report.md"
+    create_markdown_artifact(
+        key=f"{name}-summary",
+        description=f"{name} {step.artifact.key[:16]}",
+        markdown=markdown(step, manifest) + (f"\n\n{report.read_text()}" if report.is_file() else ""),
+    )
+    rows = [{"field": field, "value": value} for field, value in flat(manifest.summary).items()]
+    create_table_artifact(key=f"{name}-table", description=f"{name} {step.artifact.key[:16]}", table=rows)
+    for picture in sorted(step.artifact.path.glob("*.png")):
+        if picture.stat().st_size <= LARGEST_PICTURE:
+            data = base64.b64encode(picture.read_bytes()).decode()
+            create_image_artifact(
+                key=f"{name}-{picture.stem.replace('_', '-')}".lower(),
+                image_url=f"data:image/png;base64,{data}",
+                description=f"{name} {step.artifact.key[:16]}: {picture.name}",
+            )
+
+
+def markdown(step: Step, manifest: Manifest) -> str:
+    """The head of a stage's summary."""
+    return (
+        f"# {step.stage.name}: {step.stage.title}\n\n"
+        f"- key `{step.artifact.key}`\n- folder `{step.artifact.path}`\n"
+        f"- {manifest.bytes / 1e6:.1f} MB in {manifest.seconds:.1f} s"
+    )
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested names joined by dots."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return out
