@@ -7,7 +7,7 @@ from prefect.states import Completed, Failed, State
 
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
-from tasks.task import run_stage
+from tasks.task import run_stage, sentence
 
 ROOT = Path("artifacts")
 
@@ -22,6 +22,6 @@ def run_tasks(tasks: list[Task], config: PipelineConfig, root: Path) -> State:
         except UserError as error:
             return Failed(message=f"{task.name}: {error}")
         if not state.is_completed():
-            return Failed(message=f"{task.name}: {state.message}")
+            return Failed(message=f"{task.name}: {sentence(state)}")
         lines.append(f"{task.name} {state.name.lower()}")
     return Completed(message=", ".join(lines))

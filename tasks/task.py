@@ -1,16 +1,17 @@
 """How a stage becomes a Prefect task: its key is the cache key, and a hit counts only while the store holds it."""
 
 import base64
+import logging
 from pathlib import Path
 from typing import Any
 
 from prefect import Task, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
-from prefect.states import Failed, State
+from prefect.states import State
 
 from storage.artifact import Manifest
-from tasks.child import run_in_child
+from tasks.child import StageFailed, run_in_child
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
 from tasks.plan import make_plan, stage_named
@@ -22,8 +23,9 @@ LARGEST_PICTURE = 2_000_000  # bytes; a picture is stored inside the server's da
 def stage_task(name: str) -> Task:
     """The Prefect task of a stage: `task(config, root, key)` returns {"stage", "key", "path"}.
 
-    The stage runs in a child process whose lines go to the run's log. A user's mistake is a Failed state with its
-    sentence; anything else raises and is tried once more, going on from where it stopped.
+    The stage runs in a child process whose lines go to the run's log. A user's mistake raises UserError and is final;
+    anything else is tried once more, going on from where it stopped. (A RETURNED Failed state would not do: Prefect
+    3.8 stores it under the cache key, and the next try finds it there as a hit.)
     """
 
     @task(
@@ -33,13 +35,11 @@ def stage_task(name: str) -> Task:
         persist_result=True,
         result_serializer="json",
         retries=1,
+        retry_condition_fn=lambda _task, _run, state: not isinstance(state.result(raise_on_failure=False), UserError),
     )
-    def run(config: PipelineConfig, root: Path, key: str) -> dict[str, Any] | State:
+    def run(config: PipelineConfig, root: Path, key: str) -> dict[str, Any]:
         log = get_run_logger()
-        try:
-            run_in_child(config, root, name, relay=lambda line: log.info("%s", line))
-        except UserError as error:
-            return Failed(message=str(error))
+        run_in_child(config, root, name, relay=lambda line: log.info("%s", line))
         step = find_step(config, root, name)
         show(step)
         return {"stage": name, "key": key, "path": str(step.artifact.path)}
@@ -49,10 +49,24 @@ def stage_task(name: str) -> Task:
 
 def run_stage(run: Task, config: PipelineConfig, root: Path) -> State:
     """Run a stage's task from a flow; a cached state whose artifact is gone or damaged is refreshed."""
+    logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
     step = find_step(config, root, run.name)
     return run.with_options(refresh_cache=not step.artifact.is_whole())(
         config=config, root=root, key=step.artifact.key, return_state=True
     )
+
+
+def sentence(state: State) -> str:
+    """Why a stage's task did not complete."""
+    error = state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, UserError | StageFailed) else state.message or state.name
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A user's mistake and a killed child say all there is to say in their sentence."""
+    if record.exc_info and isinstance(record.exc_info[1], UserError | StageFailed):
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def find_step(config: PipelineConfig, root: Path, name: str) -> Step:
