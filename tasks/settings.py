@@ -17,11 +17,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def key_fields(self) -> dict[str, Any]:
-        """The JSON-able fields that decide the result: what the stage's key is made of."""
+        """The JSON-able fields that decide the result: what the stage's key is made of. A file stands as "file"."""
         out = {}
+        files = self.external_files()
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if not _mark(field, "runtime"):
+            if name in files:
+                out[name] = "file"
+            elif not _mark(field, "runtime"):
                 out[name] = value.key_fields() if isinstance(value, Settings) else _plain(value)
         return out
 

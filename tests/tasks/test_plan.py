@@ -1,0 +1,157 @@
+"""Plans of the real stages over a folder of tables: no stage runs here."""
+
+import json
+import shutil
+
+import pytest
+
+from storage.artifact import Recipe
+from tasks.config import load_config
+from tasks.errors import UserError
+from tasks.ingest.config import TABLES
+from tasks.plan import make_plan, select
+
+
+@pytest.fixture
+def dataroot(tmp_path):
+    tables = tmp_path / "data" / "v1.0-mini"
+    tables.mkdir(parents=True)
+    for table in TABLES:
+        (tables / f"{table}.json").write_text(json.dumps([{"token": table}]))
+    return tables.parent
+
+
+@pytest.fixture
+def plan(tmp_path, dataroot):
+    def make(*overrides, dataroot=dataroot, forced=()):
+        return make_plan(load_config(None, list(overrides), dataroot), tmp_path / "root", forced)
+
+    return make
+
+
+def finish(planned):
+    """Stand in for the stage's run: an artifact with one file."""
+    step = planned.step
+    step.artifact.begin(step.recipe)
+    (step.artifact.path / "result").write_text(planned.stage.name)
+    step.artifact.finish(step.recipe, {}, 1.0, {})
+
+
+def states(plan):
+    return {planned.stage.name: planned.state for planned in plan}
+
+
+def test_at_first_all_runs(plan):
+    first = plan()
+    assert list(states(first)) == ["ingest", "fit", "teacher", "depth", "pretrain", "finetune"]
+    assert {p.why for p in first} == {"never run"}
+    assert set(states(first).values()) == {"run"}
+
+
+def test_what_is_there_is_cached(plan):
+    for planned in plan():
+        finish(planned)
+    assert set(states(plan()).values()) == {"cached"}
+
+
+def test_one_depth_field_reruns_depth_and_what_follows(plan):
+    for planned in plan():
+        finish(planned)
+    changed = plan("depth.sweeps=3")
+    assert states(changed) == {
+        "ingest": "cached",
+        "fit": "cached",
+        "teacher": "cached",
+        "depth": "run",
+        "pretrain": "run",
+        "finetune": "run",
+    }
+    why = {p.stage.name: p.why for p in changed}
+    assert why["depth"] == "depth.sweeps: 10 -> 3"
+    assert why["pretrain"] == "input depth changed"
+    assert why["finetune"] == "input depth changed; input pretrain changed"
+
+
+def test_a_changed_table_is_named(plan, dataroot):
+    for planned in plan():
+        finish(planned)
+    (dataroot / "v1.0-mini" / "sample.json").write_text("[]")
+    changed = plan()
+    assert set(states(changed).values()) == {"run"}
+    assert changed[0].why == "file v1.0-mini/sample.json changed"
+
+
+def test_the_dataroots_place_does_not_matter(plan, dataroot, tmp_path):
+    for planned in plan():
+        finish(planned)
+    shutil.copytree(dataroot, tmp_path / "elsewhere")
+    assert set(states(plan(dataroot=tmp_path / "elsewhere")).values()) == {"cached"}
+
+
+def test_the_nearest_artifact_gives_the_reason(plan):
+    for overrides in (("depth.sweeps=1", "depth.margin=3"), ("depth.sweeps=2",)):
+        finish(plan(*overrides)[3])
+    assert plan("depth.sweeps=3")[3].why == "depth.sweeps: 2 -> 3"
+
+
+def test_weights_from_a_file_need_no_fit_and_their_content_is_in_the_key(plan, tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"one")
+    first = plan(f"teacher.weights={weights}")
+    assert "fit" not in states(first)
+    moved = tmp_path / "moved.pth"
+    shutil.copy(weights, moved)
+    assert plan(f"teacher.weights={moved}")[1].step.artifact.key == first[1].step.artifact.key
+    weights.write_bytes(b"two")
+    assert plan(f"teacher.weights={weights}")[1].step.artifact.key != first[1].step.artifact.key
+
+
+def test_missing_weights_are_named(plan):
+    with pytest.raises(UserError, match=r"teacher\.weights: there is no file nowhere\.pth"):
+        plan("teacher.weights=nowhere.pth")
+
+
+def test_an_interrupted_stage_says_how_far_it_came(plan):
+    step = plan()[4].step
+    step.artifact.begin(step.recipe)
+    step.artifact.write_progress(3, 10)
+    planned = plan()[4]
+    assert (planned.state, planned.why) == ("resume", "3 of 10 done")
+
+
+def test_a_damaged_artifact_runs_again_and_says_why(plan):
+    finish(plan()[0])
+    (plan()[0].step.artifact.path / "result").unlink()
+    assert (plan()[0].state, plan()[0].why) == ("run", "damaged: result is gone")
+
+
+def test_forced(plan):
+    finish(plan()[0])
+    assert plan(forced=["ingest"])[0].state == "run"
+    assert plan(forced=["ingest"])[0].why == "forced"
+
+
+def test_no_dataroot_is_said_not_raised(plan, tmp_path):
+    missing = plan(dataroot=tmp_path / "nowhere")
+    assert all(p.step is None and "nowhere is not there" in p.why for p in missing)
+    assert missing[0].as_json()["key"] is None
+
+
+def test_another_version_of_the_tables_is_offered(plan, tmp_path, dataroot):
+    shutil.move(dataroot / "v1.0-mini", dataroot / "v1.0-trainval")
+    assert "add --version v1.0-trainval" in plan()[0].why
+
+
+def test_from_and_to(plan):
+    with pytest.raises(UserError, match="--from depth: ingest is not cached"):
+        select(plan(), "depth", None)
+    finish(plan()[0])
+    assert [p.stage.name for p in select(plan(), "depth", "depth")] == ["depth"]
+    assert [p.stage.name for p in select(plan(), None, "teacher")] == ["ingest", "fit", "teacher"]
+    with pytest.raises(UserError, match="comes after"):
+        select(plan(), "depth", "ingest")
+
+
+def test_the_key_is_the_recipes(plan):
+    for planned in plan():
+        assert planned.step.artifact.key == Recipe(**planned.step.recipe.model_dump()).key
