@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tasks.child import StageFailed
 from tasks.errors import DataError, UserError
 
 app = typer.Typer(
@@ -178,6 +179,9 @@ def main() -> None:
         sys.stdout.flush()
         print(f"geomim: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, DataError) else 2)
+    except StageFailed as error:
+        print(f"geomim: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("geomim: stopped; the same command goes on from there", file=sys.stderr)
         sys.exit(130)

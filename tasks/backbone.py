@@ -1,4 +1,4 @@
-"""The camera backbone's config, shared by pretraining and finetuning: what one writes, the other must be able to read."""
+"""The camera backbone's config, shared by pretraining and finetuning: what one writes, the other must read."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ class BackboneConfig(Settings):
     embed_dim: int = Field(128, ge=8, description="Channels of the first stage; each later one doubles them.")
     depths: tuple[int, int, int, int] = Field((2, 2, 18, 2), description="Blocks of each stage.")
     num_heads: tuple[int, int, int, int] = Field((4, 8, 16, 32), description="Attention heads of each stage.")
-    window_sizes: tuple[int, int, int, int] = Field((16, 16, 16, 8), description="Tokens a side of each stage's windows.")
+    window_sizes: tuple[int, int, int, int] = Field((16, 16, 16, 8), description="Tokens a side of a window, by stage.")
     pretrain_grid: int = Field(56, ge=1, description="Tokens a side of the stored absolute position embedding.")
 
     @model_validator(mode="after")
@@ -27,7 +27,7 @@ class BackboneConfig(Settings):
         for stage, heads in enumerate(self.num_heads):
             channels = self.embed_dim * 2**stage
             if heads < 1 or channels % heads:
-                raise ValueError(f"num_heads[{stage}] is {heads}, which does not divide the stage's {channels} channels")
+                raise ValueError(f"num_heads[{stage}] is {heads}, which does not divide the {channels} channels")
         for name in ("depths", "window_sizes"):
             if min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} has a number below 1")

@@ -63,6 +63,13 @@ class PipelineConfig(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> "PipelineConfig":
         check_grid(self.pretrain, self.lidar.bev_shape)
+        sweeps = {"lidar.sweeps": self.lidar.sweeps, "depth.sweeps": self.depth.sweeps}
+        for name, count in sweeps.items():
+            if count > self.ingest.sweeps:
+                raise ValueError(f"{name} is {count}, but the index keeps ingest.sweeps = {self.ingest.sweeps}")
+        if self.pretrain.depth_sweeps > self.depth.sweeps:
+            kept = f"depth.sweeps = {self.depth.sweeps}"
+            raise ValueError(f"pretrain.depth_sweeps is {self.pretrain.depth_sweeps}, but the cache keeps {kept}")
         return self
 
 

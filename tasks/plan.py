@@ -59,7 +59,7 @@ def make_plan(config: PipelineConfig, root: Path, forced: Iterable[str] = ()) ->
             files=_external_digests(stage, config, digests),
         )
         artifact = artifacts[stage.name] = Artifact(root, stage.name, recipe.key)
-        step = Step(stage, section, recipe, artifact, Inputs(config.dataroot, needs))
+        step = Step(stage, section, recipe, artifact, Inputs(config.dataroot, config.version, needs))
         state, why = _state(artifact, recipe, stage.name in set(forced))
         plan.append(Planned(stage, state, why, step))
     return plan

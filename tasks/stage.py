@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from storage.artifact import Artifact, Manifest, Recipe
 from tasks.errors import UserError
 from tasks.settings import Settings
+
+SECONDS_FOR_A_KILLED_RUN_TO_END = 3.0
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def active_stages(config: Any) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stage may read: the dataroot and the artifacts it needs, by stage name."""
+    """What a stage may read: the dataroot with its version of the tables, and the artifacts it needs, by stage name."""
 
     dataroot: Path
+    version: str
     artifacts: dict[str, Artifact]
 
     def __getitem__(self, stage: str) -> Artifact:
@@ -121,11 +124,20 @@ def _alone(artifact: Artifact) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{lock.parent}: cannot be written ({error.strerror}); choose another --root") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{artifact.path}: another process is working on it; wait for it or stop it") from None
+        deadline = time.monotonic() + SECONDS_FOR_A_KILLED_RUN_TO_END
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                raise UserError(f"{artifact.path}: another process is working on it; wait for it or stop it")
+            time.sleep(0.1)
         yield
+
+
+def _locked(file: IO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -19,13 +19,13 @@ def test_every_preset_loads_as_a_file_and_by_name(preset):
 
 
 def test_a_set_value_reaches_every_stage_that_shares_it():
-    config = load_config(None, ["lidar.sweeps=2", "depth.sweeps=3"])
+    config = load_config(None, ["lidar.sweeps=2", "depth.sweeps=9"])
     assert config.teacher.lidar.sweeps == config.fit.lidar.sweeps == 2
-    assert config.depth.sweeps == 3
+    assert config.depth.sweeps == 9
 
 
 def test_a_config_survives_its_own_json():
-    config = load_config(PRESETS / "demo.yaml", ["depth.sweeps=1"])
+    config = load_config(PRESETS / "demo.yaml", ["depth.sweeps=3"])
     assert PipelineConfig.model_validate(config.model_dump(mode="json")) == config
 
 
@@ -47,6 +47,8 @@ MISTAKES = {
     "teacher.lidar.sweeps=3": "set lidar at the top, not in fit|set lidar at the top, not in teacher",
     "preset=nothing": "there is no preset 'nothing'; there are .*demo",
     "lidar=3": "lidar",
+    "ingest.sweeps=5": "lidar.sweeps is 9, but the index keeps ingest.sweeps = 5",
+    "depth.sweeps=3": "pretrain.depth_sweeps is 9, but the cache keeps depth.sweeps = 3",
     "depth.sweeps": "write it as section.field=value",
     "=3": "write it as section.field=value",
     "depth.sweeps=[1": "is not a value in YAML",

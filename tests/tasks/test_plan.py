@@ -57,7 +57,7 @@ def test_what_is_there_is_cached(plan):
 def test_one_depth_field_reruns_depth_and_what_follows(plan):
     for planned in plan():
         finish(planned)
-    changed = plan("depth.sweeps=3")
+    changed = plan("depth.margin=3")
     assert states(changed) == {
         "ingest": "cached",
         "fit": "cached",
@@ -67,7 +67,7 @@ def test_one_depth_field_reruns_depth_and_what_follows(plan):
         "finetune": "run",
     }
     why = {p.stage.name: p.why for p in changed}
-    assert why["depth"] == "depth.sweeps: 10 -> 3"
+    assert why["depth"] == "depth.margin: 1.0 -> 3.0"
     assert why["pretrain"] == "input depth changed"
     assert why["finetune"] == "input depth changed; input pretrain changed"
 
@@ -89,9 +89,9 @@ def test_the_dataroots_place_does_not_matter(plan, dataroot, tmp_path):
 
 
 def test_the_nearest_artifact_gives_the_reason(plan):
-    for overrides in (("depth.sweeps=1", "depth.margin=3"), ("depth.sweeps=2",)):
+    for overrides in (("depth.margin=2", "depth.min_depth=2"), ("depth.margin=2.5",)):
         finish(plan(*overrides)[3])
-    assert plan("depth.sweeps=3")[3].why == "depth.sweeps: 2 -> 3"
+    assert plan("depth.margin=3")[3].why == "depth.margin: 2.5 -> 3.0"
 
 
 def test_weights_from_a_file_need_no_fit_and_their_content_is_in_the_key(plan, tmp_path):

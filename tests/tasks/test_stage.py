@@ -40,7 +40,7 @@ def make_step(tmp_path, monkeypatch):
         )
         stage = Stage("toy", "a toy", tuple(inputs), "toy:run", ("zarr",))
         artifact = Artifact(tmp_path / "root", "toy", recipe.key)
-        return Step(stage, ToyConfig(word=word), recipe, artifact, Inputs(tmp_path, inputs))
+        return Step(stage, ToyConfig(word=word), recipe, artifact, Inputs(tmp_path, "v1.0-mini", inputs))
 
     return make
 

@@ -1,0 +1,66 @@
+"""Depth as a class: bins along a ray, their labels from LiDAR, and the loss between the two."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class DepthBins:
+    """Bins from `low` to `high` m, (high - low) / step of them.
+
+    Evenly spaced, or ("log") with edges that grow exponentially from `low` to high - 1 m, BEVDet's "SID".
+    """
+
+    low: float
+    high: float
+    step: float
+    spacing: Literal["even", "log"] = "even"
+
+    @property
+    def count(self) -> int:
+        return round((self.high - self.low) / self.step)
+
+    def edges(self) -> Tensor:
+        """Lower edge of every bin (D,), m: where a frustum point of the bin stands."""
+        index = torch.arange(self.count, dtype=torch.float64)
+        if self.spacing == "even":
+            return self.low + index * self.step
+        return self.low * torch.exp(index / (self.count - 1) * math.log((self.high - 1) / self.low))
+
+    def labels(self, depth: Tensor) -> Tensor:
+        """Bin (int64) of every depth (m), NO_LABEL outside [low, high). Even bin k covers low + [k, k + 1) step."""
+        if self.spacing == "even":
+            position = (depth - self.low) / self.step
+        else:
+            scale = (self.count - 1) / math.log((self.high - 1) / self.low)
+            position = torch.log(depth.clamp(min=1e-6) / self.low) * scale
+        index = position.floor().long()
+        return torch.where((depth > 0) & (index >= 0) & (index < self.count), index, NO_LABEL)
+
+
+def nearest_in_cells(depth_map: Tensor, stride: int) -> Tensor:
+    """Smallest depth of every stride x stride block, 0 where a block holds none: (..., H, W) -> (..., H/s, W/s)."""
+    empty = torch.finfo(depth_map.dtype).max
+    blocks = torch.where(depth_map > 0, depth_map, empty).unflatten(-1, (-1, stride)).unflatten(-3, (-1, stride))
+    nearest = blocks.amin((-3, -1))
+    return torch.where(nearest == empty, 0, nearest)
+
+
+def depth_loss(depth_prob: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy between bin probabilities and one-hot labels, summed over bins, mean over labelled cells.
+
+    depth_prob: (..., D, h, w) after the softmax. labels: (..., h, w) with NO_LABEL. 0 where nothing is labelled.
+    """
+    valid = labels != NO_LABEL
+    prob = depth_prob.movedim(-3, -1)[valid].float()
+    target = F.one_hot(labels[valid], prob.shape[-1]).to(prob.dtype)
+    # torch's own refuses NaN (on a GPU by killing the context); here NaN must come out, for the caller to report.
+    loss = F.binary_cross_entropy(prob.nan_to_num(0.0), target, reduction="sum") + 0 * prob.sum()
+    return loss / valid.sum().clamp(min=1)

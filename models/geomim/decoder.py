@@ -1,0 +1,137 @@
+"""GeoMIM's decoder: from half an image's tokens to a semantic and a geometry map of the whole image."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.geomim.blocks import Block, CrossViewBlock
+from models.swin import Mlp
+
+CAMERA_NUMBERS = 22
+
+
+class DecoderMaps(NamedTuple):
+    semantic: Tensor  # (2M, C, h, w), first the M reconstructions from group 0, then those from group 1
+    geometry: Tensor  # (2M, C, h, w)
+
+
+class Decoder(nn.Module):
+    """Two branches over mask and image tokens at stride 16.
+
+    The semantic branch is `depth` blocks with cross-view attention after a quarter and three quarters of them. The
+    geometry branch leaves it half way, is gated by the camera's parameters, and has depth / 2 blocks of its own with
+    cross-view attention half way through.
+
+    Args:
+        in_dim: channels of the encoder's fused map. dim: width. depth: blocks of the semantic branch, a multiple of 4.
+        pos_grid: side of the stored sin-cos position embedding (pretraining image size / 32).
+        cross_view, geometry_branch, camera_aware: the paper's ablations; without a geometry branch both maps are the
+            semantic one.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int = 512,
+        num_heads: int = 16,
+        depth: int = 8,
+        pos_grid: int = 7,
+        cross_view: bool = True,
+        geometry_branch: bool = True,
+        camera_aware: bool = True,
+    ):
+        super().__init__()
+        if depth % 4:
+            raise ValueError(f"The decoder's depth is {depth}: it must be a multiple of 4.")
+        self.embed = nn.Linear(in_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.register_buffer("pos_embed", sincos_embedding(dim, pos_grid))
+
+        def cross_views(count: int) -> nn.ModuleList:
+            return nn.ModuleList(CrossViewBlock(dim, num_heads) for _ in range(count if cross_view else 0))
+
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.cross_blocks = cross_views(2)
+        self.norm = nn.LayerNorm(dim)
+        self.cross_after = (depth // 4 - 1, 3 * depth // 4 - 1) if cross_view else ()
+        self.fork_after = depth // 2 - 1
+
+        self.geometry_branch = geometry_branch
+        if geometry_branch:
+            self.camera_gate = CameraGate(dim) if camera_aware else None
+            self.geometry_blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth // 2))
+            self.geometry_cross_blocks = cross_views(1)
+            self.geometry_norm = nn.LayerNorm(dim)
+            self.geometry_cross_after = (depth // 4 - 1,) if cross_view else ()
+
+    def forward(self, fused: Tensor, groups: Tensor, camera: Tensor, views: int) -> DecoderMaps:
+        """fused: (M, h, w, in_dim), M = batch x views; groups: (1 or M, h, w); camera: (M, 22)."""
+        tokens = self.embed(fused)
+        visible = torch.cat([(groups == half).expand(tokens.shape[:3]) for half in (0, 1)]).unsqueeze(-1)
+        x = torch.where(visible, tokens.repeat(2, 1, 1, 1), self.mask_token.unsqueeze(0).to(tokens.dtype))
+        x = x + self.position_embedding(x.shape[1], x.shape[2]).to(x.dtype)
+
+        semantic, fork = self._run(x, views, self.blocks, self.cross_blocks, self.cross_after, self.fork_after)
+        semantic = self.norm(semantic).permute(0, 3, 1, 2)
+        if not self.geometry_branch:
+            return DecoderMaps(semantic, semantic)
+        if self.camera_gate is not None:
+            fork = self.camera_gate(fork, camera.repeat(2, 1))
+        blocks, crosses = self.geometry_blocks, self.geometry_cross_blocks
+        geometry, _ = self._run(fork, views, blocks, crosses, self.geometry_cross_after)
+        return DecoderMaps(semantic, self.geometry_norm(geometry).permute(0, 3, 1, 2))
+
+    @staticmethod
+    def _run(x, views, blocks, cross_blocks, cross_after, fork_after=None):
+        fork = None
+        crosses = iter(cross_blocks)
+        for i, block in enumerate(blocks):
+            x = block(x, views)
+            if i in cross_after:
+                x = next(crosses)(x, views)
+            if i == fork_after:
+                fork = x
+        return x, fork
+
+    def position_embedding(self, height: int, width: int) -> Tensor:
+        resized = F.interpolate(self.pos_embed, (height, width), mode="bicubic", align_corners=False)
+        return resized.permute(0, 2, 3, 1)
+
+
+class CameraGate(nn.Module):
+    """Camera-aware squeeze-and-excitation: one gate per channel from the camera's parameters."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.bn = nn.BatchNorm1d(CAMERA_NUMBERS)
+        self.mlp = Mlp(CAMERA_NUMBERS, dim, dim)
+        self.reduce = nn.Linear(dim, dim)
+        self.expand = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, camera: Tensor) -> Tensor:
+        """x: (M, H, W, C); camera: (M, 22), see `camera_vector`."""
+        excitation = self.expand(F.relu(self.reduce(self.mlp(self.bn(camera)))))
+        return x * excitation.sigmoid()[:, None, None, :]
+
+
+def camera_vector(intrinsics: Tensor, post_homography: Tensor, camera_to_ego: Tensor) -> Tensor:
+    """The 22 numbers that describe a camera to the network: (..., 3, 3), (..., 4, 4), (..., 4, 4) -> (..., 22)."""
+    k, post = intrinsics, post_homography
+    numbers = [k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]]
+    numbers += [post[..., row, column] for row in (0, 1) for column in (0, 1, 3)]
+    return torch.cat([torch.stack(numbers, -1), camera_to_ego[..., :3, :].flatten(-2)], -1)
+
+
+def sincos_embedding(dim: int, grid: int) -> Tensor:
+    """Fixed 2D sine-cosine position embedding (1, dim, grid, grid): half the channels for x, half for y."""
+    if dim % 4:
+        raise ValueError(f"The decoder's width is {dim}: it must be a multiple of 4.")
+    frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # (grid, dim / 4)
+    line = torch.cat([angles.sin(), angles.cos()], 1).T  # (dim / 2, grid)
+    x = line[:, None, :].expand(-1, grid, -1)
+    y = line[:, :, None].expand(-1, -1, grid)
+    return torch.cat([x, y])[None].float().contiguous()

@@ -1,0 +1,105 @@
+"""GeoMIM (arXiv 2303.11325): a camera backbone learns geometry by rebuilding LiDAR BEV features from half an image."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.depth_bins import depth_loss, nearest_in_cells
+from models.geomim.decoder import Decoder, DecoderMaps, camera_vector
+from models.geomim.target import normalise_patches, reconstruction_loss
+from models.geomim.view_transform import Cameras, ViewTransform
+from models.swin import Swin, SwinBlock, upsample_groups
+
+STRIDE = 16
+
+
+class Reconstruction(NamedTuple):
+    bev: Tensor  # (2, B, C, X, Y): from group 0, from group 1
+    depth_prob: Tensor  # (2, B, N, D, h, w)
+
+
+class Losses(NamedTuple):
+    total: Tensor
+    reconstruction: Tensor
+    depth: Tensor  # unweighted
+
+
+class Fusion(nn.Module):
+    """Stages 3 and 4 to one map at stride 16: upsampled, added, smoothed by one window block (masked alike)."""
+
+    def __init__(self, channels: int, num_heads: int, window: int = 7):
+        super().__init__()
+        self.project = nn.Linear(2 * channels, channels)
+        self.block = SwinBlock(channels, num_heads, window, mlp_ratio=4.0, drop_path=0.0, padding_visible=True)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, c4: Tensor, c5: Tensor, groups: Tensor | None) -> Tensor:
+        """c4: (M, C, h, w); c5: (M, 2C, h/2, w/2); groups: (1 or M, h, w). Returns (M, h, w, C)."""
+        top = self.project(c5.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        fused = c4 + F.interpolate(top, c4.shape[-2:], mode="nearest")
+        return self.norm(self.block(fused.permute(0, 2, 3, 1), groups))
+
+
+class GeoMIM(nn.Module):
+    """The student with its view transform and prediction head.
+
+    Args:
+        backbone: the Swin to pretrain. decoder: takes maps of its stage 3's width.
+        view_transform: to the target's grid.
+        fusion_heads: attention heads of the fusion block (the backbone's in stage 3).
+        target_channels: channels of the teacher's BEV. patch: cells a side over which the target is normalised.
+        depth_weight: weight of the depth loss.
+    """
+
+    def __init__(
+        self,
+        backbone: Swin,
+        decoder: Decoder,
+        view_transform: ViewTransform,
+        fusion_heads: int,
+        target_channels: int,
+        patch: int = 18,
+        depth_weight: float = 0.01,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.fusion = Fusion(backbone.channels[2], fusion_heads)
+        self.decoder = decoder
+        self.view_transform = view_transform
+        self.head = nn.Conv2d(view_transform.context, target_channels, 1)
+        self.patch, self.depth_weight = patch, depth_weight
+
+    def forward(self, images: Tensor, cameras: Cameras, groups: Tensor) -> Reconstruction:
+        """Both reconstructions of the BEV.
+
+        images: (B, N, 3, H, W); groups: (1 or B*N, H/32, W/32), see `models.masking`.
+        """
+        maps = self.decode(images, cameras, groups)
+        cells = self.view_transform.cells(cameras, tuple(images.shape[-2:]), STRIDE)
+        # One half after the other, as in the original: each is a batch of its own to the batch norms.
+        halves = []
+        for semantic, geometry in zip(maps.semantic.chunk(2), maps.geometry.chunk(2), strict=True):
+            per_sample = images.shape[:2]
+            bev, depth_prob = self.view_transform(
+                semantic.unflatten(0, per_sample), geometry.unflatten(0, per_sample), cells
+            )
+            halves.append((self.head(bev), depth_prob))
+        return Reconstruction(*(torch.stack(parts) for parts in zip(*halves, strict=True)))
+
+    def decode(self, images: Tensor, cameras: Cameras, groups: Tensor) -> DecoderMaps:
+        """Semantic and geometry maps (2 * B * N, C, H/16, W/16), group 0's images first."""
+        _, _, c4, c5 = self.backbone(images.flatten(0, 1), groups)
+        fused_groups = upsample_groups(groups, *c4.shape[-2:])
+        fused = self.fusion(c4, c5, fused_groups)
+        camera = camera_vector(cameras.intrinsics, cameras.post_homography, cameras.camera_to_ego).flatten(0, 1)
+        return self.decoder(fused, fused_groups, camera, views=images.shape[1])
+
+    def losses(self, made: Reconstruction, lidar_bev: Tensor, depth_map: Tensor) -> Losses:
+        """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, H, W) in m, 0 where unknown."""
+        target = normalise_patches(lidar_bev.float(), self.patch)
+        labels = self.view_transform.bins.labels(nearest_in_cells(depth_map, STRIDE))
+        reconstruction = sum(reconstruction_loss(bev, target) for bev in made.bev) / 2
+        depth = sum(depth_loss(prob, labels) for prob in made.depth_prob) / 2
+        return Losses(reconstruction + self.depth_weight * depth, reconstruction, depth)

@@ -1,0 +1,67 @@
+"""GeoMIM's way to the bird's eye: depth from both decoder maps, lift-splat, three convolutions."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.depth_bins import DepthBins
+from models.lift_splat import BevGrid, bev_cells, frustum, frustum_points, splat
+
+
+class Cameras(NamedTuple):
+    """What is known of each camera, for B samples of N views."""
+
+    intrinsics: Tensor  # (B, N, 3, 3), of the stored image
+    post_homography: Tensor  # (B, N, 4, 4), stored pixel (u, v, d, 1) -> pixel of the network's input
+    camera_to_lidar: Tensor  # (B, N, 4, 4), through both ego poses; BEV flips included
+    camera_to_ego: Tensor  # (B, N, 4, 4), the mounting, for the camera-aware gate
+
+
+class ViewTransform(nn.Module):
+    """Depth net, lift-splat and BEV convolutions: (B, N, C, h, w) maps -> (B, context, X, Y).
+
+    Args:
+        dim: channels of each decoder map. context: channels lifted into the BEV.
+        bins: depth bins. grid: splatted cells; the output has 1 / `downsample` as many a side.
+        truncate: the original's rounding toward zero at the lower borders (see `bev_cells`).
+    """
+
+    def __init__(
+        self, dim: int, context: int, bins: DepthBins, grid: BevGrid, downsample: int = 2, truncate: bool = False
+    ):
+        super().__init__()
+        self.bins, self.grid, self.context, self.truncate = bins, grid, context, truncate
+        self.depth_net = nn.Sequential(
+            nn.Conv2d(2 * dim, dim, 3, padding=1),
+            nn.BatchNorm2d(dim),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(dim, dim, 3, padding=1),
+            nn.BatchNorm2d(dim),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(dim, bins.count + context, 1),
+        )
+        layers = []
+        for stride in (1, downsample, 1):
+            layers += [
+                nn.Conv2d(context, context, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(context),
+                nn.ReLU(inplace=True),
+            ]
+        self.downsample = nn.Sequential(*layers)
+
+    def cells(self, cameras: Cameras, image_size: tuple[int, int], stride: int) -> Tensor:
+        """Flat BEV cell of every frustum point, int64 (B, N, D, h, w), -1 outside."""
+        edges = self.bins.edges().to(cameras.intrinsics)
+        located = frustum_points(frustum(edges, image_size, stride), *cameras[:3])
+        return bev_cells(located, self.grid, truncate=self.truncate)
+
+    def forward(self, semantic: Tensor, geometry: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """BEV (B, context, X, Y) and depth probabilities (B, N, D, h, w) of maps (B, N, dim, h, w)."""
+        batch, views = semantic.shape[:2]
+        bins = self.bins.count
+        out = self.depth_net(torch.cat([geometry, semantic], 2).flatten(0, 1)).unflatten(0, (batch, views))
+        depth_prob = out[:, :, :bins].softmax(2)
+        nx, ny = self.grid.shape
+        bev = splat(depth_prob, out[:, :, bins:], cells, nx * ny)
+        return self.downsample(bev.unflatten(-1, (nx, ny))), depth_prob

@@ -1,0 +1,138 @@
+"""Camera images for training: decoded as small as serves, augmented, with the matrix that moves their pixels.
+
+The recipe is the original GeoMIM's and BEVDet's: resize, crop at the bottom, mirror, rotate; drawn per camera.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tasks.errors import UserError
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# ImageNet's, for RGB in 0..255.
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+
+class ImageConfig(Settings):
+    """Size and augmentation of the network's input.
+
+    Zoom 1 makes the whole width fit. GeoMIM's resize of 0.38 to 0.55 (1600 px to 704) is a zoom of 0.8636 to 1.25.
+    """
+
+    size: tuple[int, int] = Field((256, 704), description="Height and width (px).")
+    zoom: tuple[float, float] = Field((0.38 / 0.44, 0.55 / 0.44), description="Range of the random zoom.")
+    test_zoom: float = Field(1.0, gt=0, description="The zoom where nothing is random.")
+    rotate: float = Field(5.4, ge=0, lt=180, description="Rotations are up to so many degrees either way.")
+    flip: bool = Field(True, description="Mirror half of the images.")
+
+    @model_validator(mode="after")
+    def _sane(self) -> "ImageConfig":
+        if min(self.size) < 1:
+            raise ValueError(f"size {self.size} must be positive")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom {self.zoom} must be positive and ascend")
+        return self
+
+
+@dataclass(frozen=True)
+class ImageDraw:
+    """What is done to one image: resize by a factor, cut a window, mirror it, rotate it about its centre."""
+
+    resize: float
+    crop: tuple[int, int]  # left, top of the window in the resized image
+    flip: bool = False
+    rotate: float = 0.0  # degrees, counter-clockwise as seen
+
+
+def draw_training(config: ImageConfig, source_size: tuple[int, int], generator: np.random.Generator) -> ImageDraw:
+    """A random draw for an image of `source_size` (width, height)."""
+    resize = generator.uniform(*config.zoom) * config.size[1] / source_size[0]
+    width, height = resized(source_size, resize)
+    left = int(generator.uniform(0, max(0, width - config.size[1])))
+    flip = bool(generator.integers(2)) and config.flip
+    return ImageDraw(resize, (left, height - config.size[0]), flip, generator.uniform(-config.rotate, config.rotate))
+
+
+def draw_test(config: ImageConfig, source_size: tuple[int, int]) -> ImageDraw:
+    """The middle of the image's bottom at the test zoom."""
+    resize = config.test_zoom * config.size[1] / source_size[0]
+    width, height = resized(source_size, resize)
+    return ImageDraw(resize, (max(0, width - config.size[1]) // 2, height - config.size[0]))
+
+
+def resized(source_size: tuple[int, int], resize: float) -> tuple[int, int]:
+    """(width, height) in whole pixels after a resize."""
+    return int(source_size[0] * resize), int(source_size[1] * resize)
+
+
+def post_homography(draw: ImageDraw, size: tuple[int, int]) -> np.ndarray:
+    """4x4, a pixel (u, v, depth, 1) of the stored image -> of the network's input of `size` (height, width)."""
+    height, width = size
+    matrix = np.diag([draw.resize, draw.resize, 1.0, 1.0])
+    matrix[:2, 3] = -np.asarray(draw.crop, float)
+    if draw.flip:
+        matrix = np.array([[-1.0, 0, 0, width], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ matrix
+    c, s = math.cos(math.radians(draw.rotate)), math.sin(math.radians(draw.rotate))
+    rotation = np.array([[c, s, 0, 0], [-s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    centre = np.array([width / 2, height / 2])
+    rotation[:2, 3] = centre - rotation[:2, :2] @ centre
+    return rotation @ matrix
+
+
+def apply_draw(image: np.ndarray, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
+    """The network's input, uint8 (height, width, 3).
+
+    `image` is the stored one of `source_size` (width, height), decoded at any scale. Bicubic
+    resize, nearest-neighbour rotation, black outside: Pillow's, as in the original.
+    """
+    from PIL import Image
+
+    left, top = draw.crop
+    out = Image.fromarray(image).resize(resized(source_size, draw.resize), Image.Resampling.BICUBIC)
+    out = out.crop((left, top, left + size[1], top + size[0]))
+    if draw.flip:
+        out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if draw.rotate:
+        out = out.rotate(draw.rotate, Image.Resampling.NEAREST)
+    return np.asarray(out)
+
+
+def decode(data: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray:
+    """RGB (h, w, 3) of a JPEG, at the smallest scale (eighths of its size) that has `at_least` (width, height) pixels.
+
+    A scaled decode skips the finest frequencies, which resizing would remove anyway. ValueError if it is no JPEG.
+    """
+    import simplejpeg
+
+    width, height = at_least or (0, 0)
+    return simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height)
+
+
+def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
+    """The network's input from a file: decoded at the cheapest scale, then `apply_draw`. UserError if it is missing."""
+    wanted = resized(source_size, draw.resize)
+    smaller = wanted[0] <= source_size[0] and wanted[1] <= source_size[1]
+    try:
+        image = decode(path.read_bytes(), wanted if smaller else None)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); complete the dataroot") from None
+    except ValueError as error:
+        raise UserError(f"{path}: does not decode ({error}); fetch the file again") from None
+    return apply_draw(image, draw, size, source_size)
+
+
+def normalise(images: "Tensor") -> "Tensor":
+    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) with ImageNet's mean 0 and deviation 1, on the images' device."""
+    import torch
+
+    mean, std = (torch.tensor(values, device=images.device) for values in (MEAN, STD))
+    return ((images - mean) / std).movedim(-1, -3).contiguous()

@@ -1,0 +1,146 @@
+"""The depth stage: every sample's LiDAR points in its six cameras -> `depth.zarr`.
+
+Parts are computed ahead by worker processes; this process alone writes, in order (see storage/depth.py).
+"""
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.geometry import inverse
+from storage.artifact import Artifact
+from storage.depth import DepthReader, DepthWriter, SamplePoints
+from storage.index import Index
+from tasks.depth.config import DepthConfig
+from tasks.depth.picture import save_picture
+from tasks.depth.project import Rig, project_sample
+from tasks.errors import DataError
+from tasks.progress import progress
+from tasks.stage import Inputs
+
+CLOUDS_PER_WORKER = 256  # fewer than this and a process costs more to start than it saves
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample's work, small enough to send to another process."""
+
+    clouds: list[Path]  # the key sweep, then the previous ones
+    cloud_to_camera: np.ndarray  # (K, C, 4, 4)
+    rig: Rig
+    min_depth: float
+    margin: float
+
+
+def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
+    """Write `depth.zarr`, and `depth.png` of one sample. Raises DataError where a cloud is gone or broken."""
+    index = Index.open(inputs["ingest"].path / "index.zarr")
+    path = artifact.path / "depth.zarr"
+    writer = DepthWriter(path, len(index), index.cameras, config.sweeps, config.part)
+    parts = list(range(writer.next, writer.parts.count))
+    work = (sample_jobs(index, inputs.dataroot, config, writer.samples_of(part)) for part in parts)
+    done = writer.next * config.part
+    points = _in_samples(compute(work, _workers(config, len(parts))), writer, parts)
+    for _ in progress(points, "depth", len(index), "samples", done):
+        pass
+    store = DepthReader(path)
+    counts = store.offsets[:, -1] - store.offsets[:, 0]
+    sample = int(np.argmax(counts))
+    save_picture(artifact.path / "depth.png", inputs.dataroot, index, store, sample)
+    return {
+        "samples": len(store),
+        "points": int(counts.sum()),
+        "points_per_sample": round(float(counts.mean()), 1),
+        "samples_without_points": int((counts == 0).sum()),
+        "picture": {"sample": index.token[sample], "file": "depth.png"},
+    }
+
+
+def sample_jobs(index: Index, dataroot: Path, config: DepthConfig, samples: range) -> list[Job]:
+    """The work of some samples."""
+    jobs = []
+    for s in samples:
+        count = min(config.sweeps, int(index.sweep_count[s]))
+        global_to_camera = inverse(index.camera_ego_to_global[s] @ index.camera_to_ego[s])  # (C, 4, 4)
+        lidar_to_camera = global_to_camera @ (index.lidar_ego_to_global[s] @ index.lidar_to_ego[s])
+        clouds_to_lidar = np.concatenate([np.eye(4)[None], index.sweep_to_lidar[s, :count]])  # (K, 4, 4)
+        jobs.append(
+            Job(
+                clouds=[dataroot / path for path in (index.lidar_path[s], *index.sweep_path[s, :count])],
+                cloud_to_camera=lidar_to_camera[None] @ clouds_to_lidar[:, None],
+                rig=Rig(index.intrinsics[s], index.image_size[s]),
+                min_depth=config.min_depth,
+                margin=config.margin,
+            )
+        )
+    return jobs
+
+
+def compute(work: Iterator[list[Job]], workers: int) -> Iterator[list[SamplePoints]]:
+    """The parts' points in the order of the parts; with several workers, a few parts ahead."""
+    if workers <= 1:
+        yield from map(project_part, work)
+        return
+    # Spawned, not forked: this process has threads (zarr's). A worker ends when this process does, even by kill -9.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        ahead: deque = deque()
+        try:
+            for jobs in work:
+                ahead.append(pool.submit(project_part, jobs))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def project_part(jobs: list[Job]) -> list[SamplePoints]:
+    """The points of a part's samples."""
+    return [
+        project_sample([read_cloud(path) for path in j.clouds], j.cloud_to_camera, j.rig, j.min_depth, j.margin)
+        for j in jobs
+    ]
+
+
+def read_cloud(path: Path) -> np.ndarray:
+    """(N, 5) float32 of a `.pcd.bin`. Raises DataError where it is gone, cut short or not finite since ingest."""
+    try:
+        values = np.fromfile(path, np.float32)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); get the file again and rerun") from None
+    if len(values) == 0 or len(values) % 5 or path.stat().st_size != 4 * len(values):
+        raise DataError(f"{path}: {path.stat().st_size} bytes are no point cloud; get the file again and rerun")
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: holds NaN or infinity; get the file again and rerun")
+    return values.reshape(-1, 5)
+
+
+def _in_samples(parts_points: Iterator[list[SamplePoints]], writer: DepthWriter, parts: list[int]) -> Iterator[int]:
+    """Write part after part, and yield every sample that is on disk."""
+    for part, points in zip(parts, parts_points, strict=True):
+        writer.write(part, points)
+        yield from writer.samples_of(part)
+
+
+def _workers(config: DepthConfig, parts: int) -> int:
+    clouds = parts * config.part * (1 + config.sweeps)
+    most = config.workers or len(os.sched_getaffinity(0))
+    return max(1, min(most, parts, clouds // CLOUDS_PER_WORKER))
+
+
+def _end_with_parent() -> None:
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

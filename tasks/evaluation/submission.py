@@ -1,0 +1,115 @@
+"""Predictions as an official nuScenes results file: boxes in the global frame, one list a sample token."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.boxes import Boxes
+from models.names import CLASSES, MOTION_ATTRIBUTES
+from storage.atomic import write_json
+from storage.index import Index
+
+MAX_BOXES = 500  # a sample; the devkit refuses a file with more
+MOVING_SPEED = 0.2  # m/s; from here on a box gets its class's attribute of motion
+
+
+def write_submission(
+    path: Path,
+    index: Index,
+    predictions: Mapping[int, Boxes],
+    attributes: Mapping[int, Sequence[str]] | None = None,
+    use_camera: bool = False,
+    use_lidar: bool = False,
+) -> None:
+    """Write the results file, whole or not at all. Arguments as in `submission`."""
+    write_json(path, submission(index, predictions, attributes, use_camera, use_lidar))
+
+
+def submission(
+    index: Index,
+    predictions: Mapping[int, Boxes],
+    attributes: Mapping[int, Sequence[str]] | None = None,
+    use_camera: bool = False,
+    use_lidar: bool = False,
+) -> dict:
+    """The results file's content.
+
+    `predictions` maps a sample's index to boxes with scores in its key LIDAR frame; the MAX_BOXES best of each are
+    kept. `attributes` names each box's attribute (same order); without it, speed decides. An unknown (NaN) velocity is
+    written as zero: JSON has no NaN. Raises ValueError if a centre, size, yaw or score is not finite or a size not
+    positive.
+    """
+    results = {}
+    for sample, boxes in predictions.items():
+        token = str(index.token[sample])
+        names = list(attributes[sample]) if attributes is not None else motion_attributes(boxes)
+        results[token] = _records(token, boxes, names, index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample])
+    sensors = {"use_camera": use_camera, "use_lidar": use_lidar}
+    meta = sensors | {"use_radar": False, "use_map": False, "use_external": False}
+    return {"meta": meta, "results": results}
+
+
+def motion_attributes(boxes: Boxes) -> list[str]:
+    """The attribute of each box by its class and whether it moves."""
+    moving = np.linalg.norm(np.nan_to_num(boxes.velocities), axis=1) > MOVING_SPEED
+    return [MOTION_ATTRIBUTES[CLASSES[label]][0 if moves else 1] for label, moves in zip(boxes.labels, moving)]
+
+
+def to_global(boxes: Boxes, lidar_to_global: np.ndarray) -> Boxes:
+    """LiDAR-frame boxes in the global frame, exactly undoing `Boxes.moved(global_to_lidar)`.
+
+    nuScenes boxes and velocities are level in the GLOBAL frame. The LiDAR frame tilts against it by a few degrees on a
+    slope, and a LiDAR-frame box keeps only the x and y of its heading. What was dropped follows from being level: the z
+    that makes the global z component zero.
+    """
+
+    def level(xy: np.ndarray) -> np.ndarray:
+        turn = lidar_to_global[:3, :3]
+        z = -(xy @ turn[2, :2]) / turn[2, 2]
+        return np.column_stack([xy, z]) @ turn.T
+
+    moved = boxes.moved(lidar_to_global)
+    heading = level(np.stack([np.cos(boxes.yaws), np.sin(boxes.yaws)], -1))
+    return Boxes(
+        centers=moved.centers,
+        sizes=boxes.sizes,
+        yaws=np.arctan2(heading[:, 1], heading[:, 0]),
+        velocities=level(boxes.velocities)[:, :2],
+        labels=boxes.labels,
+        scores=boxes.scores,
+    )
+
+
+def _records(token: str, boxes: Boxes, attributes: list[str], lidar_to_global: np.ndarray) -> list[dict]:
+    if boxes.scores is None:
+        raise ValueError(f"sample {token}: predicted boxes need scores")
+    if len(attributes) != len(boxes):
+        raise ValueError(f"sample {token}: {len(attributes)} attributes for {len(boxes)} boxes")
+    best = np.argsort(-boxes.scores, kind="stable")[:MAX_BOXES]
+    boxes, attributes = to_global(boxes[best], lidar_to_global), [attributes[i] for i in best]
+    values = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.scores])
+    if not np.isfinite(values).all() or (boxes.sizes <= 0).any():
+        raise ValueError(f"sample {token}: a predicted box is not finite or has a size that is not positive")
+    columns = zip(
+        boxes.centers.tolist(),
+        boxes.sizes_wlh().tolist(),
+        boxes.quaternions().tolist(),
+        np.nan_to_num(boxes.velocities).tolist(),
+        boxes.labels,
+        boxes.scores.tolist(),
+        attributes,
+    )
+    return [
+        {
+            "sample_token": token,
+            "translation": center,
+            "size": size,
+            "rotation": rotation,
+            "velocity": velocity,
+            "detection_name": CLASSES[label],
+            "detection_score": float(score),
+            "attribute_name": attribute,
+        }
+        for center, size, rotation, velocity, label, score, attribute in columns
+    ]

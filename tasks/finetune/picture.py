@@ -1,0 +1,91 @@
+"""Predicted and true boxes on a sample's six images and seen from above."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from models.boxes import Boxes
+from models.geometry import apply, inverse
+from models.names import CAMERAS
+from storage.atomic import write_bytes
+from storage.index import Index
+from tasks.batches.images import decode
+from tasks.batches.lidar import sample_boxes
+
+TRUE, PREDICTED = (60, 220, 90), (255, 120, 40)
+VIEWS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
+_LOOP = [(i, (i + 1) % 4) for i in range(4)]
+EDGES = [*_LOOP, *((i + 4, j + 4) for i, j in _LOOP), *((i, i + 4) for i in range(4))]  # of `Boxes.corners`
+TILE_WIDTH = 480  # px of each image in the picture
+BEV_RANGE = 54.0  # m
+NEAR = 0.3  # m in front of a camera, where edges are cut
+MIN_SCORE = 0.2  # of a predicted box that is drawn
+
+
+def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, predicted: Boxes) -> None:
+    """Write a PNG: six images in two rows, and the scene from above; green is true, orange predicted.
+
+    `predicted` in the sample's LIDAR_TOP frame, with scores. Boxes of low score are left out, but never the ten best.
+    """
+    keep = (predicted.scores >= MIN_SCORE) | (np.arange(len(predicted)) < 10)
+    layers = ((sample_boxes(index, sample, 1), TRUE), (predicted[keep], PREDICTED))
+    tiles = [_camera_tile(index, dataroot, sample, CAMERAS.index(name), layers) for name in VIEWS]
+    height = tiles[0].height
+    bev = _bev_tile(layers, 2 * height)
+    out = Image.new("RGB", (3 * TILE_WIDTH + bev.width, 2 * height))
+    for i, tile in enumerate(tiles):
+        out.paste(tile, (i % 3 * TILE_WIDTH, i // 3 * height))
+    out.paste(bev, (3 * TILE_WIDTH, 0))
+    file = io.BytesIO()
+    out.save(file, "PNG")
+    write_bytes(path, file.getvalue())
+
+
+def _camera_tile(index: Index, dataroot: Path, sample: int, camera: int, layers) -> Image.Image:
+    image = Image.fromarray(decode((dataroot / str(index.camera_path[sample, camera])).read_bytes()))
+    scale = TILE_WIDTH / image.width
+    image = image.resize((TILE_WIDTH, round(image.height * scale)), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(image)
+    camera_to_global = index.camera_ego_to_global[sample, camera] @ index.camera_to_ego[sample, camera]
+    lidar_to_global = index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
+    lidar_to_camera = inverse(camera_to_global) @ lidar_to_global
+    for boxes, colour in layers:
+        for corners in apply(lidar_to_camera, boxes.corners()):
+            for a, b in EDGES:
+                if (line := _in_front(corners[a], corners[b])) is not None:
+                    uvw = line @ index.intrinsics[sample, camera].T
+                    draw.line([tuple(p) for p in (uvw[:, :2] / uvw[:, 2:] * scale).tolist()], colour, 2)
+    draw.text((6, 4), CAMERAS[camera], (255, 255, 255))
+    return image
+
+
+def _in_front(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """The part (2, 3) of an edge that lies in front of the camera, or None."""
+    if max(a[2], b[2]) <= NEAR:
+        return None
+    near = a + (b - a) * (NEAR - a[2]) / (b[2] - a[2]) if min(a[2], b[2]) < NEAR else None
+    return np.stack([a if a[2] >= NEAR else near, b if b[2] >= NEAR else near])
+
+
+def _bev_tile(layers, size: int) -> Image.Image:
+    """From above, the car's front up: LIDAR_TOP has x to the right and y to the front."""
+    image = Image.new("RGB", (size, size), (18, 18, 22))
+    draw = ImageDraw.Draw(image)
+
+    def pixels(xy: np.ndarray) -> list[tuple[float, float]]:
+        return [tuple(p) for p in ((xy * [1, -1] / BEV_RANGE + 1) * size / 2).tolist()]
+
+    for metres in (10, 20, 30, 40, 50):
+        draw.ellipse(pixels(np.array([[-metres, metres], [metres, -metres]])), outline=(52, 52, 60))
+    draw.polygon(pixels(np.array([[-0.9, -2], [0.9, -2], [0.9, 2], [-0.9, 2]])), outline=(220, 220, 220))
+    for boxes, colour in layers:
+        for corners in boxes.corners()[:, :4, :2]:
+            draw.polygon(pixels(corners), outline=colour)
+            front = pixels(np.stack([corners.mean(0), (corners[0] + corners[3]) / 2]))
+            draw.line(front, colour)
+    draw.text((8, 6), "true", TRUE)
+    draw.text((8, 20), "predicted", PREDICTED)
+    draw.text((8, 34), "rings every 10 m", (150, 150, 150))
+    return image

@@ -1,0 +1,165 @@
+"""Tables without faults -> the arrays of the index, with the devkit's meanings, for all samples at once."""
+
+import numpy as np
+
+from models.geometry import inverse, quaternion_to_rotation, transform
+from models.names import CATEGORY_TO_CLASS, CLASSES
+from tasks.ingest.links import Links, follow
+from tasks.ingest.selection import Selection
+from tasks.ingest.tables import Table
+
+MAX_SECONDS = 1.5  # between two annotations of a velocity's one-sided difference; twice that for a centred one
+
+
+def build_arrays(
+    tables: dict[str, Table], links: Links, selection: Selection, scene_split: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Every array of `storage.index.SCHEMA`. The tables must have passed all checks."""
+    sample = tables["sample"]
+    scene = links["sample", "scene_token"][selection.samples]
+    place = np.full(sample.rows + 1, -1, np.int64)  # row in the table -> row in the index; the last stands for none
+    place[selection.samples] = np.arange(len(selection.samples))
+    lidar = _readings(tables, links, selection.lidar)
+    out = {
+        "token": sample.text("token", selection.samples),
+        "scene": scene,
+        "scene_name": tables["scene"].text("name"),
+        "timestamp": sample["timestamp"][selection.samples],
+        "split": scene_split[scene],
+        "previous": place[links["sample", "prev"][selection.samples]],
+        "lidar_path": lidar["path"],
+        "lidar_timestamp": lidar["timestamp"],
+        "lidar_to_ego": lidar["sensor_to_ego"],
+        "lidar_ego_to_global": lidar["ego_to_global"],
+    }
+    return (
+        out
+        | _sweeps(tables, links, selection, lidar)
+        | _cameras(tables, links, selection)
+        | _boxes(tables, links, selection, place, inverse(lidar["ego_to_global"] @ lidar["sensor_to_ego"]))
+    )
+
+
+def _readings(tables: dict[str, Table], links: Links, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What the tables say of readings, by rows (...) of sample_data; blank, 0 and NaN where a row is none."""
+    data, calibration, pose = tables["sample_data"], tables["calibrated_sensor"], tables["ego_pose"]
+    there = rows >= 0
+    calibrated = links["sample_data", "calibrated_sensor_token"][rows]
+    posed = links["sample_data", "ego_pose_token"][rows]
+    sensor_to_ego = transform(calibration["rotation"], calibration["translation"])[calibrated]
+    ego_to_global = transform(pose["rotation"][posed], pose["translation"][posed])
+    path = data.text("filename", rows)
+    path[~there] = ""
+    matrix = there[..., None, None]
+    return {
+        "path": path,
+        "timestamp": np.where(there, data["timestamp"][rows], 0),
+        "sensor_to_ego": np.where(matrix, sensor_to_ego, np.nan),
+        "ego_to_global": np.where(matrix, ego_to_global, np.nan),
+        "intrinsics": np.where(matrix, calibration["camera_intrinsic"][calibrated], np.nan),
+        "size": np.stack([data["width"][rows], data["height"][rows]], -1),
+    }
+
+
+def _sweeps(
+    tables: dict[str, Table], links: Links, selection: Selection, lidar: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    sweep = _readings(tables, links, selection.sweeps)
+    global_to_lidar = inverse(lidar["ego_to_global"] @ lidar["sensor_to_ego"])  # (S, 4, 4)
+    return {
+        "sweep_count": (selection.sweeps >= 0).sum(1),
+        "sweep_path": sweep["path"],
+        "sweep_timestamp": sweep["timestamp"],
+        "sweep_to_lidar": global_to_lidar[:, None] @ (sweep["ego_to_global"] @ sweep["sensor_to_ego"]),
+    }
+
+
+def _cameras(tables: dict[str, Table], links: Links, selection: Selection) -> dict[str, np.ndarray]:
+    camera = _readings(tables, links, selection.cameras)
+    frame = _readings(tables, links, selection.frames)
+    return {
+        "camera_path": camera["path"],
+        "camera_timestamp": camera["timestamp"],
+        "intrinsics": camera["intrinsics"],
+        "camera_to_ego": camera["sensor_to_ego"],
+        "camera_ego_to_global": camera["ego_to_global"],
+        "image_size": camera["size"],
+        "frame_count": (selection.frames >= 0).sum(2),
+        "frame_path": frame["path"],
+        "frame_timestamp": frame["timestamp"],
+        "frame_intrinsics": frame["intrinsics"],
+        "frame_camera_to_ego": frame["sensor_to_ego"],
+        "frame_ego_to_global": frame["ego_to_global"],
+    }
+
+
+def _boxes(
+    tables: dict[str, Table], links: Links, selection: Selection, place: np.ndarray, global_to_lidar: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Annotations by sample, in the order of the table, moved to the sample's LiDAR frame as `Boxes.moved` does."""
+    box = tables["sample_annotation"]
+    sample = place[links["sample_annotation", "sample_token"]]
+    order = np.argsort(sample, kind="stable")
+    to_lidar = global_to_lidar[sample[order]]  # (N, 4, 4)
+    turn = to_lidar[:, :3, :3]
+    rotation = quaternion_to_rotation(box["rotation"][order])
+    yaw = np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
+    heading = _rotated(turn, np.stack([np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)], -1))
+    velocity = box_velocities(tables, links)[order] * [1, 1, 0]
+
+    instance = links["sample_annotation", "instance_token"][order]
+    category = links["instance", "category_token"][instance]
+    names = tables["category"].text("name")
+    label_of = {name: CLASSES.index(CATEGORY_TO_CLASS[name]) for name in names if name in CATEGORY_TO_CLASS}
+    labels = np.array([label_of.get(name, -1) for name in names], np.int64)
+    codes, targets = links.lists["sample_annotation", "attribute_tokens"]
+    attribute_names = tables["attribute"].text("name")
+    attributes = np.array([attribute_names[rows[0]] if rows else "" for rows in targets], object)
+    return {
+        "box_offsets": np.searchsorted(sample[order], np.arange(len(selection.samples) + 1)),
+        "box_center": _rotated(turn, box["translation"][order]) + to_lidar[:, :3, 3],
+        "box_size": box["size"][order][:, [1, 0, 2]],
+        "box_yaw": np.arctan2(heading[:, 1], heading[:, 0]),
+        "box_velocity": _rotated(turn, velocity)[:, :2],
+        "box_label": labels[category],
+        "box_lidar_points": box["num_lidar_pts"][order],
+        "box_radar_points": box["num_radar_pts"][order],
+        "box_visibility": _visibility(box["visibility_token"][order]),
+        "box_token": box.text("token", order),
+        "box_instance": tables["instance"].text("token", instance),
+        "box_category": names[category],
+        "box_attribute": attributes[codes[order]],
+    }
+
+
+def box_velocities(tables: dict[str, Table], links: Links) -> np.ndarray:
+    """(rows of sample_annotation, 3) m/s in the global frame, NaN where unknown: the devkit's `box_velocity`.
+
+    The difference between the annotation's neighbours in time, or between it and its one neighbour; unknown where it
+    has none, or where more than 3 s (one-sided 1.5 s) lie between.
+    """
+    box = tables["sample_annotation"]
+    previous, following = links["sample_annotation", "prev"], links["sample_annotation", "next"]
+    here = np.arange(box.rows)
+    first = np.where(previous >= 0, previous, here)
+    last = np.where(following >= 0, following, here)
+    # Seconds before the difference, in floats, as the devkit does it: an interval on the limit falls on the same side.
+    seconds = 1e-6 * follow(links["sample_annotation", "sample_token"], tables["sample"]["timestamp"], 0)
+    elapsed = seconds[last] - seconds[first]
+    limit = np.where((previous >= 0) & (following >= 0), 2 * MAX_SECONDS, MAX_SECONDS)
+    known = (first != last) & (elapsed <= limit)
+    moved = box["translation"][last] - box["translation"][first]
+    return np.where(known[:, None], moved / np.where(known, elapsed, 1.0)[:, None], np.nan)
+
+
+def _rotated(turn: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """(N, 3): each vector turned by its own rotation (N, 3, 3)."""
+    return np.einsum("nij,nj->ni", turn, vectors)
+
+
+def _visibility(tokens: np.ndarray) -> np.ndarray:
+    """1 (to 40% visible) to 4 (over 80%): in nuScenes the token itself; 0 where it says nothing of the kind."""
+    out = np.zeros(len(tokens), np.int64)
+    for level in (1, 2, 3, 4):
+        out[tokens == str(level).encode()] = level
+    return out

@@ -1,0 +1,80 @@
+"""Which rows of sample_data the index is made of: key frames, previous sweeps, previous camera frames."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.names import CAMERAS, LIDAR
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.links import NONE, Links, follow
+from tasks.ingest.tables import Table
+
+CHANNELS = (*CAMERAS, LIDAR)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of sample_data by sample, samples ordered by scene, then time; NONE where there is none."""
+
+    samples: np.ndarray  # (S,) rows of the sample table
+    cameras: np.ndarray  # (S, 6)
+    lidar: np.ndarray  # (S,)
+    sweeps: np.ndarray  # (S, W), nearest first
+    frames: np.ndarray  # (S, 6, F), nearest first
+    channel: np.ndarray  # (rows of sample_data,) position in CHANNELS, NONE for other sensors
+    doubled: np.ndarray  # (rows of sample_data,) bool: a second key frame of its sensor in its sample
+
+    def clouds(self) -> np.ndarray:
+        """Rows of all point clouds, key frames first, each once."""
+        return _once(np.concatenate([self.lidar, self.sweeps.ravel()]))
+
+    def images(self) -> np.ndarray:
+        """Rows of all images, each once."""
+        return _once(np.concatenate([self.cameras.ravel(), self.frames.ravel()]))
+
+
+def select(tables: dict[str, Table], links: Links, config: IngestConfig) -> Selection:
+    """Follow the devkit: key frames by sample and channel, what went before along `prev`. Faulty links lead nowhere."""
+    data = tables["sample_data"]
+    sensor = follow(links["sample_data", "calibrated_sensor_token"], links["calibrated_sensor", "sensor_token"], NONE)
+    code_of = {name.encode(): code for code, name in enumerate(CHANNELS)}
+    codes = np.array([code_of.get(name, NONE) for name in tables["sensor"]["channel"].tolist()], np.int64)
+    channel = follow(sensor, codes, NONE)
+
+    scene = links["sample", "scene_token"]
+    samples = np.lexsort((tables["sample"]["timestamp"], scene))
+    sample = links["sample_data", "sample_token"]
+    keys = np.flatnonzero(data["is_key_frame"] & (channel >= 0) & (sample >= 0))
+    table = np.full((tables["sample"].rows, len(CHANNELS)), NONE, np.int64)
+    table[sample[keys], channel[keys]] = keys
+    doubled = np.zeros(data.rows, bool)
+    doubled[keys] = table[sample[keys], channel[keys]] != keys
+
+    table = table[samples]
+    cameras, lidar = table[:, :-1], table[:, -1]
+    previous = links["sample_data", "prev"]
+    return Selection(
+        samples=samples,
+        cameras=cameras,
+        lidar=lidar,
+        sweeps=_before(lidar, previous, config.sweeps),
+        frames=_before(cameras, previous, config.frames),
+        channel=channel,
+        doubled=doubled,
+    )
+
+
+def _before(rows: np.ndarray, previous: np.ndarray, count: int) -> np.ndarray:
+    """(..., count) rows that come before `rows` along the chain, nearest first."""
+    out = np.full((*rows.shape, count), NONE, np.int64)
+    for step in range(count):
+        rows = follow(rows, previous, NONE)
+        rows = np.where(rows >= 0, rows, NONE)
+        out[..., step] = rows
+    return out
+
+
+def _once(rows: np.ndarray) -> np.ndarray:
+    """Rows without NONE and repeats, in the order of first appearance."""
+    rows = rows[rows >= 0]
+    return rows[np.sort(np.unique(rows, return_index=True)[1])]

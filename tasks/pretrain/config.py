@@ -1,0 +1,93 @@
+"""What GeoMIM pretraining can be told. Defaults are the original's: Swin-B at 256x704 (8 GPUs, 2 samples each)."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tasks.backbone import STRIDE, BackboneConfig
+from tasks.batches.images import ImageConfig
+from tasks.settings import Settings, runtime
+
+VERSION = 1
+
+
+class DecoderConfig(Settings):
+    """The decoder, thrown away after pretraining, and the paper's ablations of it."""
+
+    width: int = Field(512, ge=4, multiple_of=4)
+    num_heads: int = Field(16, ge=1)
+    depth: int = Field(8, ge=4, multiple_of=4, description="Blocks of the semantic branch; geometry has half of them.")
+    cross_view: bool = Field(True, description="Attention over image rows across the cameras.")
+    geometry_branch: bool = Field(True, description="A branch of its own for depth.")
+    camera_aware: bool = Field(True, description="Gate the geometry branch by the camera's parameters.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "DecoderConfig":
+        if self.width % self.num_heads:
+            raise ValueError(f"num_heads is {self.num_heads}, which does not divide the width {self.width}")
+        return self
+
+
+class PretrainConfig(Settings):
+    """Masked multi-view images in, the LiDAR teacher's BEV features out."""
+
+    backbone: BackboneConfig = Field(default_factory=BackboneConfig)
+    image: ImageConfig = Field(default_factory=ImageConfig)
+    decoder: DecoderConfig = Field(default_factory=DecoderConfig)
+
+    mask_ratio: float = Field(0.5, ge=0.5, lt=1, description="Share of the image hidden from each reconstruction.")
+    mask_cell: int = Field(32, ge=STRIDE, multiple_of=STRIDE, description="Pixels a side of what is hidden as one.")
+    mask_shared: bool = Field(True, description="One mask for all images of a step, or one for each.")
+
+    depth_bins: tuple[float, float, float] = Field((1.0, 60.0, 0.5), description="Nearest, farthest and step (m).")
+    depth_sweeps: int = Field(9, ge=0, le=10, description="Previous LiDAR sweeps in the depth target.")
+    depth_weight: float = Field(0.01, ge=0)
+    context: int = Field(80, ge=1, description="Channels lifted into the BEV.")
+    height: tuple[float, float] = Field((-10.0, 10.0), description="Heights (m, LiDAR frame) that are lifted.")
+    splat_ratio: Literal[1, 2] = Field(2, description="Splatted cells per cell of the teacher's grid, along each axis.")
+    patch: int = Field(18, ge=1, description="Cells a side over which the target is normalised.")
+    bev_flip: bool = Field(True, description="Mirror the scene at random along x and along y.")
+
+    steps: int = Field(88_000, ge=1, description="Optimiser steps; 88,000 of 16 samples pass 50 times over nuScenes.")
+    batch_size: int = Field(16, ge=1, description="Samples a step.")
+    rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, description="On all weights, as in the original.")
+    warmup: int = Field(500, ge=0, description="Steps of linear warm-up from a third of the rate; a cosine follows.")
+    clip_norm: float = Field(35.0, gt=0, description="Largest norm of the gradient.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the forward pass; weights stay fp32.")
+    seed: int = Field(0, ge=0)
+
+    evaluate_every: int = Field(500, ge=1, description="Steps between evaluations on held-out samples.")
+    held_out: int = Field(64, ge=1, description="At most so many samples of val (of train where val is empty).")
+    threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
+    device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
+    seconds_between_saves: float = runtime(120.0, "Between checkpoints.", gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PretrainConfig":
+        for side, pixels in zip(("height", "width"), self.image.size):
+            for divisor, name in ((STRIDE, "the backbone's stride"), (self.mask_cell, "mask_cell")):
+                if pixels % divisor:
+                    raise ValueError(f"the image's {side} of {pixels} is not a multiple of {name}, {divisor}")
+        low, high, step = self.depth_bins
+        if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
+            raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
+        if self.height[0] >= self.height[1]:
+            raise ValueError(f"height {self.height} must ascend")
+        return self
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        """Cells down and across an image."""
+        return self.image.size[0] // self.mask_cell, self.image.size[1] // self.mask_cell
+
+
+def check_grid(config: PretrainConfig, bev_shape: tuple[int, int]) -> None:
+    """Raise ValueError where the teacher's BEV of `bev_shape` (x, y) cells has no whole number of target patches."""
+    for axis, cells in zip("xy", bev_shape):
+        if cells % config.patch:
+            shape = "x".join(map(str, bev_shape))
+            raise ValueError(
+                f"pretrain.patch is {config.patch}, which does not divide the teacher's BEV of {shape} cells along "
+                f"{axis}: choose a divisor of {cells}, or another lidar.range or lidar.voxel_size"
+            )

@@ -1,0 +1,33 @@
+"""From a config and the teacher's BEV to the network that pretraining trains."""
+
+from models.depth_bins import DepthBins
+from models.geomim.decoder import Decoder
+from models.geomim.model import GeoMIM
+from models.geomim.view_transform import ViewTransform
+from models.lift_splat import BevGrid
+from tasks.backbone import build_backbone
+from tasks.pretrain.config import PretrainConfig
+
+
+def build_model(config: PretrainConfig, bev_channels: int, bev_range: tuple[float, ...], bev_cell: float) -> GeoMIM:
+    """GeoMIM for a teacher's BEV, initialised from torch's global generator.
+
+    bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
+    """
+    backbone = build_backbone(config.backbone)
+    d = config.decoder
+    decoder = Decoder(
+        backbone.channels[2],
+        d.width,
+        d.num_heads,
+        d.depth,
+        cross_view=d.cross_view,
+        geometry_branch=d.geometry_branch,
+        camera_aware=d.camera_aware,
+    )
+    grid = BevGrid(
+        (bev_range[0], bev_range[3]), (bev_range[1], bev_range[4]), config.height, bev_cell / config.splat_ratio
+    )
+    view_transform = ViewTransform(d.width, config.context, DepthBins(*config.depth_bins), grid, config.splat_ratio)
+    heads = config.backbone.num_heads[2]
+    return GeoMIM(backbone, decoder, view_transform, heads, bev_channels, config.patch, config.depth_weight)

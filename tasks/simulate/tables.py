@@ -1,0 +1,98 @@
+"""nuScenes' 13 tables as lists of records, and the tokens and file names in them.
+
+Tokens are hashes of stable names, so that the same config gives the same bytes.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from models.geometry import rotation_to_quaternion
+from models.names import CAMERAS, CATEGORY_TO_CLASS, LIDAR
+
+VERSION_NAME = "v1.0-mini"
+TABLES = (
+    "attribute",
+    "calibrated_sensor",
+    "category",
+    "ego_pose",
+    "instance",
+    "log",
+    "map",
+    "sample",
+    "sample_annotation",
+    "sample_data",
+    "scene",
+    "sensor",
+    "visibility",
+)
+ATTRIBUTES = (
+    "vehicle.moving",
+    "vehicle.stopped",
+    "vehicle.parked",
+    "cycle.with_rider",
+    "cycle.without_rider",
+    "pedestrian.sitting_lying_down",
+    "pedestrian.standing",
+    "pedestrian.moving",
+)
+VISIBILITIES = {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}
+
+Records = dict[str, list[dict]]
+
+
+def token(*names: object) -> str:
+    """32 hex digits that stand for these names."""
+    return hashlib.sha256("/".join(map(str, names)).encode()).hexdigest()[:32]
+
+
+def common_tables() -> Records:
+    """The tables that do not depend on the scenes."""
+    return {
+        "attribute": [{"token": token("attribute", a), "name": a, "description": ""} for a in ATTRIBUTES],
+        "category": [
+            {"token": token("category", c), "name": c, "description": "", "index": i}
+            for i, c in enumerate(CATEGORY_TO_CLASS, 1)
+        ],
+        "sensor": [
+            {"token": token("sensor", c), "channel": c, "modality": "lidar" if c == LIDAR else "camera"}
+            for c in (LIDAR, *CAMERAS)
+        ],
+        "visibility": [
+            {"token": t, "level": level, "description": f"share of the object's pixels in view: {level[1:]} %"}
+            for t, level in VISIBILITIES.items()
+        ],
+    }
+
+
+def visibility_token(share: float) -> str:
+    """The bin of a visible share 0..1."""
+    return "1" if share <= 0.4 else "2" if share <= 0.6 else "3" if share <= 0.8 else "4"
+
+
+def pose_fields(to_parent: np.ndarray) -> dict:
+    """`translation` and `rotation` (wxyz) of a transform (4, 4)."""
+    return {
+        "translation": to_parent[:3, 3].tolist(),
+        "rotation": rotation_to_quaternion(to_parent[:3, :3]).tolist(),
+    }
+
+
+def chain(records: list[dict]) -> list[dict]:
+    """Links records by `prev` and `next` in their order."""
+    for before, after in zip(records, records[1:]):
+        before["next"], after["prev"] = after["token"], before["token"]
+    return records
+
+
+def merge(parts: list[Records]) -> Records:
+    """All parts' records, table by table, in the parts' order."""
+    return {name: [record for part in parts for record in part.get(name, [])] for name in TABLES}
+
+
+def write_tables(tables: Records, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        (folder / f"{name}.json").write_text(json.dumps(tables[name], indent=0, allow_nan=False) + "\n")

@@ -1,0 +1,121 @@
+"""Writes a simulated world: `simulate(config, out)` makes `out` a dataroot in nuScenes format (v1.0-mini).
+
+While it runs, `out` holds `simulating.json`; the last step renames it to `simulated.json`. Both hold the config: a
+finished world of the same config is left as it is, an unfinished one is started afresh.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from models.names import CATEGORY_TO_CLASS, CLASSES
+from tasks.errors import UserError
+from tasks.progress import progress
+from tasks.simulate.config import SCENES, TRAIN_SCENES, VERSION, SimulateConfig
+from tasks.simulate.tables import VERSION_NAME, Records, common_tables, merge, write_tables
+
+DONE, UNFINISHED = "simulated.json", "simulating.json"
+_OWN_FOLDERS = ("samples", "sweeps", "maps", VERSION_NAME)
+
+
+def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] = SCENES) -> dict:
+    """Writes the world of a config into `out` (tests take fewer scenes) and returns what it holds.
+
+    The summary: `scenes`, `samples`, `annotations`, `boxes` {split: {class: boxes with points}} and `seconds`.
+    Raises UserError where `out` holds anything but a simulated world of the same config.
+    """
+    start = time.perf_counter()
+    out = Path(out)
+    identity = {"version": VERSION, "config": config.key_fields(), "scenes": list(scenes)}
+    if (found := _prepare(out, identity)) is not None:
+        return {**found, "seconds": 0.0}
+    # Workers are fresh processes: a fork of one that holds torch's or Numba's threads may hang.
+    workers = min(config.workers or os.cpu_count() or 1, len(scenes))
+    job = partial(_record, config, out)
+    if workers == 1:
+        parts = list(progress(map(job, scenes), "simulate", total=len(scenes), unit="scenes"))
+    else:
+        context = multiprocessing.get_context("spawn")
+        with _single_threaded(), ProcessPoolExecutor(workers, mp_context=context) as pool:
+            parts = list(progress(pool.map(job, scenes), "simulate", total=len(scenes), unit="scenes"))
+    tables = merge([common_tables(), *parts])
+    write_tables(tables, out / VERSION_NAME)
+    summary = _summary(tables)
+    _write_json(out / UNFINISHED, identity | {"summary": summary})
+    os.replace(out / UNFINISHED, out / DONE)
+    return {**summary, "seconds": round(time.perf_counter() - start, 1)}
+
+
+def _record(config: SimulateConfig, out: Path, name: str) -> Records:
+    from tasks.simulate.record import record_scene  # Numba's import is left to the processes that need it
+
+    return record_scene(config, name, out)
+
+
+def _prepare(out: Path, identity: dict) -> dict | None:
+    """Makes `out` ready to be written, or returns the summary of the same world that is there already."""
+    if (out / DONE).is_file():
+        try:
+            found = json.loads((out / DONE).read_text())
+            if all(found.get(name) == value for name, value in identity.items()):
+                return found["summary"]
+        except (ValueError, KeyError, AttributeError):
+            found = {}
+        before, now = found.get("config") or {}, identity["config"]
+        changed = [f"{k} {before.get(k)} -> {v}" for k, v in now.items() if before.get(k) != v]
+        raise UserError(
+            f"{out}: holds a simulated world of another config ({', '.join(changed) or 'another version'}); "
+            "choose another folder or remove this one"
+        )
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; name a folder for the simulated world")
+    if (out / UNFINISHED).is_file():
+        for folder in _OWN_FOLDERS:
+            shutil.rmtree(out / folder, ignore_errors=True)
+    elif out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out}: is not empty and not a simulated world; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(out / UNFINISHED, identity)
+    return None
+
+
+def _summary(tables: Records) -> dict:
+    scene_names = {scene["token"]: scene["name"] for scene in tables["scene"]}
+    split_of = {
+        sample["token"]: "train" if scene_names[sample["scene_token"]] in TRAIN_SCENES else "val"
+        for sample in tables["sample"]
+    }
+    categories = {record["token"]: record["name"] for record in tables["category"]}
+    class_of = {r["token"]: CATEGORY_TO_CLASS[categories[r["category_token"]]] for r in tables["instance"]}
+    boxes = {split: dict.fromkeys(CLASSES, 0) for split in ("train", "val")}
+    for record in tables["sample_annotation"]:
+        boxes[split_of[record["sample_token"]]][class_of[record["instance_token"]]] += record["num_lidar_pts"] > 0
+    counts = {"scenes": "scene", "samples": "sample", "annotations": "sample_annotation"}
+    return {name: len(tables[table]) for name, table in counts.items()} | {"boxes": boxes}
+
+
+def _write_json(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Processes started meanwhile use one thread each for linear algebra."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,112 @@
+"""Settings of the stages `fit` and `teacher`; the network and grid they share stand in LidarConfig alone."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
+from tasks.settings import Settings, external_file, runtime
+
+FIT_VERSION = 1
+TEACHER_VERSION = 1
+
+Triple = tuple[float, float, float]
+
+
+class LidarConfig(Settings):
+    """The LiDAR network and its grid. Defaults: the published BEVFusion teacher."""
+
+    range: tuple[float, float, float, float, float, float] = Field(
+        (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), description="x, y, z minimum, then maximum (m, LIDAR_TOP frame)."
+    )
+    voxel_size: Triple = Field((0.075, 0.075, 0.2), description="Along x, y, z (m).")
+    max_points: int = Field(10, ge=1, description="Points a voxel keeps.")
+    max_voxels: int = Field(160_000, ge=1, description="Voxels a sample keeps.")
+    sweeps: int = Field(9, ge=0, le=10, description="Previous LiDAR sweeps added to the key sweep, nearest first.")
+    widths: tuple[int, int, int, int] = Field((16, 32, 64, 128), description="Channels of the encoder's four levels.")
+    out_width: int = Field(128, ge=1, description="Channels of the encoder's last convolution, per layer of height.")
+    blocks: int = Field(2, ge=1, description="Residual blocks a level.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "LidarConfig":
+        for axis, low, high, size in zip("xyz", self.range[:3], self.range[3:], self.voxel_size):
+            if size <= 0 or high <= low:
+                raise ValueError(f"range and voxel_size along {axis} must be positive: {low} to {high} by {size} m")
+            voxels = (high - low) / size
+            if abs(voxels - round(voxels)) > 1e-4:
+                raise ValueError(
+                    f"range along {axis}, {high - low:g} m, is no multiple of voxel_size {size:g} m ({voxels:g} voxels)"
+                )
+            if axis != "z" and round(voxels) % STRIDE:
+                raise ValueError(
+                    f"range along {axis} has {round(voxels)} voxels, which is not divisible by the stride {STRIDE}: "
+                    f"make it a multiple of {STRIDE * size:g} m"
+                )
+        if min(*self.widths, self.out_width) < 1:
+            raise ValueError("widths must be positive")
+        encoder_output_shape(self.grid.sparse_shape, self.out_width)
+        return self
+
+    @property
+    def grid(self) -> VoxelGrid:
+        return VoxelGrid(self.range, self.voxel_size, self.max_points, self.max_voxels)
+
+    @property
+    def bev_channels(self) -> int:
+        """Channels of the encoder's map."""
+        return encoder_output_shape(self.grid.sparse_shape, self.out_width)[0]
+
+    @property
+    def bev_shape(self) -> tuple[int, int]:
+        """Cells (X, Y) of the encoder's map."""
+        return encoder_output_shape(self.grid.sparse_shape, self.out_width)[1:]
+
+    @property
+    def cell_size(self) -> tuple[float, float]:
+        """Of the encoder's map, along x and y (m)."""
+        return self.voxel_size[0] * STRIDE, self.voxel_size[1] * STRIDE
+
+
+class FitConfig(Settings):
+    """Training of the LiDAR detector on the train split."""
+
+    lidar: LidarConfig = Field(default_factory=LidarConfig)
+    backbone_widths: tuple[int, int] = Field((128, 256), description="Channels of SECOND's two blocks.")
+    backbone_layers: tuple[int, int] = Field((5, 5), description="Further convolutions in each of them.")
+    neck_width: int = Field(256, ge=1, description="Channels of each of SECONDFPN's two branches.")
+    upsample: Literal[1, 2] = Field(1, description="How much finer than the encoder's map the head's is.")
+    class_groups: Literal["one", "six"] = Field("six", description="Branches of the head: CenterPoint's six, or one.")
+    head_width: int = Field(64, ge=1, description="Channels of the head.")
+    gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
+    norm_momentum: float = Field(0.01, gt=0, le=1, description="Of batch normalisation's running statistics.")
+    min_lidar_points: int = Field(1, ge=0, description="Boxes with fewer LiDAR points are not learnt from.")
+    epochs: float = Field(20, gt=0, description="Passes over the train split.")
+    batch: int = Field(8, ge=1, description="Samples a step.")
+    rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    warmup: int = Field(1000, ge=0, description="Steps of linear warm-up, from a third of the rate; a cosine follows.")
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(35.0, gt=0, description="Largest norm of the gradient.")
+    flip: bool = Field(True, description="Mirror samples along x and y at random.")
+    rotation: float = Field(0.3925, ge=0, le=3.1416, description="Largest turn about z (rad).")
+    scale: float = Field(0.05, ge=0, lt=1, description="Largest change of scale (0.05: 0.95 to 1.05).")
+    score_threshold: float = Field(0.05, ge=0, lt=1, description="Boxes below are not written.")
+    seed: int = Field(0, ge=0)
+    threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
+    device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
+    seconds_between_saves: float = runtime(60.0, "Between checkpoints.", gt=0)
+
+
+class TeacherConfig(Settings):
+    """BEV features of every sample."""
+
+    lidar: LidarConfig = Field(default_factory=LidarConfig)
+    weights: str = external_file(
+        "fit",
+        "A BEVFusion LiDAR checkpoint (MIT or mmdetection3d) or a fitted detector; `fit` trains one first; "
+        "`random` takes random weights, for trials.",
+        words=("fit", "random"),
+    )
+    seed: int = Field(0, ge=0, description="Of random weights.")
+    part_size: int = Field(16, ge=1, description="Samples a part: the unit of resuming and of a file.")
+    threads: int = runtime(0, "CPU threads; 0 takes all.", ge=0)
+    device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")

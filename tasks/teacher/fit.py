@@ -1,0 +1,137 @@
+"""Stage `fit`: train the LiDAR detector on the train split, score it on val, leave `detector.safetensors`."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from models.boxes import Boxes
+from models.lidar.detector import LidarDetector, VoxelBatch, voxel_batch
+from storage.atomic import write_bytes, write_json
+from storage.index import Index
+from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
+from tasks.batches.points import load_points
+from tasks.errors import UserError
+from tasks.progress import progress
+from tasks.teacher.config import FitConfig
+from tasks.teacher.network import build_detector, choose_device, threads
+from tasks.training.checkpoint import Checkpoint
+from tasks.training.loop import train
+from tasks.training.order import batch_at, generator_at
+from tasks.training.schedule import cosine_with_warmup
+
+WEIGHTS = "detector.safetensors"
+METRICS = "metrics.json"
+
+
+class Batch(NamedTuple):
+    voxels: VoxelBatch
+    boxes: list[Boxes]
+    tokens: list[str]
+
+
+def run(config: FitConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
+    """Train, save and evaluate; the summary holds the official scores on val where it has ground truth."""
+    index = Index.open(inputs["ingest"].path / "index.zarr")
+    samples = index.samples("train")
+    if len(samples) == 0:
+        raise UserError("fit: the dataset has no sample of the train split; set teacher.weights to a checkpoint")
+    device = choose_device(config.device)
+    with threads(config.threads):
+        model = _initial(config).to(device)
+        steps = steps_of(config, len(samples))
+        _train(config, model, index, inputs.dataroot, samples, steps, artifact)
+        tensors = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
+        write_bytes(artifact.path / WEIGHTS, save(tensors))
+        summary = {"steps": steps, "train_samples": len(samples)}
+        scores = _evaluate(config, model, index, inputs.dataroot, artifact.path)
+    if scores is not None:
+        write_json(artifact.path / METRICS, scores)
+        summary |= {"mAP": scores["mAP"], "NDS": scores["NDS"]}
+    Checkpoint(artifact.path / "checkpoint.pt").remove()
+    return summary
+
+
+def steps_of(config: FitConfig, samples: int) -> int:
+    return max(1, math.ceil(config.epochs * samples / config.batch))
+
+
+def _initial(config: FitConfig) -> LidarDetector:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_detector(config)
+
+
+def _train(
+    config: FitConfig,
+    model: LidarDetector,
+    index: Index,
+    dataroot: Path,
+    samples: np.ndarray,
+    steps: int,
+    artifact: Any,
+) -> None:
+    device = next(model.parameters()).device
+    augmentation = LidarAugmentation(config.flip, config.rotation, config.scale)
+
+    def load_batch(step: int) -> Batch:
+        random = generator_at(step, config.seed)
+        clouds, boxes, chosen = [], [], batch_at(step, samples, config.batch, config.seed)
+        for sample in chosen:
+            points = load_points(index, dataroot, int(sample), config.lidar.sweeps)
+            truth = sample_boxes(index, int(sample), config.min_lidar_points)
+            points, truth = augmented(points, truth, augmentation.draw(random))
+            clouds.append(torch.from_numpy(points))
+            boxes.append(truth)
+        return Batch(voxel_batch(clouds, config.lidar.grid), boxes, [str(index.token[s]) for s in chosen])
+
+    def loss_terms(batch: Batch) -> dict[str, torch.Tensor]:
+        return model.head.loss(model(batch.voxels.to(device)), batch.boxes)
+
+    model.train()
+    train(
+        model,
+        torch.optim.AdamW(model.parameters(), config.rate, weight_decay=config.weight_decay),
+        load_batch,
+        loss_terms,
+        lambda batch: batch.tokens,
+        steps,
+        lambda step: cosine_with_warmup(step, steps, min(config.warmup, steps // 2)),
+        config.clip,
+        Checkpoint(artifact.path / "checkpoint.pt"),
+        artifact.path / "log",
+        "fit",
+        config.seconds_between_saves,
+        lambda done: artifact.write_progress(done, steps),
+    )
+
+
+def detect(
+    config: FitConfig, model: LidarDetector, index: Index, dataroot: Path, samples: np.ndarray
+) -> dict[int, Boxes]:
+    """The detector's boxes of each sample, in its LIDAR_TOP frame."""
+    device = next(model.parameters()).device
+    model.eval()
+    found = {}
+    with torch.inference_mode():
+        for sample in progress(samples.tolist(), "fit: detect on val", total=len(samples), unit="samples"):
+            points = torch.from_numpy(load_points(index, dataroot, sample, config.lidar.sweeps))
+            batch = voxel_batch([points], config.lidar.grid).to(device)
+            (boxes,) = model.head.predict(model(batch))
+            found[sample] = replace(boxes, sizes=np.maximum(boxes.sizes, 0.01))
+    return found
+
+
+def _evaluate(
+    config: FitConfig, model: LidarDetector, index: Index, dataroot: Path, out: Path
+) -> dict[str, Any] | None:
+    samples = index.samples("val")
+    if len(samples) == 0:
+        return None
+    from tasks.evaluation.official import evaluate  # the devkit takes a second to import
+
+    return evaluate(index, dataroot, detect(config, model, index, dataroot, samples), "val", out, use_lidar=True)

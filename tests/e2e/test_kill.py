@@ -1,0 +1,86 @@
+"""`kill -9` in the middle of every stage, then the same command: it goes on, and the result is the same."""
+
+import os
+import signal
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+from driver import wait_for
+from safetensors.numpy import load_file
+
+from storage.artifact import Artifact
+
+pytestmark = pytest.mark.e2e
+
+# Often enough saved that a kill lands between two saves.
+SAVES = {
+    "fit": ["--set", "fit.seconds_between_saves=0.01"],
+    "pretrain": ["--set", "pretrain.seconds_between_saves=0.01"],
+    "finetune": ["--set", "finetune.seconds_between_saves=0.01"],
+}
+
+
+def contents_of(folder):
+    """Everything that counts in an artifact: arrays of its stores, weights, metrics."""
+    found = {}
+    for store in sorted(folder.glob("*.zarr")):
+        for name, array in zarr.open_group(str(store), mode="r").arrays():
+            found[f"{store.name}/{name}"] = array[...]
+    for file in sorted(folder.rglob("*.safetensors")):
+        found |= {f"{file.relative_to(folder)}/{name}": value for name, value in load_file(file).items()}
+    return found
+
+
+def children_on(root):
+    """Processes of stages that work in `root`."""
+    return [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if "tasks.child" in (p.info["cmdline"] or []) and str(root) in " ".join(open_paths(p))
+    ]
+
+
+def open_paths(process):
+    try:
+        return [file.path for file in process.open_files()]
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize("stage", ["ingest", "fit", "teacher", "depth", "pretrain", "finetune"])
+@pytest.mark.parametrize("victim", ["child", "command"])
+def test_a_killed_stage_goes_on_to_the_same_result(cli, stage, victim):
+    if victim == "command" and stage not in ("depth", "pretrain"):
+        pytest.skip("one stage with a store and one with training stand for all")
+    path = cli.path(stage)
+    expected = contents_of(path)
+    artifact = Artifact(cli.root, stage, cli.status()[stage]["key"])
+    artifact.remove()
+
+    running = cli.start(stage, *SAVES.get(stage, []))
+    if stage == "ingest":
+        wait_for(lambda: (path / "recipe.json").is_file(), every=0.005)
+    else:
+        wait_for(lambda: (artifact.progress() or (0, 0))[0] >= 1, every=0.005)
+    if victim == "child":
+        os.kill(psutil.Process(running.pid).children()[0].pid, signal.SIGKILL)
+        output, _ = running.communicate(timeout=30)
+        assert running.returncode == 1
+        assert "was killed by SIGKILL; the same command goes on from there" in output
+        assert "Traceback" not in output
+    else:
+        child = psutil.Process(running.pid).children()[0]
+        running.kill()
+        running.communicate()
+        psutil.wait_procs([child], timeout=10)
+        assert not child.is_running(), "the training process outlived its command"
+    assert artifact.manifest() is None
+    assert cli.status()[stage]["state"] == "resume"
+
+    cli(stage)
+    found = contents_of(path)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)

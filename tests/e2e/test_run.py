@@ -1,0 +1,116 @@
+"""The five stages with one command, and what a second command finds."""
+
+import shutil
+import subprocess
+import time
+
+import pytest
+from driver import GEOMIM, Cli, environment
+
+pytestmark = pytest.mark.e2e
+STAGES = ["ingest", "fit", "teacher", "depth", "pretrain", "finetune"]
+
+
+def test_one_command_runs_all_stages_and_prints_the_evaluation(finished):
+    cli, output = finished
+    assert "mAP" in output.stdout
+    assert "NDS" in output.stdout
+    for line in (output.stdout + output.stderr).splitlines():
+        assert "Traceback" not in line
+        assert "Warning" not in line
+    assert {name: row["state"] for name, row in cli.status().items()} == dict.fromkeys(STAGES, "cached")
+
+
+def test_a_second_run_starts_no_server_and_ends_in_seconds(finished):
+    cli, _ = finished
+    log = cli.root / ".prefect" / "server.log"
+    before = log.stat().st_mtime_ns
+    start = time.monotonic()
+    again = cli("run")
+    assert time.monotonic() - start < 10
+    assert log.stat().st_mtime_ns == before
+    assert again.stdout.count("cached") == len(STAGES)
+
+
+def test_a_dry_run_says_what_would_run_and_why_and_runs_nothing(finished):
+    cli, _ = finished
+    output = cli("run", "--dry-run", "--set", "depth.sweeps=0").stdout
+    assert "depth.sweeps: 1 -> 0" in output
+    assert "input depth changed" in output
+    states = {name: row["state"] for name, row in cli.status("--set", "depth.sweeps=0").items()}
+    assert states == {
+        "ingest": "cached",
+        "fit": "cached",
+        "teacher": "cached",
+        "depth": "run",
+        "pretrain": "run",
+        "finetune": "run",
+    }
+
+
+def test_only_what_changed_runs_and_it_is_cached_then(cli):
+    cli("run", "--set", "depth.sweeps=0", "--to", "depth")
+    states = {name: row["state"] for name, row in cli.status("--set", "depth.sweeps=0").items()}
+    assert states["depth"] == "cached"
+    assert states["pretrain"] == "run"
+
+
+def test_a_deleted_artifact_is_made_again_though_prefect_remembers_it(finished, tmp_path):
+    cli, _ = finished
+    depth = cli.path("depth")
+    before = (depth / "depth.zarr" / "u" / "zarr.json").read_bytes()
+    depth.rename(tmp_path / "away")
+    cli("run", "--to", "depth")
+    assert (depth / "depth.zarr" / "u" / "zarr.json").read_bytes() == before
+    assert cli.status()["depth"]["state"] == "cached"
+
+
+def test_force_runs_a_cached_stage(cli):
+    made = (cli.path("depth") / "manifest.json").stat().st_mtime_ns
+    cli("depth", "--force")
+    assert (cli.path("depth") / "manifest.json").stat().st_mtime_ns > made
+
+
+def test_a_stage_whose_input_is_missing_names_the_command(world, tmp_path):
+    failed = Cli(world, tmp_path / "empty")("depth", code=2)
+    assert "run `geomim ingest` first" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_status_and_inspect_are_quick_and_light(finished):
+    cli, _ = finished
+    code = (
+        "import sys; from flows.cli import app\n"
+        f"app({cli.command('status', '--json')[1:]!r}, standalone_mode=False)\n"
+        f"app(['inspect', {str(cli.path('teacher'))!r}], standalone_mode=False)\n"
+        "print([m for m in ('torch', 'prefect') if m in sys.modules], file=sys.stderr)"
+    )
+    python = GEOMIM.with_name("python")
+    done = subprocess.run([python, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        cli("status")
+        times.append(time.monotonic() - start)
+    assert min(times) < 1.0
+
+
+def test_inspect_shows_the_store(finished):
+    cli, _ = finished
+    shown = subprocess.run(
+        [GEOMIM, "inspect", cli.path("depth")], env=environment(), capture_output=True, text=True, check=True
+    ).stdout
+    for word in ("whole", "depth.zarr", "offsets", "sample, camera_edge", "depth.png"):
+        assert word in shown
+
+
+def test_a_data_fault_exits_with_1_and_the_table(world, tmp_path):
+    broken = tmp_path / "data"
+    shutil.copytree(world, broken)
+    victim = next((broken / "samples" / "LIDAR_TOP").iterdir())
+    victim.write_bytes(b"")
+    failed = Cli(broken, tmp_path / "root")("run", code=1)
+    assert victim.name in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stdout + failed.stderr
+    assert not list((tmp_path / "root" / "ingest").glob("*/manifest.json"))

@@ -1,0 +1,111 @@
+import pytest
+import torch
+
+from models.depth_bins import DepthBins
+from models.geomim.blocks import Block, CrossViewBlock
+from models.geomim.decoder import Decoder, camera_vector
+from models.geomim.model import GeoMIM
+from models.geomim.target import EPS, normalise_patches
+from models.geomim.view_transform import Cameras, ViewTransform
+from models.lift_splat import BevGrid
+from models.masking import draw_halves
+from models.swin import Swin
+
+
+def tiny_model(**ablation):
+    torch.manual_seed(0)
+    backbone = Swin(8, (1, 1, 1, 1), (1, 2, 2, 4), (8, 4, 4, 4), pretrain_grid=7)
+    grid = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-5.0, 5.0), 1.0)
+    transform = ViewTransform(16, 6, DepthBins(1, 11, 1), grid, downsample=2)
+    return GeoMIM(backbone, Decoder(32, 16, 2, 4, **ablation), transform, 2, target_channels=5, patch=4)
+
+
+def tiny_inputs(batch=2, views=3):
+    generator = torch.Generator().manual_seed(0)
+    forward = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    cameras = Cameras(
+        torch.tensor([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]]).expand(batch, views, 3, 3),
+        torch.eye(4).expand(batch, views, 4, 4),
+        forward.expand(batch, views, 4, 4),
+        (torch.eye(4) + 0.1 * torch.randn(batch, views, 4, 4, generator=generator)),
+    )
+    return torch.randn(batch, views, 3, 64, 64, generator=generator), cameras, generator
+
+
+def test_any_number_of_views_gives_two_maps_of_the_targets_shape():
+    for views in (1, 5):
+        images, cameras, generator = tiny_inputs(views=views)
+        made = tiny_model()(images, cameras, draw_halves(2 * views, (2, 2), generator, shared=False))
+        assert made.bev.shape == (2, 2, 5, 8, 8)
+        assert made.depth_prob.shape == (2, 2, views, 10, 4, 4)
+        torch.testing.assert_close(made.depth_prob.sum(3), torch.ones(2, 2, views, 4, 4))
+
+
+def test_a_reconstruction_does_not_see_the_other_half():
+    images, cameras, generator = tiny_inputs()
+    model = tiny_model().eval()
+    groups = draw_halves(6, (2, 2), generator)
+    shown = (groups == 0).repeat_interleave(32, 1).repeat_interleave(32, 2)
+    other = torch.where(shown, images, torch.randn(images.shape, generator=generator))
+    with torch.no_grad():
+        first, second = model(images, cameras, groups), model(other, cameras, groups)
+    torch.testing.assert_close(first.bev[0], second.bev[0], atol=1e-6, rtol=0)
+    assert not torch.allclose(first.bev[1], second.bev[1])
+
+
+@pytest.mark.parametrize("ablation", ["cross_view", "geometry_branch", "camera_aware"])
+def test_every_weight_learns_with_and_without_a_part(ablation):
+    images, cameras, generator = tiny_inputs()
+    depth_map = torch.rand(2, 3, 64, 64, generator=generator) * 12
+    for model in (tiny_model(), tiny_model(**{ablation: False})):
+        for block in model.modules():
+            if isinstance(block, CrossViewBlock):  # starts as the identity, which passes no gradient inside
+                torch.nn.init.normal_(block.attn.proj.weight)
+                torch.nn.init.normal_(block.mlp.fc2.weight)
+        made = model(images, cameras, draw_halves(6, (2, 2), generator))
+        model.losses(made, torch.randn(2, 5, 8, 8, generator=generator), depth_map).total.backward()
+        still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert not still
+
+
+def test_cross_view_attention_mixes_rows_and_nothing_else():
+    torch.manual_seed(0)
+    block = CrossViewBlock(8, 2)
+    x = torch.randn(6, 3, 4, 8)  # two samples of three views
+    assert torch.equal(block(x, views=3), x)
+    torch.nn.init.normal_(block.attn.proj.weight)
+    changed = x.clone()
+    changed[1, 2, 0] = torch.randn(8)
+    moved = (block(x, views=3) != block(changed, views=3)).any(-1)  # (6, 3, 4)
+    expected = torch.zeros(6, 3, 4, dtype=torch.bool)
+    expected[:3, 2] = True
+    assert torch.equal(moved, expected)
+
+
+def test_blocks_attend_within_an_image():
+    torch.manual_seed(0)
+    block = Block(8, 2)
+    x = torch.randn(3, 2, 2, 8)
+    changed = x.clone()
+    changed[1, 0, 0] = torch.randn(8)
+    assert (block(x, 3) != block(changed, 3)).flatten(1).any(1).tolist() == [False, True, False]
+
+
+def test_camera_vector():
+    intrinsics = torch.tensor([[1.0, 0, 3], [0, 2, 4], [0, 0, 1]])
+    post, pose = torch.arange(16.0).view(4, 4), 100 + torch.arange(16.0).view(4, 4)
+    expected = [1, 2, 3, 4, 0, 1, 3, 4, 5, 7, *range(100, 112)]
+    assert camera_vector(intrinsics, post, pose).tolist() == expected
+
+
+def test_patches_are_normalised_one_by_one():
+    bev = torch.randn(2, 3, 6, 9).double() * 5 + 2
+    bev[1, :, :3, 3:6] = 0
+    target = normalise_patches(bev, 3)
+    for b, i, j in ((0, 0, 0), (0, 1, 2), (1, 0, 0)):
+        part = bev[b, :, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3]
+        expected = (part - part.mean()) / (part.var(unbiased=True) + EPS).sqrt()
+        torch.testing.assert_close(target[b, :, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3], expected)
+    assert (target[1, :, :3, 3:6] == 0).all()
+    with pytest.raises(ValueError, match="6x9 cells"):
+        normalise_patches(bev, 4)

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from models.boxes import Boxes
+from models.center_head import ONE_GROUP, CenterPointHead
+from models.lidar.detector import BEVBackbone, LidarDetector, voxel_batch
+from models.lidar.encoder import SparseEncoder
+from models.lidar.grid import VoxelGrid, encoder_output_shape
+
+GRID = VoxelGrid((-8.0, -6.4, -4.0, 8.0, 6.4, 4.0), (0.2, 0.2, 0.25))
+
+
+def small_detector(upsample: int = 1) -> LidarDetector:
+    torch.manual_seed(0)
+    encoder = SparseEncoder(GRID.sparse_shape, widths=(4, 4, 8, 8), out_width=8, blocks=1)
+    channels = encoder_output_shape(GRID.sparse_shape, 8)[0]
+    backbone = BEVBackbone(channels, (8, 8), (1, 1), 8, upsample)
+    head = CenterPointHead(16, GRID.range, (1.6 / upsample, 1.6 / upsample), ONE_GROUP, 8, min_radius=1)
+    return LidarDetector(encoder, backbone, head)
+
+
+def cloud(seed: int, count: int = 2000) -> torch.Tensor:
+    return torch.rand(count, 5, generator=torch.Generator().manual_seed(seed)) * 16 - 8
+
+
+def test_encoder_shape_and_batch_independence():
+    encoder = small_detector().encoder.eval()
+    together = encoder(*voxel_batch([cloud(0), cloud(1)], GRID))
+    alone = encoder(*voxel_batch([cloud(1)], GRID))
+    assert together.shape == (2, *encoder_output_shape(GRID.sparse_shape, 8))
+    torch.testing.assert_close(together[1:], alone)
+
+
+def test_encoder_map_lies_x_first():
+    """A far point along +x lights a cell at the end of dim -2, along +y at the end of dim -1."""
+    encoder = small_detector().encoder.eval()
+    for axis, place in ((0, (9, 4)), (1, (5, 7))):
+        point = torch.tensor([[0.1, 0.1, 0.0, 9.0, 0.0]])
+        point[0, axis] = (7.9, 6.3)[axis]
+        active = torch.nonzero(encoder(*voxel_batch([point], GRID))[0].abs().sum(0))
+        assert place in [tuple(cell) for cell in active.tolist()]
+
+
+def test_an_empty_cloud_gives_an_empty_map():
+    encoder = small_detector().encoder.eval()
+    assert encoder(*voxel_batch([torch.zeros(0, 5)], GRID)).abs().max() == 0
+
+
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_it_learns_one_sample(upsample):
+    detector = small_detector(upsample).train()
+    random = np.random.default_rng(0)
+    centers = np.array([[-5.0, -3.0, 0.0], [4.0, 3.0, 0.0]])
+    boxes = Boxes(centers, np.tile([4.0, 2.0, 1.5], (2, 1)), np.array([0.3, -2.0]), np.zeros((2, 2)), np.array([0, 8]))
+    points = np.concatenate([c + random.uniform(-0.8, 0.8, (200, 3)) for c in centers])
+    batch = voxel_batch([torch.from_numpy(np.c_[points, np.zeros((400, 2))].astype(np.float32))], GRID)
+    optimizer = torch.optim.AdamW(detector.parameters(), 5e-3)
+    losses = []
+    for _ in range(100):
+        loss = sum(detector.head.loss(detector(batch), [boxes]).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+    found = detector.head.predict(detector(batch))[0][:2]
+    order = np.argsort(found.labels)
+    np.testing.assert_array_equal(found.labels[order], [0, 8])
+    np.testing.assert_allclose(found.centers[order], centers, atol=0.5)

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from models.lift_splat import BevGrid, bev_cells, frustum, frustum_points, splat
+
+
+def materialised_splat(depth_prob, context, cells, num_cells):
+    """The obvious way: all frustum features, added into their cells one by one."""
+    features = depth_prob.unsqueeze(2) * context.unsqueeze(3)  # (B, N, C, D, H, W)
+    out = torch.zeros(len(cells), context.shape[2], num_cells, dtype=context.dtype)
+    for b, n, d, h, w in (cells >= 0).nonzero().tolist():
+        out[b, :, cells[b, n, d, h, w]] += features[b, n, :, d, h, w]
+    return out
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
+    st.integers(1, 5),
+    st.integers(1, 9),
+    st.integers(0, 2**31),
+)
+def test_splat_is_the_materialised_one(shape, channels, num_cells, seed):
+    generator = torch.Generator().manual_seed(seed)
+    b, n, _, h, w = shape
+    prob = torch.rand(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    context = torch.randn(b, n, channels, h, w, generator=generator, dtype=torch.float64, requires_grad=True)
+    cells = torch.randint(-1, num_cells, shape, generator=generator)
+    weight = torch.randn(b, channels, num_cells, generator=generator, dtype=torch.float64)
+    bev, expected = splat(prob, context, cells, num_cells), materialised_splat(prob, context, cells, num_cells)
+    torch.testing.assert_close(bev, expected)
+    if not (cells >= 0).any():
+        assert (bev == 0).all()
+        return
+    grads = torch.autograd.grad((bev * weight).sum(), (prob, context))
+    torch.testing.assert_close(grads, torch.autograd.grad((expected * weight).sum(), (prob, context)))
+
+
+def test_splat_of_nothing():
+    bev = splat(torch.rand(1, 2, 3, 2, 2), torch.rand(1, 2, 4, 2, 2), torch.full((1, 2, 3, 2, 2), -1), 6)
+    assert torch.equal(bev, torch.zeros(1, 4, 6))
+
+
+class LargestTensor(TorchDispatchMode):
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+def test_frustum_features_never_exist():
+    shape, channels, num_cells = (1, 2, 16, 4, 4), 32, 50
+    prob = torch.rand(shape, requires_grad=True)
+    context = torch.rand(1, 2, channels, 4, 4, requires_grad=True)
+    cells = torch.randint(-1, num_cells, shape)
+    with LargestTensor() as largest:
+        splat(prob, context, cells, num_cells).sum().backward()
+    assert largest.elements <= max(num_cells * channels + channels, 2 * prob.numel()) < prob.numel() * channels
+
+
+def test_points_return_to_their_pixels():
+    """A frustum point, taken from the BEV frame through camera and augmentation, lies at its own pixel and depth."""
+    generator = np.random.default_rng(0)
+    intrinsics = np.array([[300.0, 0, 170], [0, 310, 95], [0, 0, 1]])
+    post = np.array([[-0.8, 0.1, 0, 300], [0.1, 0.8, 0, -20], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    rotation, _ = np.linalg.qr(generator.normal(size=(3, 3)))
+    camera_to_bev = np.eye(4)
+    camera_to_bev[:3, :3], camera_to_bev[:3, 3] = rotation * np.sign(np.linalg.det(rotation)), (1.0, -2.0, 0.5)
+    made = frustum(torch.arange(1.0, 9.0, 2.0, dtype=torch.float64), (64, 96), 16)
+    assert made.shape == (4, 4, 6, 3)
+    assert made[0, 0, 0].tolist() == [0, 0, 1]
+    assert made[-1, -1, -1].tolist() == [95, 63, 7]
+    matrices = (torch.from_numpy(m)[None, None] for m in (intrinsics, post, camera_to_bev))
+    points = frustum_points(made, *matrices)[0, 0].numpy().reshape(-1, 3)
+    for point, (u, v, depth) in zip(points, made.numpy().reshape(-1, 3)):
+        camera = np.linalg.inv(camera_to_bev) @ [*point, 1]
+        pixel = post @ [*(intrinsics @ camera[:3])[:2] / camera[2], camera[2], 1]
+        np.testing.assert_allclose(pixel[:3], [u, v, depth], atol=1e-9)
+
+
+def test_cells():
+    grid = BevGrid((-2.0, 2.0), (-1.0, 2.0), (-5.0, 3.0), 0.5)
+    assert grid.shape == (8, 6)
+    points = torch.tensor([[-2, -1, 0], [1.99, 1.99, 2.9], [0.1, -0.3, -5], [2, 0, 0], [0, 0, 3], [-2.01, 0, 0]])
+    assert bev_cells(points, grid).tolist() == [0, 47, 4 * 6 + 1, -1, -1, -1]
+    assert bev_cells(points, grid, order="yx").tolist() == [0, 47, 1 * 8 + 4, -1, -1, -1]
+    # The original rounds toward zero: up to one cell outside the lower borders counts as inside.
+    below = torch.tensor([[-2.4, 0.1, 0], [0.1, 0.1, -12], [-2.6, 0, 0]])
+    assert bev_cells(below, grid).tolist() == [-1, -1, -1]
+    assert bev_cells(below, grid, truncate=True).tolist() == [2, 4 * 6 + 2, -1]
+
+
+@pytest.mark.parametrize("order", ["xy", "yx"])
+def test_layouts_hold_the_same_map(order):
+    grid = BevGrid((0.0, 3.0), (0.0, 2.0), (-1.0, 1.0), 1.0)
+    point = torch.tensor([2.5, 0.5, 0.0])
+    shape = grid.shape if order == "xy" else grid.shape[::-1]
+    bev = torch.zeros(6)
+    bev[bev_cells(point, grid, order)] = 1
+    index = (2, 0) if order == "xy" else (0, 2)
+    assert bev.view(shape)[index] == 1

@@ -1,0 +1,41 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from models import openmmlab
+
+
+def test_import_is_quiet():
+    code = "import models.openmmlab as door; assert not door.has_compiled_operators()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(openmmlab.has_compiled_operators(), reason="compiled operators are installed")
+def test_missing_operator_says_its_name():
+    import mmcv.ops
+
+    with pytest.raises(NotImplementedError, match="nms_rotated"):
+        mmcv.ops.nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5)
+
+
+def test_steps_aside_for_compiled_operators():
+    code = (
+        "import sys, types\n"
+        "real = types.ModuleType('mmcv._ext'); real.__getattr__ = lambda name: (lambda *a: name)\n"
+        "sys.modules['mmcv._ext'] = real\n"
+        "import models.openmmlab as door\n"
+        "assert sys.modules['mmcv._ext'] is real and door.has_compiled_operators()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_kaiming_init_leaves_unit_gain():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(64, 64, 3, padding=1)
+    openmmlab.kaiming_init(conv)
+    assert conv.bias.abs().max() == 0
+    assert conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)

@@ -1,0 +1,56 @@
+"""The real command line, driven by the end-to-end tests."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TINY = Path(__file__).parent / "tiny.yaml"
+GEOMIM = Path(sys.executable).with_name("geomim")
+
+
+@dataclass
+class Cli:
+    """The command line on one world and one root."""
+
+    dataroot: Path
+    root: Path
+
+    def command(self, *args):
+        options = ["--config", TINY, "--dataroot", self.dataroot, "--root", self.root]
+        return [str(part) for part in (GEOMIM, *args[:1], *options, *args[1:])]
+
+    def start(self, *args):
+        return subprocess.Popen(
+            self.command(*args), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def __call__(self, *args, code=0):
+        done = subprocess.run(self.command(*args), env=environment(), capture_output=True, text=True, timeout=500)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def status(self, *args):
+        return {row["stage"]: row for row in json.loads(self("status", "--json", *args).stdout)}
+
+    def path(self, stage, *args):
+        return Path(self.status(*args)[stage]["path"])
+
+
+def environment():
+    """The user's, without what would lead a run elsewhere."""
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "GEOMIM"))}
+    return keep | {"OMP_NUM_THREADS": "2"}
+
+
+def wait_for(condition, seconds=60.0, every=0.05):
+    """The first true value of `condition()`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(every)
+    raise AssertionError("waited in vain")

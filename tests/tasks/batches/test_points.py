@@ -1,0 +1,82 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from models.boxes import Boxes
+from tasks.batches.lidar import LidarAugmentation, augmented
+from tasks.batches.points import load_points
+from tasks.errors import UserError
+
+
+def write(path, rows):
+    np.array(rows, np.float32).tofile(path)
+
+
+@pytest.fixture
+def index(tmp_path):
+    write(tmp_path / "key.bin", [[0.5, 0.5, 0, 200, 7], [10, 20, 1, 100, 3]])
+    write(tmp_path / "near.bin", [[0.5, -0.5, 0, 9, 1], [0.5, 5, 0, 9, 1], [5, 0.5, 2, 9, 1]])
+    write(tmp_path / "far.bin", [[3, 3, 3, 1, 1]])
+    turn = np.array([[0.0, -1, 0, 10], [1, 0, 0, 20], [0, 0, 1, -1], [0, 0, 0, 1]])  # a quarter turn, then a shift
+    return SimpleNamespace(
+        lidar_path=["key.bin"],
+        lidar_timestamp=np.array([1_000_000]),
+        sweep_count=np.array([2]),
+        sweep_path=np.array([["near.bin", "far.bin", ""]]),
+        sweep_timestamp=np.array([[950_000, 900_000, 0]]),
+        sweep_to_lidar=np.array([[turn, np.eye(4), np.full((4, 4), np.nan)]]),
+    )
+
+
+def test_key_sweep_stays_whole_and_its_ring_becomes_its_age(index, tmp_path):
+    assert load_points(index, tmp_path, 0, 0).tolist() == [[0.5, 0.5, 0, 200, 0], [10, 20, 1, 100, 0]]
+
+
+def test_sweeps_are_moved_aged_and_rid_of_the_car(index, tmp_path):
+    points = load_points(index, tmp_path, 0, 1)
+    assert points.dtype == np.float32 and len(points) == 4
+    # (x, y, z) -> (-y + 10, x + 20, z - 1)
+    np.testing.assert_allclose(points[2], [5, 20.5, -1, 9, 0.05], atol=1e-6)
+    np.testing.assert_allclose(points[3], [9.5, 25, 1, 9, 0.05], atol=1e-6)
+
+
+def test_a_short_history_stays_short(index, tmp_path):
+    points = load_points(index, tmp_path, 0, 10)
+    assert len(points) == 5
+    np.testing.assert_allclose(points[4], [3, 3, 3, 1, 0.1], atol=1e-6)
+
+
+def test_bad_files_are_named(index, tmp_path):
+    for content in (b"", b"12345"):
+        (tmp_path / "key.bin").write_bytes(content)
+        with pytest.raises(UserError, match=r"key\.bin.*no LiDAR sweep"):
+            load_points(index, tmp_path, 0, 0)
+    (tmp_path / "key.bin").unlink()
+    with pytest.raises(UserError, match=r"key\.bin.*cannot be read"):
+        load_points(index, tmp_path, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_augmentation_moves_points_and_boxes_together(seed):
+    """Points of a box's corners and of its front's middle stay where the box is; velocity turns along."""
+    random = np.random.default_rng(seed)
+    boxes = Boxes(
+        random.uniform(-20, 20, (5, 3)),
+        random.uniform(1, 5, (5, 3)),
+        random.uniform(-3, 3, 5),
+        random.normal(size=(5, 2)),
+        np.arange(5),
+    )
+    front = boxes.corners()[:, [0, 3, 4, 7]].mean(1)
+    corners = np.concatenate([boxes.corners().reshape(-1, 3), front])
+    points = np.c_[corners, np.zeros((len(corners), 2))].astype(np.float32)
+    matrix = LidarAugmentation(True, 0.5, 0.1).draw(random)
+    moved, after = augmented(points, boxes, matrix)
+    assert matrix[2, 2] == pytest.approx(abs(np.linalg.det(matrix[:2, :2])) ** 0.5)
+    got, wanted = moved[:40, :3].reshape(5, 8, 3), after.corners()
+    for a, b in zip(got, wanted):  # mirroring changes the corners' order
+        assert np.abs(a[:, None] - b[None]).sum(-1).min(1).max() < 1e-3
+    np.testing.assert_allclose(moved[40:, :3], after.corners()[:, [0, 3, 4, 7]].mean(1), atol=1e-4)
+    np.testing.assert_allclose(after.velocities, boxes.velocities @ matrix[:2, :2].T)
+    assert np.array_equal(moved[:, 3:], points[:, 3:]) and np.array_equal(points[:, :3], corners.astype(np.float32))

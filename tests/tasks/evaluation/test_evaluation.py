@@ -1,0 +1,174 @@
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.boxes import Boxes
+from models.geometry import inverse, rotation_z, transform
+from models.names import CLASSES, MOTION_ATTRIBUTES
+from storage.index import Index, write_index
+from tasks.evaluation import table
+from tasks.evaluation.ground_truth import ground_truth, ground_truth_attributes
+from tasks.evaluation.official import RESULTS, evaluate
+from tasks.evaluation.submission import MAX_BOXES, submission, to_global, write_submission
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.run import ingest
+
+REAL = Path(__file__).parents[4] / "shared" / "real-keyframe"
+ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    if not REAL.is_dir():
+        pytest.skip("shared/real-keyframe is not here")
+    arrays, attributes, _ = ingest(REAL, "v1.0-mini", IngestConfig())
+    path = tmp_path_factory.mktemp("real") / "index.zarr"
+    write_index(path, arrays, attributes)
+    return Index.open(path)
+
+
+def truth_of(index: Index, split: str) -> tuple[dict, dict]:
+    samples = index.samples(split).tolist()
+    return {s: ground_truth(index, s) for s in samples}, {s: ground_truth_attributes(index, s) for s in samples}
+
+
+def test_ground_truth_of_the_real_key_frame_scores_one(real, tmp_path):
+    boxes, attributes = truth_of(real, "train")
+    result = evaluate(real, REAL, boxes, "train", tmp_path, attributes)
+    present = {name: scores for name, scores in result["classes"].items() if scores["ground_truth"] > 0}
+    assert set(present) == {"car", "truck", "barrier", "pedestrian", "traffic_cone"}
+    for scores in present.values():
+        assert scores["AP"] == pytest.approx(1, abs=1e-9)
+        assert max(scores[e] or 0 for e in ("ATE", "ASE", "AOE", "AAE")) < 5e-5
+    assert result["split"] == "mini_train"
+    assert result["samples"] == 1
+    assert present["traffic_cone"]["AOE"] is None
+
+
+def test_worse_boxes_score_worse(real, tmp_path):
+    boxes, attributes = truth_of(real, "train")
+    perfect = evaluate(real, REAL, boxes, "train", tmp_path, attributes)
+    shifted = {s: replace(b, centers=b.centers + np.array([0.7, 0, 0]), yaws=b.yaws + 0.1) for s, b in boxes.items()}
+    result = evaluate(real, REAL, shifted, "train", tmp_path, attributes)
+    car = result["classes"]["car"]
+    assert car["AP@0.5"] == 0
+    assert car["AP@1.0"] == pytest.approx(1)
+    assert car["ATE"] == pytest.approx(0.7, abs=1e-3)
+    assert car["AOE"] == pytest.approx(0.1, abs=1e-3)
+    assert result["NDS"] < perfect["NDS"]
+
+
+def test_nothing_predicted_scores_zero(real, tmp_path):
+    result = evaluate(real, REAL, {}, "train", tmp_path)
+    assert (result["mAP"], result["NDS"], result["predictions"]) == (0, 0, 0)
+    assert result["classes"]["car"]["ground_truth"] == 4
+    assert "nothing was predicted" in table.summary_line(result)
+    written = json.loads((tmp_path / RESULTS).read_text())
+    assert written["results"] == {str(real.token[0]): []}
+
+
+def test_a_split_without_ground_truth_gives_only_the_file(real, tmp_path):
+    assert evaluate(real, REAL, {}, "val", tmp_path) is None
+    assert json.loads((tmp_path / RESULTS).read_text())["results"] == {}
+
+
+def test_predictions_of_another_split_are_refused(real, tmp_path):
+    with pytest.raises(ValueError, match="not in the val split"):
+        evaluate(real, REAL, {0: ground_truth(real, 0)}, "val", tmp_path)
+
+
+def test_boxes_without_points_are_no_ground_truth(real):
+    rows = real.box_rows(0)
+    counted = (real.box_lidar_points[rows] + real.box_radar_points[rows] > 0) & (real.box_label[rows] >= 0)
+    assert len(ground_truth(real, 0)) == counted.sum() < len(counted)
+
+
+@dataclass
+class TiltedIndex:
+    """What a submission reads of an index: one sample whose LIDAR frame leans against the global one."""
+
+    lidar_to_ego: np.ndarray
+    lidar_ego_to_global: np.ndarray
+    token: list = field(default_factory=lambda: ["sample"])
+
+
+def tilted(roll: float, pitch: float, yaw: float) -> np.ndarray:
+    def turn(axis: int, angle: float) -> np.ndarray:
+        other = [(1, 2, 0), (2, 0, 1)][axis]
+        return rotation_z(angle)[np.ix_(other, other)]
+
+    return transform(rotation_z(yaw) @ turn(0, pitch) @ turn(1, roll), np.array([600.0, 1600.0, 2.0]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-0.1, 0.1), st.floats(-0.1, 0.1), st.floats(-3, 3), st.integers(0, 1000))
+def test_to_global_undoes_the_way_into_a_tilted_lidar_frame(roll, pitch, yaw, seed):
+    random, n = np.random.default_rng(seed), 5
+    level = Boxes(
+        centers=random.normal(size=(n, 3)) * 20,
+        sizes=random.uniform(0.5, 5, (n, 3)),
+        yaws=random.uniform(-np.pi, np.pi, n),
+        velocities=random.normal(size=(n, 2)) * 5,
+        labels=random.integers(0, 10, n),
+        scores=np.ones(n),
+    )
+    lidar_to_global = tilted(roll, pitch, yaw)
+    back = to_global(level.moved(inverse(lidar_to_global)), lidar_to_global)
+    np.testing.assert_allclose(back.centers, level.centers, atol=1e-9)
+    np.testing.assert_allclose(np.exp(1j * back.yaws), np.exp(1j * level.yaws), atol=1e-9)
+    np.testing.assert_allclose(back.velocities, level.velocities, atol=1e-9)
+
+
+def some_boxes(n: int) -> Boxes:
+    return Boxes(
+        np.zeros((n, 3)), np.ones((n, 3)), np.zeros(n), np.zeros((n, 2)), np.arange(n) % 10, np.linspace(0, 1, n)
+    )
+
+
+FLAT = TiltedIndex(np.eye(4)[None], np.eye(4)[None])
+
+
+def test_the_best_boxes_are_kept_up_to_the_limit():
+    records = submission(FLAT, {0: some_boxes(MAX_BOXES + 20)})["results"]["sample"]
+    assert len(records) == MAX_BOXES
+    assert records[0]["detection_score"] == 1.0
+    assert min(r["detection_score"] for r in records) == pytest.approx(20 / (MAX_BOXES + 19))
+
+
+def test_attributes_follow_motion_and_unknown_velocity_counts_as_standing():
+    boxes = some_boxes(20)
+    boxes.velocities[:10] = [0.5, 0]
+    boxes.velocities[10:] = np.nan
+    records = submission(FLAT, {0: boxes})["results"]["sample"]
+    for record in records:
+        moving, standing = MOTION_ATTRIBUTES[record["detection_name"]]
+        assert record["attribute_name"] == (moving if record["detection_score"] < 0.5 else standing)
+        assert np.isfinite(record["velocity"]).all()
+    assert {r["detection_name"] for r in records} == set(CLASSES)
+
+
+@pytest.mark.parametrize(("name", "value"), [("centers", np.nan), ("yaws", np.nan), ("sizes", 0.0), ("scores", np.nan)])
+def test_boxes_the_devkit_would_choke_on_are_refused(name, value, tmp_path):
+    boxes = some_boxes(3)
+    getattr(boxes, name)[1] = value
+    with pytest.raises(ValueError, match="sample sample: a predicted box"):
+        write_submission(tmp_path / "results.json", FLAT, {0: boxes})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_show_four_decimals_and_mark_classes_without_ground_truth(real, tmp_path):
+    boxes, attributes = truth_of(real, "train")
+    result = evaluate(real, REAL, boxes, "train", tmp_path, attributes)
+    lines = {line.split()[0]: line.split() for line in table.text(result).splitlines()}
+    assert lines["car"][1:5] == ["1.0000", "0.0000", "0.0000", "0.0000"]
+    assert lines["bus"][1:] == ["-"] * 6 + ["none"]
+    assert lines["mean"][1] == "0.5000"
+    assert "| car | 1.0000 |" in table.markdown(result)
+    assert "no ground truth for construction_vehicle, bus" in table.markdown(result)
+    worse = result | {"mAP": 0.25}
+    assert "| mAP | 0.5000 | 0.2500 | +0.2500 |" in table.comparison({"pretrained": result, "scratch": worse})

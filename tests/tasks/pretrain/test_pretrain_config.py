@@ -1,0 +1,32 @@
+import pytest
+from pydantic import ValidationError
+
+from tasks.pretrain.config import PretrainConfig, check_grid
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"image": {"size": (250, 704)}}, "height of 250 is not a multiple of the backbone's stride, 32"),
+        ({"image": {"size": (256, 704)}, "mask_cell": 64 * 3}, "not a multiple of mask_cell, 192"),
+        ({"backbone": {"embed_dim": 30}}, r"num_heads\[0\] is 4, which does not divide the 30 channels"),
+        ({"decoder": {"width": 100, "num_heads": 8}}, "num_heads is 8, which does not divide the width 100"),
+        ({"depth_bins": (60.0, 1.0, 0.5)}, "nearest < farthest"),
+        ({"mask_ratio": 0.3}, "greater than or equal to 0.5"),
+        ({"patches": 18}, "Extra inputs"),
+    ],
+)
+def test_impossible_configs_are_refused(fields, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        PretrainConfig(**fields)
+
+
+def test_the_patch_divides_the_teachers_grid():
+    check_grid(PretrainConfig(), (180, 180))
+    with pytest.raises(ValueError, match=r"pretrain.patch is 18, .* 180x128 cells along y"):
+        check_grid(PretrainConfig(), (180, 128))
+
+
+def test_how_it_runs_is_not_part_of_the_key():
+    assert PretrainConfig(device="cuda", threads=4).key_fields() == PretrainConfig().key_fields()
+    assert PretrainConfig(seed=1).key_fields() != PretrainConfig().key_fields()

@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.teacher.config import FitConfig, LidarConfig, TeacherConfig
+
+
+def test_the_default_is_the_published_teacher():
+    lidar = LidarConfig()
+    assert (lidar.bev_channels, lidar.bev_shape) == (256, (180, 180))
+    assert lidar.cell_size == pytest.approx((0.6, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"range": (-50, -54, -5, 54, 54, 3)}, "no multiple of voxel_size"),
+        ({"range": (-54, -54, -5, 54, 53.7, 3)}, "along y .* not divisible by the stride 8"),
+        ({"range": (54, -54, -5, -54, 54, 3)}, "along x must be positive"),
+        ({"voxel_size": (0.075, 0.075, 0)}, "along z must be positive"),
+        ({"voxel_size": (0.075, 0.075, 2.0)}, "too small for the encoder's strides"),
+        ({"widths": (16, 32, 0, 8)}, "widths must be positive"),
+        ({"sweeps": 11}, "less than or equal to 10"),
+        ({"voxelsize": 1}, "Extra inputs"),
+    ],
+)
+def test_impossible_combinations(fields, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        LidarConfig(**fields)
+
+
+def test_what_decides_the_result_is_in_the_key():
+    config = FitConfig(threads=1, device="cpu", seconds_between_saves=3)
+    assert config.key_fields() == FitConfig().key_fields()
+    assert FitConfig(lidar=LidarConfig(blocks=1)).key_fields() != FitConfig().key_fields()
+    assert TeacherConfig(weights="random").external_files() == {}
+    assert str(TeacherConfig(weights="a/b.pth").external_files()["weights"]) == "a/b.pth"
+
+
+def test_config_imports_no_torch():
+    code = "import sys, tasks.teacher.config; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,148 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.training.checkpoint import Checkpoint
+from tasks.training.log import MetricLog
+from tasks.training.loop import NonFiniteLoss, train
+from tasks.training.order import batch_at, generator_at
+from tasks.training.schedule import cosine_with_warmup
+
+ROOT = Path(__file__).parents[3]
+
+# A run of 12 steps with dropout (torch's generator) and noise (the step's own): argv = folder, step to die at or -1.
+RUN = textwrap.dedent("""
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    from tasks.training.checkpoint import Checkpoint
+    from tasks.training.loop import train
+    from tasks.training.order import generator_at
+
+    folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
+    torch.manual_seed(3)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+
+    def load_batch(step):
+        return step, torch.from_numpy(generator_at(step, 5).normal(size=(6, 4))).float()
+
+    def loss_terms(batch):
+        if batch[0] == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"error": (model(batch[1]) - batch[1].sum(1, keepdim=True)).square().mean()}
+
+    train(model, optimizer, load_batch, loss_terms, lambda b: ["t"], 12, lambda s: 1 - s / 24, 1.0,
+          Checkpoint(folder / "checkpoint.pt"), folder, "test", seconds_between_saves=0)
+    torch.save(model.state_dict(), folder / "weights.pt")
+""")
+
+
+def run(folder: Path, fatal: int) -> int:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", RUN, str(folder), str(fatal)], env=environment, cwd=ROOT).returncode
+
+
+def lines(folder: Path) -> list[dict]:
+    timing = ("seconds", "seconds_waiting")
+    kept = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in timing} for line in kept]
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_and_log(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole, -1) == 0
+    assert run(killed, 7) == -signal.SIGKILL
+    with open(killed / "metrics.jsonl", "a") as file:
+        file.write('{"step": 7, "lo')  # what a kill in the middle of a write leaves
+    assert run(killed, -1) == 0
+    one, other = (torch.load(folder / "weights.pt") for folder in (whole, killed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert lines(whole) == lines(killed)
+    assert [line["step"] for line in lines(whole)] == list(range(12))
+    assert lines(whole)[6]["rate"] == pytest.approx(0.1 * (1 - 6 / 24))
+
+
+def simple(tmp_path, steps, losses=lambda step: 1.0, model=None, optimizer=None):
+    model = model or torch.nn.Linear(1, 1)
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), 1.0)
+    train(
+        model,
+        optimizer,
+        lambda step: step,
+        lambda step: {"a": model(torch.ones(1, 1)).sum() * losses(step)},
+        lambda step: [f"token{step}"],
+        steps,
+        lambda step: 0.5,
+        1.0,
+        Checkpoint(tmp_path / "checkpoint.pt"),
+        tmp_path,
+        "test",
+    )
+    return model, optimizer
+
+
+def test_training_in_two_calls_keeps_the_base_rate(tmp_path):
+    model, optimizer = simple(tmp_path, 2)
+    simple(tmp_path, 4, model=model, optimizer=optimizer)
+    assert [line["rate"] for line in lines(tmp_path)] == [0.5] * 4
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_samples(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(NonFiniteLoss, match=r"step 2: loss is nan.*samples token2"):
+        simple(tmp_path, 5, lambda step: math.nan if step == 2 else 0.0, model)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_checkpoint_that_is_not_there_starts_at_zero(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    assert Checkpoint(tmp_path / "none.pt").load(model, torch.optim.SGD(model.parameters(), 1.0)) == (0, {})
+
+
+def test_the_log_drops_what_comes_after_the_resumed_step(tmp_path):
+    with MetricLog(tmp_path) as log:
+        for step in range(4):
+            log.write(step, {"loss": step})
+    with MetricLog(tmp_path, steps_done=2) as log:
+        log.write(2, {"loss": 20})
+    kept = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert kept == [0, 1, 20]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 3))
+def test_every_epoch_holds_every_sample_once(count, batch_size, seed):
+    samples = np.arange(100, 100 + count)
+    steps = -(-3 * count // batch_size)
+    order = np.concatenate([batch_at(step, samples, batch_size, seed) for step in range(steps)])
+    for epoch in range(3):
+        assert sorted(order[epoch * count : (epoch + 1) * count]) == samples.tolist()
+
+
+def test_epochs_and_steps_differ_in_their_randomness():
+    samples = np.arange(50)
+    assert (batch_at(0, samples, 50, 0) != batch_at(1, samples, 50, 0)).any()
+    assert (batch_at(0, samples, 50, 0) != batch_at(0, samples, 50, 1)).any()
+    assert generator_at(3, 0).random() == generator_at(3, 0).random() != generator_at(4, 0).random()
+
+
+def test_the_rate_warms_up_and_then_falls_along_a_cosine():
+    factors = [cosine_with_warmup(step, 110, 10, 0.1, 0.01) for step in range(111)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[10] == pytest.approx(1)
+    assert factors[60] == pytest.approx(0.505)
+    assert factors[110] == pytest.approx(0.01)
+    assert np.diff(factors[:11]).min() > 0 > np.diff(factors[10:]).max()
+    assert [cosine_with_warmup(s, 9, 0, floor=1.0) for s in range(9)] == [1.0] * 9
