@@ -55,8 +55,10 @@ def prefect_server(home: Path) -> Iterator[str]:
     os.environ["PREFECT_API_URL"] = url
     try:
         _wait_until_up(server, url, log)
-        yield url
-        _drain()
+        try:
+            yield url
+        finally:
+            _drain()
     finally:
         os.environ.pop("PREFECT_API_URL")
         _stop(server)

@@ -39,6 +39,7 @@ NMS_RADIUS = {
 }
 
 HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: without it the first focal loss explodes
+LARGEST_LOG_SIZE = 5.0  # 148 m: only a network that has learnt nothing says more, and exp of it may overflow
 _CHANNELS = {"reg": (2, 2), "height": (1, 2), "dim": (3, 2), "rot": (2, 2), "vel": (2, 2)}
 _CODE_WEIGHTS = [1.0] * 8 + [0.2] * 2
 
@@ -132,7 +133,7 @@ class CenterPointHead(nn.Module):
                 sine,
                 cosine,
                 maps["height"].float(),
-                maps["dim"].float().exp(),
+                maps["dim"].float().clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE).exp(),
                 maps["vel"].float(),
                 reg=maps["reg"].float(),
             )

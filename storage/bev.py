@@ -50,14 +50,16 @@ class BevWriter:
                 dtype="float16",
                 compressors=(ZstdCodec(level=1), Crc32cCodec()),
                 dimension_names=("sample", "channel", "x", "y"),
-                config={"write_empty_chunks": True},
             )
             Parts(group, -(-len(tokens) // self.part_size))
             token = group.create_array(
                 "token", shape=(len(tokens),), chunks=(max(1, len(tokens)),), dtype=str, dimension_names=("sample",)
             )
             token[:] = np.asarray(tokens, object)
-        self._bev = group["bev"]
+        # Not part of what is stored, and ignored as an argument of open_array (zarr 3.1.5): without this setting, an
+        # opened array leaves maps of zeros out.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            self._bev = zarr.open_array(str(path / "bev"), mode="r+")
         if self._bev.shape != (len(tokens), *shape_CXY) or list(group["token"][:]) != list(tokens):
             raise ValueError(f"{path}: holds other samples or maps of another shape")
         self.parts = Parts(group, -(-len(tokens) // self.part_size))

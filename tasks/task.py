@@ -39,8 +39,9 @@ def stage_task(name: str) -> Task:
     )
     def run(config: PipelineConfig, root: Path, key: str) -> dict[str, Any]:
         log = get_run_logger()
-        run_in_child(config, root, name, relay=lambda line: log.info("%s", line))
         step = find_step(config, root, name)
+        if not step.artifact.is_whole():
+            run_in_child(config, root, name, relay=lambda line: log.info("%s", line))
         show(step)
         return {"stage": name, "key": key, "path": str(step.artifact.path)}
 

@@ -87,9 +87,7 @@ class Rulebook:
             end = begin + bounds[-1]
             part = slice(begin, end)
             chunks.append(
-                Chunk(
-                    first, last, source[part], target[part], bounds, order[part] - begin, starts[first:last] - begin
-                )
+                Chunk(first, last, source[part], target[part], bounds, order[part] - begin, starts[first:last] - begin)
             )
             begin = end
         return chunks

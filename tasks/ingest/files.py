@@ -21,7 +21,7 @@ from tasks.progress import progress
 POINT_BYTES = 20  # float32 x, y, z, intensity, ring
 HEAD_BYTES = 1 << 16  # of a JPEG: where its size stands, unless it carries a big preview
 FETCH = "get the file again from the nuScenes archives"
-FETCH_OR_FEWER = FETCH + ", or, if it is of sweeps/, ask for fewer with ingest.sweeps or ingest.frames"
+FETCH_OR_FEWER = FETCH + ", or ask for fewer with ingest.sweeps or ingest.frames"
 
 Found = tuple[str, str] | None  # (what is wrong, detail)
 
@@ -75,14 +75,15 @@ def _look(
     faults: Faults,
 ) -> None:
     which = list(which)
-    by_kind: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    by_kind: dict[tuple[str, str], list[tuple[str, str, str]]] = defaultdict(list)
     with ThreadPoolExecutor(config.threads) as pool:
         found = zip(which, pool.map(look, which), strict=True)
         for i, fault in progress(found, "ingest: files", len(which), "files"):
             if fault is not None:
-                by_kind[fault[0]].append((paths[i], field, fault[1]))
-    for what, files in by_kind.items():
-        faults.add_files(what, FETCH_OR_FEWER if field == "sample_data.filename" else FETCH, files)
+                remedy = FETCH_OR_FEWER if paths[i].startswith("sweeps/") else FETCH
+                by_kind[fault[0], remedy].append((paths[i], field, fault[1]))
+    for (what, remedy), files in by_kind.items():
+        faults.add_files(what, remedy, files)
 
 
 def _size(path: Path) -> tuple[Found, int]:

@@ -19,7 +19,7 @@ import orjson
 from tasks.ingest.config import TABLES
 from tasks.ingest.faults import Faults
 
-PIECE = 1 << 25  # bytes of JSON parsed at a time
+PIECE = 1 << 20  # bytes of JSON parsed at a time: more, and the rows no longer fit the processor's cache
 LONGEST_TEXT = 1024  # longer than any token or path; fixed-width columns must not be blown up by one value
 MAY_BE_EMPTY = ("sample_annotation", "instance", "attribute", "visibility", "category")  # as in v1.0-test
 DOWNLOAD = "unpack the nuScenes metadata again"
@@ -245,7 +245,7 @@ def read_table(dataroot: Path, file: str, kinds: dict[str, Kind], faults: Faults
 
 
 def _pieces(path: Path) -> Iterator[list]:
-    """The rows of a JSON list, some 32 MB of text at a time. Raises OSError, or ValueError for what is no JSON list."""
+    """The rows of a JSON list, some 1 MB of text at a time. Raises OSError, or ValueError for what is no JSON list."""
     data = path.read_bytes()
     start, end = data.find(b"[") + 1, data.rfind(b"]")
     if len(data) <= 2 * PIECE or start == 0 or data[: start - 1].strip() or data[end + 1 :].strip():

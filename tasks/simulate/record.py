@@ -10,15 +10,17 @@ from PIL import Image
 from models.boxes import Boxes
 from models.geometry import apply
 from models.names import LIDAR
+from tasks.simulate.cast import cast_camera, cast_lidar
 from tasks.simulate.config import SCENES, SimulateConfig
-from tasks.simulate.render import cast_camera, cast_lidar, shade
 from tasks.simulate.rig import LIDAR_TO_EGO, RIG, image_size, lidar_directions
+from tasks.simulate.shade import shade
 from tasks.simulate.tables import Records, chain, pose_fields, token, visibility_token
 from tasks.simulate.world import KEYFRAME_PERIOD, World
 
 JPEG_QUALITY = 92
 CAMERA_FRAMES = 6  # camera frames from one key frame to the next (12 Hz), the key frame's included
 ANNOTATED_RANGE = 60.0  # m from the ego
+FORGOTTEN = 3  # key frames; the devkit knows no velocity over more than 1.5 s
 RANGE_NOISE, RANGE_NOISE_LIMIT = 0.005, 0.008  # m; the limit keeps points within the box, INSET outside the surface
 INTENSITY_NOISE = 0.08
 _FIRST_START = 1767254400_000_000  # us: 2026-01-01 08:00 UTC; each scene starts an hour after the one before
@@ -171,7 +173,11 @@ class _Drive:
         return simplejpeg.encode_jpeg(image, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420")
 
     def _annotations(self, out: Records) -> None:
-        """Annotations of each object from the first to the last key frame in which the LiDAR met it within range."""
+        """Annotations of each object in the key frames in which the LiDAR met it within range.
+
+        An object that comes back after more than FORGOTTEN key frames is a new instance, and one met only once is left
+        out: so every velocity that the devkit derives is known.
+        """
         times = [k * KEYFRAME_PERIOD for k in range(self.config.keyframes)]
         boxes = [self.world.boxes(t) for t in times]
         ego = np.stack([self.world.ego_to_global(t)[:2, 3] for t in times])
@@ -179,39 +185,40 @@ class _Drive:
         met = (self.points > 0) & (distance < ANNOTATED_RANGE)
         for i, actor in enumerate(self.world.actors):
             seen = np.flatnonzero(met[:, i])
-            if not len(seen):
-                continue
-            first, last = int(seen[0]), int(seen[-1])
-            if first == last:  # with a neighbour, even one without points, the velocity is known
-                first, last = (first - 1, last) if first else (first, last + 1)
-            instance = token(self.name, "instance", i)
-            records = [
-                {
-                    "token": token(self.name, "annotation", i, k),
-                    "sample_token": self._sample(k),
-                    "instance_token": instance,
-                    "visibility_token": visibility_token(self.in_view[k, 1, i] / max(self.in_view[k, 0, i], 1)),
-                    "attribute_tokens": [token("attribute", actor.attribute)] if actor.attribute else [],
-                    "translation": boxes[k].centers[i].tolist(),
-                    "size": boxes[k].sizes_wlh()[i].tolist(),
-                    "rotation": boxes[k].quaternions()[i].tolist(),
-                    "prev": "",
-                    "next": "",
-                    "num_lidar_pts": int(self.points[k, i]),
-                    "num_radar_pts": 0,
-                }
-                for k in range(first, last + 1)
-            ]
-            out["sample_annotation"].extend(chain(records))
-            out["instance"].append(
-                {
-                    "token": instance,
-                    "category_token": token("category", actor.category),
-                    "nbr_annotations": len(records),
-                    "first_annotation_token": records[0]["token"],
-                    "last_annotation_token": records[-1]["token"],
-                }
-            )
+            for run in np.split(seen, np.flatnonzero(np.diff(seen) > FORGOTTEN) + 1):
+                if len(run) < 2:
+                    continue
+                instance = token(self.name, "instance", i, run[0])
+                records = chain([self._annotation(i, k, boxes[k], instance) for k in run.tolist()])
+                out["sample_annotation"].extend(records)
+                out["instance"].append(
+                    {
+                        "token": instance,
+                        "category_token": token("category", actor.category),
+                        "nbr_annotations": len(records),
+                        "first_annotation_token": records[0]["token"],
+                        "last_annotation_token": records[-1]["token"],
+                    }
+                )
+
+    def _annotation(self, i: int, k: int, boxes: Boxes, instance: str) -> dict:
+        """The record of actor i in key frame k."""
+        alone, visible = self.in_view[k, :, i]
+        attribute = self.world.actors[i].attribute
+        return {
+            "token": token(self.name, "annotation", i, k),
+            "sample_token": self._sample(k),
+            "instance_token": instance,
+            "visibility_token": visibility_token(visible / max(alone, 1)),
+            "attribute_tokens": [token("attribute", attribute)] if attribute else [],
+            "translation": boxes.centers[i].tolist(),
+            "size": boxes.sizes_wlh()[i].tolist(),
+            "rotation": boxes.quaternions()[i].tolist(),
+            "prev": "",
+            "next": "",
+            "num_lidar_pts": int(self.points[k, i]),
+            "num_radar_pts": 0,
+        }
 
 
 def _count_inside(boxes: Boxes, points: np.ndarray) -> np.ndarray:

@@ -51,10 +51,13 @@ def sample_size(name: str, rng: np.random.Generator) -> np.ndarray:
     return np.round(np.array(mean) * np.clip(1 + spread * rng.standard_normal(3), 1 - 2 * spread, 1 + 2 * spread), 3)
 
 
-def build(name: str, size: np.ndarray, ridden: bool, rng: np.random.Generator) -> list[Solid]:
-    """The solids of one object of `size` (l, w, h). `ridden` puts a rider on a two-wheeler, or sets a walker's stride."""
-    l, w, h = (float(v) for v in size)
-    return _BUILDERS[name](l, w, h, ridden, rng)
+def build(name: str, size: np.ndarray, moving: bool, rng: np.random.Generator) -> list[Solid]:
+    """The solids of one object of `size` (length, width, height).
+
+    `moving` says that the object moves: it puts a rider on a two-wheeler and makes a pedestrian stride.
+    """
+    length, width, height = (float(v) for v in size)
+    return _BUILDERS[name](length, width, height, moving, rng)
 
 
 def _block(x, y, z, paint: Paint, top=(1.0, 1.0), shift=0.0) -> Solid:
@@ -72,54 +75,78 @@ def _pick(colours, rng):
     return colours[rng.integers(len(colours))]
 
 
-def _car(l, w, h, ridden, rng):
+def _car(length, width, height, moving, rng):
     colour = _pick(CAR_COLOURS, rng)
     shine = float(rng.uniform(25, 70))
     body = Paint(colour, DARK, BODY, (-0.62, 0.0, 0.0), shine)
     glass = Paint(colour, GLASS, GLAZING, (-0.95, 0.72, 0.0), 15.0)
-    belt = h * 0.56
+    belt = height * 0.56
     kind = rng.integers(3)  # saloon, hatchback, van
     cabin, top, shift = [((-0.42, 0.24), 0.66, -0.02), ((-0.49, 0.2), 0.74, -0.08), ((-0.5, 0.32), 0.84, -0.1)][kind]
     return [
-        _block((-l / 2, l / 2), (-w / 2, w / 2), (h * 0.13, belt), body, (0.97, 0.93)),
-        _block((cabin[0] * l, cabin[1] * l), (-w * 0.46, w * 0.46), (belt, h), glass, (top, 0.8), shift),
-        *_wheels((-0.31 * l, 0.31 * l), w, 0.21 * h, 0.24),
+        _block((-length / 2, length / 2), (-width / 2, width / 2), (height * 0.13, belt), body, (0.97, 0.93)),
+        _block(
+            (cabin[0] * length, cabin[1] * length),
+            (-width * 0.46, width * 0.46),
+            (belt, height),
+            glass,
+            (top, 0.8),
+            shift,
+        ),
+        *_wheels((-0.31 * length, 0.31 * length), width, 0.21 * height, 0.24),
     ]
 
 
-def _truck(l, w, h, ridden, rng):
+def _truck(length, width, height, moving, rng):
     colour, cargo = _pick(TRUCK_COLOURS, rng), _pick(TRUCK_COLOURS, rng)
-    nose = l / 2 - 0.28 * l
-    cab_height = h * float(rng.uniform(0.74, 0.9))
+    nose = length / 2 - 0.28 * length
+    cab_height = height * float(rng.uniform(0.74, 0.9))
     glass = Paint(colour, GLASS, GLAZING, (0.05, 0.85, 0.0), 40.0)
     box = Paint(cargo, tuple(0.75 * c for c in cargo), BODY, (-0.9, 1.2, 0.0), 60.0)
     return [
-        _block((nose, l / 2), (-w * 0.48, w * 0.48), (0.16 * h, cab_height), glass, (0.9, 0.95), -0.1),
-        _block((-l / 2, nose - 0.1), (-w / 2, w / 2), (0.32 * h, h), box),
-        _block((-l / 2 + 0.1, nose + 0.1), (-w * 0.35, w * 0.35), (0.2 * h, 0.32 * h), Paint(DARK)),
-        *_wheels((-0.33 * l, 0.36 * l), w * 0.96, min(0.48, 0.17 * h), 0.3),
+        _block(
+            (nose, length / 2), (-width * 0.48, width * 0.48), (0.16 * height, cab_height), glass, (0.9, 0.95), -0.1
+        ),
+        _block((-length / 2, nose - 0.1), (-width / 2, width / 2), (0.32 * height, height), box),
+        _block(
+            (-length / 2 + 0.1, nose + 0.1), (-width * 0.35, width * 0.35), (0.2 * height, 0.32 * height), Paint(DARK)
+        ),
+        *_wheels((-0.33 * length, 0.36 * length), width * 0.96, min(0.48, 0.17 * height), 0.3),
     ]
 
 
-def _construction_vehicle(l, w, h, ridden, rng):
+def _construction_vehicle(length, width, height, moving, rng):
     """An excavator: tracks, a house with a cab, and an arm that bends down in front."""
     colour = [WARNING_YELLOW, SAFETY_ORANGE][rng.integers(2)]
     paint = Paint(colour, DARK, STRIPES, (9.0, 0.0, 0.0), 70.0)
     glass = Paint(colour, GLASS, GLAZING, (-0.3, 0.8, 0.0), 30.0)
     steel = Paint(tuple(0.8 * c for c in colour), reflectance=60.0)
-    rear, front = -l / 2, l / 2
-    body_front = rear + 0.55 * l
-    elbow = np.array([rear + 0.74 * l, 0.0, h - 0.2])
+    rear, front = -length / 2, length / 2
+    body_front = rear + 0.55 * length
+    elbow = (rear + 0.74 * length, -0.12 * width, height - 0.2)
+    track = Paint(TYRE, METAL, BANDS, (-0.3, 0.3, 0.0), 15.0)
     return [
-        _block((rear + 0.02 * l, body_front), (-w / 2, -w * 0.26), (0.0, 0.26 * h), Paint(TYRE, METAL, BANDS, (-0.3, 0.3, 0.0), 15.0)),
-        _block((rear + 0.02 * l, body_front), (w * 0.26, w / 2), (0.0, 0.26 * h), Paint(TYRE, METAL, BANDS, (-0.3, 0.3, 0.0), 15.0)),
-        _block((rear, body_front - 0.1), (-w * 0.45, w * 0.45), (0.27 * h, 0.58 * h), paint),
-        _block((rear + 0.28 * l, body_front), (w * 0.05, w * 0.45), (0.58 * h, 0.97 * h), glass, (0.85, 0.9)),
-        _beam((body_front - 0.3, -w * 0.12, 0.5 * h), elbow + (0, -w * 0.12, 0), 0.17, steel),
-        _beam(elbow + (0, -w * 0.12, 0), (front - 0.32, -w * 0.12, 0.3 * h), 0.14, steel),
-        _block((front - 0.65, front), (-w * 0.32, w * 0.08), (0.03, 0.32 * h), Paint(METAL, reflectance=50.0), (0.6, 1.0)),
-        _block((elbow[0] - 0.15, elbow[0] + 0.15), (-w * 0.2, -w * 0.04), (h - 0.35, h), steel),
-    ]  # fmt: skip
+        _block((rear + 0.02 * length, body_front), (-width / 2, -width * 0.26), (0.0, 0.26 * height), track),
+        _block((rear + 0.02 * length, body_front), (width * 0.26, width / 2), (0.0, 0.26 * height), track),
+        _block((rear, body_front - 0.1), (-width * 0.45, width * 0.45), (0.27 * height, 0.58 * height), paint),
+        _block(
+            (rear + 0.28 * length, body_front),
+            (width * 0.05, width * 0.45),
+            (0.58 * height, 0.97 * height),
+            glass,
+            (0.85, 0.9),
+        ),
+        _beam((body_front - 0.3, -width * 0.12, 0.5 * height), elbow, 0.17, steel),
+        _beam(elbow, (front - 0.32, -width * 0.12, 0.3 * height), 0.14, steel),
+        _block(
+            (front - 0.65, front),
+            (-width * 0.32, width * 0.08),
+            (0.03, 0.32 * height),
+            Paint(METAL, reflectance=50.0),
+            (0.6, 1.0),
+        ),
+        _block((elbow[0] - 0.15, elbow[0] + 0.15), (-width * 0.2, -width * 0.04), (height - 0.35, height), steel),
+    ]
 
 
 def _beam(start, end, thick: float, paint: Paint) -> Solid:
@@ -131,94 +158,114 @@ def _beam(start, end, thick: float, paint: Paint) -> Solid:
     return tapered((np.linalg.norm(end - start) / 2, thick, thick), paint).at((start + end) / 2, rotation)
 
 
-def _bus(l, w, h, ridden, rng):
+def _bus(length, width, height, moving, rng):
     colour = _pick(BUS_COLOURS, rng)
     glass = Paint(colour, GLASS, GLAZING, (0.0, 0.72, 1.45), 45.0)
     skirt = Paint(colour, srgb("e9e9e4"), BODY, (-0.7, 0.0, 0.0), 45.0)
     return [
-        _block((-l / 2, l / 2), (-w / 2, w / 2), (0.1 * h, 0.36 * h), skirt),
-        _block((-l / 2, l / 2), (-w * 0.495, w * 0.495), (0.36 * h, h * 0.965), glass, (0.99, 0.96)),
-        _block((-l * 0.3, l * 0.22), (-w * 0.32, w * 0.32), (h * 0.965, h), Paint(srgb("d9d9d4"))),
-        *_wheels((-0.29 * l, 0.33 * l), w * 0.99, 0.46, 0.3),
+        _block((-length / 2, length / 2), (-width / 2, width / 2), (0.1 * height, 0.36 * height), skirt),
+        _block(
+            (-length / 2, length / 2),
+            (-width * 0.495, width * 0.495),
+            (0.36 * height, height * 0.965),
+            glass,
+            (0.99, 0.96),
+        ),
+        _block(
+            (-length * 0.3, length * 0.22),
+            (-width * 0.32, width * 0.32),
+            (height * 0.965, height),
+            Paint(srgb("d9d9d4")),
+        ),
+        *_wheels((-0.29 * length, 0.33 * length), width * 0.99, 0.46, 0.3),
     ]
 
 
-def _trailer(l, w, h, ridden, rng):
+def _trailer(length, width, height, moving, rng):
     colour = _pick([srgb("e3e3df"), srgb("9aa3a8"), srgb("a8482f"), srgb("39618f")], rng)
     box = Paint(colour, tuple(0.7 * c for c in colour), BODY, (-0.94, 0.6, 0.0), 65.0)
     return [
-        _block((-l / 2, l / 2), (-w / 2, w / 2), (0.3 * h, h), box),
-        _block((-l / 2 + 0.2, l / 2 - 0.4), (-w * 0.3, w * 0.3), (0.22 * h, 0.3 * h), Paint(DARK)),
-        *_wheels((-0.38 * l, -0.27 * l), w * 0.97, 0.13 * h, 0.32),
-        _block((0.3 * l, 0.33 * l), (-w * 0.3, -w * 0.2), (0.0, 0.22 * h), Paint(METAL)),
-        _block((0.3 * l, 0.33 * l), (w * 0.2, w * 0.3), (0.0, 0.22 * h), Paint(METAL)),
+        _block((-length / 2, length / 2), (-width / 2, width / 2), (0.3 * height, height), box),
+        _block(
+            (-length / 2 + 0.2, length / 2 - 0.4),
+            (-width * 0.3, width * 0.3),
+            (0.22 * height, 0.3 * height),
+            Paint(DARK),
+        ),
+        *_wheels((-0.38 * length, -0.27 * length), width * 0.97, 0.13 * height, 0.32),
+        _block((0.3 * length, 0.33 * length), (-width * 0.3, -width * 0.2), (0.0, 0.22 * height), Paint(METAL)),
+        _block((0.3 * length, 0.33 * length), (width * 0.2, width * 0.3), (0.0, 0.22 * height), Paint(METAL)),
     ]
 
 
-def _barrier(l, w, h, ridden, rng):
+def _barrier(length, width, height, moving, rng):
     if rng.integers(2):  # concrete, wide foot
         concrete = Paint(srgb("b5b2aa"), srgb("c8402e"), BANDS, (0.45, 0.8, 0.0), 45.0)
         return [
-            _block((-l / 2, l / 2), (-w / 2, w / 2), (0.0, 0.28 * h), concrete, (0.7, 1.0)),
-            _block((-l * 0.34, l * 0.34), (-w / 2, w / 2), (0.28 * h, h), concrete, (0.55, 1.0)),
+            _block((-length / 2, length / 2), (-width / 2, width / 2), (0.0, 0.28 * height), concrete, (0.7, 1.0)),
+            _block(
+                (-length * 0.34, length * 0.34), (-width / 2, width / 2), (0.28 * height, height), concrete, (0.55, 1.0)
+            ),
         ]
     plank = Paint(srgb("f2f0ea"), srgb("d0342c"), STRIPES, (0.5, 0.0, 0.0), 120.0)
     foot = Paint(srgb("55585c"))
     return [
-        _block((-l * 0.1, l * 0.1), (-w / 2, w / 2), (0.58 * h, h), plank),
-        _block((-l * 0.1, l * 0.1), (-w / 2, w / 2), (0.2 * h, 0.42 * h), plank),
-        _block((-l / 2, l / 2), (-w * 0.42, -w * 0.34), (0.0, 0.2 * h), foot),
-        _block((-l / 2, l / 2), (w * 0.34, w * 0.42), (0.0, 0.2 * h), foot),
-        _block((-l * 0.09, l * 0.09), (-w * 0.41, -w * 0.35), (0.2 * h, 0.6 * h), foot),
-        _block((-l * 0.09, l * 0.09), (w * 0.35, w * 0.41), (0.2 * h, 0.6 * h), foot),
+        _block((-length * 0.1, length * 0.1), (-width / 2, width / 2), (0.58 * height, height), plank),
+        _block((-length * 0.1, length * 0.1), (-width / 2, width / 2), (0.2 * height, 0.42 * height), plank),
+        _block((-length / 2, length / 2), (-width * 0.42, -width * 0.34), (0.0, 0.2 * height), foot),
+        _block((-length / 2, length / 2), (width * 0.34, width * 0.42), (0.0, 0.2 * height), foot),
+        _block((-length * 0.09, length * 0.09), (-width * 0.41, -width * 0.35), (0.2 * height, 0.6 * height), foot),
+        _block((-length * 0.09, length * 0.09), (width * 0.35, width * 0.41), (0.2 * height, 0.6 * height), foot),
     ]
 
 
-def _rider(x: float, seat: float, w: float, h: float, rng) -> list[Solid]:
+def _rider(x: float, seat: float, width: float, height: float, rng) -> list[Solid]:
     shirt, trousers = Paint(_pick(CLOTHES, rng), reflectance=35.0), Paint(_pick(TROUSERS, rng), reflectance=25.0)
     head = 0.23
-    neck = h - head
+    neck = height - head
     return [
-        prism((0.17, w * 0.36, (neck - seat) / 2), shirt, top=0.8).at((x, 0, (neck + seat) / 2)),
+        prism((0.17, width * 0.36, (neck - seat) / 2), shirt, top=0.8).at((x, 0, (neck + seat) / 2)),
         ball((0.12, 0.11, head / 2), Paint(_pick([srgb("f2f2ee"), srgb("b3261e"), DARK], rng))).at(
-            (x + 0.05, 0, h - head / 2)
+            (x + 0.05, 0, height - head / 2)
         ),
-        _block((x - 0.1, x + 0.32), (-w * 0.3, w * 0.3), (seat - 0.45, seat), trousers),
-        _block((x + 0.1, x + 0.5), (-w / 2, w / 2), (seat + 0.22, seat + 0.34), shirt),
+        _block((x - 0.1, x + 0.32), (-width * 0.3, width * 0.3), (seat - 0.45, seat), trousers),
+        _block((x + 0.1, x + 0.5), (-width / 2, width / 2), (seat + 0.22, seat + 0.34), shirt),
     ]
 
 
-def _two_wheeler(l, w, h, tyre: float, radius: float, frame: Paint, bulk: float, seat: float, ridden, rng):
+def _two_wheeler(
+    length, width, height, tyre: float, radius: float, frame: Paint, bulk: float, seat: float, moving, rng
+):
     """Two wheels in line, a frame of some bulk between them, handlebars, and the rider."""
     wheel = prism((radius, tyre / 2, radius), LATTICE_WHEEL, axis=1)
-    front, rear = l / 2 - radius, radius - l / 2
-    bar = seat + 0.2 if ridden else h
+    front, rear = length / 2 - radius, radius - length / 2
+    bar = seat + 0.2 if moving else height
     out = [
         wheel.at((front, 0, radius)),
         wheel.at((rear, 0, radius)),
         _block((rear, front * 0.8), (-bulk / 2, bulk / 2), (radius, seat), frame, (0.75, 1.0), -0.1),
         _block((front * 0.62, front * 0.62 + 0.1), (-0.03, 0.03), (radius, bar - 0.04), Paint(METAL)),
-        _block((front * 0.55, front * 0.55 + 0.14), (-w / 2, w / 2), (bar - 0.08, bar), Paint(DARK)),
+        _block((front * 0.55, front * 0.55 + 0.14), (-width / 2, width / 2), (bar - 0.08, bar), Paint(DARK)),
     ]
-    return out + (_rider(-0.12 * l, seat, w, h, rng) if ridden else [])
+    return out + (_rider(-0.12 * length, seat, width, height, rng) if moving else [])
 
 
-def _motorcycle(l, w, h, ridden, rng):
+def _motorcycle(length, width, height, moving, rng):
     frame = Paint(_pick(CAR_COLOURS, rng), DARK, BODY, (-0.2, 0.0, 0.0), 40.0)
-    return _two_wheeler(l, w, h, 0.2, 0.32, frame, 0.34, 0.8 if ridden else h * 0.7, ridden, rng)
+    return _two_wheeler(length, width, height, 0.2, 0.32, frame, 0.34, 0.8 if moving else height * 0.7, moving, rng)
 
 
-def _bicycle(l, w, h, ridden, rng):
+def _bicycle(length, width, height, moving, rng):
     frame = Paint(_pick(CAR_COLOURS, rng), reflectance=45.0)
-    return _two_wheeler(l, w, h, 0.06, 0.34, frame, 0.08, 0.85 if ridden else h * 0.66, ridden, rng)
+    return _two_wheeler(length, width, height, 0.06, 0.34, frame, 0.08, 0.85 if moving else height * 0.66, moving, rng)
 
 
-def _pedestrian(l, w, h, ridden, rng):
+def _pedestrian(length, width, height, moving, rng):
     trousers = Paint(_pick(TROUSERS, rng), reflectance=25.0)
     shirt = Paint(_pick(CLOTHES, rng), HI_VIS, BANDS if rng.random() < 0.2 else 0, (-0.6, 0.5, 0.0), 35.0)
-    hip, neck = 0.47 * h, 0.86 * h
-    head = (h - neck) / 2
-    stride = l / 2 if ridden else 0.14  # a walker's legs reach from end to end of the box
+    hip, neck = 0.47 * height, 0.86 * height
+    head = (height - neck) / 2
+    stride = length / 2 if moving else 0.14  # a walker's legs reach from end to end of the box
     leg = 0.085
     legs = [
         _block((stride - 2 * leg, stride), (0.02, 0.16), (0.0, 0.05), Paint(DARK)),
@@ -226,22 +273,41 @@ def _pedestrian(l, w, h, ridden, rng):
         _beam((stride - leg, 0.09, 0.09), (0.04, 0.09, hip), leg * 0.8, trousers),
         _beam((-stride + leg, -0.09, 0.09), (-0.04, -0.09, hip), leg * 0.8, trousers),
     ]
-    arms = 1.0 if ridden else l / 0.44  # someone who stands holds a bag in front
+    arms = 1.0 if moving else length / 0.44  # someone who stands holds a bag in front
     out = [
         *legs,
-        prism((0.15, w * 0.36, (neck - hip) / 2), shirt, top=0.85).at((0, 0, (neck + hip) / 2)),
-        _block((-0.07 * arms, 0.22 * arms), (w / 2 - 0.11, w / 2), (hip - 0.02, neck - 0.12), shirt, (0.6, 0.9), -0.3),
-        _block((-0.22 * arms, 0.07 * arms), (-w / 2, 0.11 - w / 2), (hip - 0.02, neck - 0.12), shirt, (0.6, 0.9), 0.3),
-        ball((0.11, 0.1, head), Paint(_pick(SKIN, rng), reflectance=45.0)).at((0.02, 0, h - head)),
+        prism((0.15, width * 0.36, (neck - hip) / 2), shirt, top=0.85).at((0, 0, (neck + hip) / 2)),
+        _block(
+            (-0.07 * arms, 0.22 * arms),
+            (width / 2 - 0.11, width / 2),
+            (hip - 0.02, neck - 0.12),
+            shirt,
+            (0.6, 0.9),
+            -0.3,
+        ),
+        _block(
+            (-0.22 * arms, 0.07 * arms),
+            (-width / 2, 0.11 - width / 2),
+            (hip - 0.02, neck - 0.12),
+            shirt,
+            (0.6, 0.9),
+            0.3,
+        ),
+        ball((0.11, 0.1, head), Paint(_pick(SKIN, rng), reflectance=45.0)).at((0.02, 0, height - head)),
     ]
     return out
 
 
-def _cone(l, w, h, ridden, rng):
+def _cone(length, width, height, moving, rng):
     paint = Paint(SAFETY_ORANGE, srgb("f4f4f0"), BANDS, (-0.05, 0.4, 0.0), 140.0)
     return [
-        _block((-l / 2, l / 2), (-w / 2, w / 2), (0.0, 0.07), Paint(tuple(0.5 * c for c in SAFETY_ORANGE))),
-        prism((l * 0.42, w * 0.42, (h - 0.07) / 2), paint, top=0.22).at((0, 0, (h + 0.07) / 2)),
+        _block(
+            (-length / 2, length / 2),
+            (-width / 2, width / 2),
+            (0.0, 0.07),
+            Paint(tuple(0.5 * c for c in SAFETY_ORANGE)),
+        ),
+        prism((length * 0.42, width * 0.42, (height - 0.07) / 2), paint, top=0.22).at((0, 0, (height + 0.07) / 2)),
     ]
 
 

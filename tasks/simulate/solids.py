@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Surface patterns; what their parameters mean is in `render.albedo`.
+# Surface patterns; what their parameters mean is in `shade._albedo`.
 PLAIN, BODY, GLAZING, FACADE, STRIPES, BANDS, LEAVES, WHEEL = range(8)
 
 

@@ -5,6 +5,7 @@ Tokens are hashes of stable names, so that the same config gives the same bytes.
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def pose_fields(to_parent: np.ndarray) -> dict:
 
 def chain(records: list[dict]) -> list[dict]:
     """Links records by `prev` and `next` in their order."""
-    for before, after in zip(records, records[1:]):
+    for before, after in pairwise(records):
         before["next"], after["prev"] = after["token"], before["token"]
     return records
 

@@ -308,19 +308,14 @@ def _paint_ground(s_grid, d_grid, coarse, rows, columns, crossing, lots, grass, 
             if KERB - 0.2 < off < KERB and from_crossing > 5.0:
                 r, g, bl, shade, back = 0.36, 0.35, 0.33, 0.9 + 0.2 * grain, 26.0
                 drivable[row, column] = False
-            elif off < KERB and from_crossing > 5.5:
-                if 0.08 < off < 0.24 and from_crossing > 9.5:
-                    paint = 2.0
-                elif 3.6 < off < 3.75 and s % 3.0 < 1.6 and from_crossing > 9.5:
-                    paint = 1.0
-                elif 4.95 < off < 5.07 and from_crossing > 9.5:
-                    paint = 1.0
-                elif off > 5.05 and s % 6.5 < 0.12 and from_crossing > 9.5:
-                    paint = 1.0
-                elif 6.3 < from_crossing < 8.7 and (d + 20.0) % 1.0 < 0.5 and off < 7.0:
-                    paint = 1.0  # zebra crossing
-                elif 9.0 < from_crossing < 9.4 and d * (s - crossing) > 0.0 and 0.3 < off < 3.6:
-                    paint = 1.0  # stop line
+            elif off < KERB and from_crossing > 9.5:
+                dashes = 3.6 < off < 3.75 and s % 3.0 < 1.6
+                bays = 4.95 < off < 5.07 or (off > 5.05 and s % 6.5 < 0.12)
+                paint = 2.0 if 0.08 < off < 0.24 else 1.0 if dashes or bays else 0.0
+            elif off < 7.0 and from_crossing > 5.5:
+                zebra = 6.3 < from_crossing < 8.7 and (d + 20.0) % 1.0 < 0.5
+                stop = 9.0 < from_crossing < 9.4 and d * (s - crossing) > 0.0 and 0.3 < off < 3.6
+                paint = 1.0 if zebra or stop else 0.0
             if paint > 0.0 and hashed(row, column, seed + 3) > 0.06:
                 shade, back = 0.85 + 0.2 * patch, 75.0
                 r, g, bl = (0.52, 0.52, 0.5) if paint == 1.0 else (0.5, 0.34, 0.05)

@@ -5,8 +5,9 @@ import numpy as np
 from models.boxes import Boxes
 from models.geometry import rotation_z, transform
 from models.names import CLASSES
+from tasks.simulate.cast import SHADOW_CELL, cast_shadows
 from tasks.simulate.config import SCENES, SimulateConfig
-from tasks.simulate.render import SHADOW_CELL, Light, cast_shadows
+from tasks.simulate.shade import Light
 from tasks.simulate.solids import Solids, join, stack
 from tasks.simulate.town import Town
 from tasks.simulate.traffic import GROUND_GAP, INSET, Traffic
@@ -46,7 +47,7 @@ class World:
         return join(self._standing, self._placed(self._moving, t))
 
     def shadows(self, t: float) -> np.ndarray:
-        """The shadow map at time t (see `render.cast_shadows`)."""
+        """The shadow map at time t (see `cast.cast_shadows`)."""
         shadows = self._standing_shadows.copy()
         cast_shadows(self._placed(self._moving, t), self.light.sun, shadows)
         return shadows

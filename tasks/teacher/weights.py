@@ -1,7 +1,6 @@
 """Reading checkpoint files: tensors only, never code."""
 
 import pickle
-import zipfile
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path}: refused, since it holds more than tensors ({reason})") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: is no whole checkpoint ({' '.join(str(error).split())[:200]})") from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

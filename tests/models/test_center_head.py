@@ -72,7 +72,8 @@ def test_unknown_velocity_does_not_poison_the_loss():
     terms = head.loss(head(bev), [some_boxes(0), Boxes.empty()])
     assert set(terms) == {f"task{i}.{kind}" for i in range(6) for kind in ("heatmap", "box")}
     sum(terms.values()).backward()
-    assert torch.isfinite(bev.grad).all() and bev.grad.abs().max() > 0
+    assert torch.isfinite(bev.grad).all()
+    assert bev.grad.abs().max() > 0
 
 
 def test_known_velocity_is_learnt_and_unknown_is_not():
@@ -93,14 +94,16 @@ def test_perfect_predictions_have_the_least_loss():
     assert good["task0.box"] < 1e-5
     torch.manual_seed(0)
     other = head.loss(head(torch.randn(1, 8, 30, 40)), truth)
-    assert other["task0.box"] > 0.1 and other["task0.heatmap"] > good["task0.heatmap"]
+    assert other["task0.box"] > 0.1
+    assert other["task0.heatmap"] > good["task0.heatmap"]
 
 
 def test_heatmap_starts_near_a_tenth_and_boxes_outside_are_left_out():
     torch.manual_seed(0)
     head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8)
     heat = head(torch.zeros(1, 8, 30, 40))[0]["heatmap"].sigmoid()
-    assert heat.min() > 0.05 and heat.max() < 0.2
+    assert heat.min() > 0.05
+    assert heat.max() < 0.2
     far = some_boxes()
     far.centers[:, 0] += 100
     unlabelled = Boxes(far.centers * 0, far.sizes, far.yaws, far.velocities, np.full(10, -1))
@@ -124,6 +127,7 @@ def test_of_near_boxes_of_a_class_the_best_stays():
     predictions[0]["heatmap"][0, 0, 15, 22] = 1.0
     (found,) = head.predict(predictions)
     cars = found[found.labels == 0]
-    assert len(cars) == 1 and cars.centers[0, 0] == pytest.approx(0.4)
+    assert len(cars) == 1
+    assert cars.centers[0, 0] == pytest.approx(0.4)
     assert (found.labels == 8).any()  # a pedestrian in the car's circle stays
     assert (np.diff(found.scores) <= 0).all()

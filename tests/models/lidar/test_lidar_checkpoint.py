@@ -36,7 +36,12 @@ def test_every_fault_is_listed_and_nothing_is_changed():
     with pytest.raises(CheckpointMismatch) as caught:
         load_encoder(target, given)
     text = str(caught.value)
-    for part in ("missing: pts_middle_encoder.conv_out.1.bias", "unexpected: pts_middle_encoder.extra", "(3,)", "not finite"):
+    for part in (
+        "missing: pts_middle_encoder.conv_out.1.bias",
+        "unexpected: pts_middle_encoder.extra",
+        "(3,)",
+        "not finite",
+    ):
         assert part in text
     assert all(torch.equal(target.state_dict()[k], t) for k, t in before.items())
 

@@ -88,7 +88,9 @@ def test_no_site_at_all():
     sites = Sites(torch.zeros(0, 4, dtype=torch.long), SHAPE, 1)
     x = SparseTensor(torch.zeros(0, 3, requires_grad=True), sites)
     y = SparseConv3d(3, 4, (3, 3, 3), (2, 2, 2), (1, 1, 1))(SubmanifoldConv3d(3, 3)(x))
-    assert y.features.shape == (0, 4) and y.dense().shape == (1, 4, 5, 4, 3) and y.dense().abs().sum() == 0
+    assert y.features.shape == (0, 4)
+    assert y.dense().shape == (1, 4, 5, 4, 3)
+    assert y.dense().abs().sum() == 0
     y.features.sum().backward()
 
 
@@ -109,4 +111,6 @@ def test_segment_sum_with_empty_segments():
     rows = torch.arange(8.0).reshape(4, 2)
     got = segment_sum(rows, torch.tensor([3, 0, 0]), torch.tensor([0, 0, 1, 3]))
     assert got.tolist() == [[0, 0], [6, 7], [0, 2], [0, 0]]
-    assert segment_sum(rows, torch.zeros(0, dtype=torch.long), torch.zeros(3, dtype=torch.long)).tolist() == [[0, 0]] * 3
+    assert (
+        segment_sum(rows, torch.zeros(0, dtype=torch.long), torch.zeros(3, dtype=torch.long)).tolist() == [[0, 0]] * 3
+    )

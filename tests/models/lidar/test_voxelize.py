@@ -47,5 +47,6 @@ def test_the_range_is_strict():
 
 def test_published_shapes():
     grid = VoxelGrid((-54, -54, -5, 54, 54, 3), (0.075, 0.075, 0.2))
-    assert grid.shape == (1440, 1440, 40) and grid.sparse_shape == (1440, 1440, 41)
+    assert grid.shape == (1440, 1440, 40)
+    assert grid.sparse_shape == (1440, 1440, 41)
     assert encoder_output_shape(grid.sparse_shape, 128) == (256, 180, 180)

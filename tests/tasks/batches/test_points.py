@@ -35,7 +35,8 @@ def test_key_sweep_stays_whole_and_its_ring_becomes_its_age(index, tmp_path):
 
 def test_sweeps_are_moved_aged_and_rid_of_the_car(index, tmp_path):
     points = load_points(index, tmp_path, 0, 1)
-    assert points.dtype == np.float32 and len(points) == 4
+    assert points.dtype == np.float32
+    assert len(points) == 4
     # (x, y, z) -> (-y + 10, x + 20, z - 1)
     np.testing.assert_allclose(points[2], [5, 20.5, -1, 9, 0.05], atol=1e-6)
     np.testing.assert_allclose(points[3], [9.5, 25, 1, 9, 0.05], atol=1e-6)
@@ -79,4 +80,5 @@ def test_augmentation_moves_points_and_boxes_together(seed):
         assert np.abs(a[:, None] - b[None]).sum(-1).min(1).max() < 1e-3
     np.testing.assert_allclose(moved[40:, :3], after.corners()[:, [0, 3, 4, 7]].mean(1), atol=1e-4)
     np.testing.assert_allclose(after.velocities, boxes.velocities @ matrix[:2, :2].T)
-    assert np.array_equal(moved[:, 3:], points[:, 3:]) and np.array_equal(points[:, :3], corners.astype(np.float32))
+    assert np.array_equal(moved[:, 3:], points[:, 3:])
+    assert np.array_equal(points[:, :3], corners.astype(np.float32))

@@ -83,7 +83,7 @@ def test_ground_truth_scores_one(nusc, tmp_path):
     )
     metrics, _ = evaluation.evaluate()
     metrics = metrics.serialize()
-    assert set(evaluation.gt_boxes.all[i].detection_name for i in range(len(evaluation.gt_boxes.all))) == set(CLASSES)
+    assert {box.detection_name for box in evaluation.gt_boxes.all} == set(CLASSES)
     assert metrics["mean_ap"] == pytest.approx(1.0)
     assert metrics["nd_score"] == pytest.approx(1.0)
 

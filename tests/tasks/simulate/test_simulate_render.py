@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from models.geometry import apply, inverse, project, rotation_z, transform
+from tasks.simulate.cast import GROUND, SAMPLES, SHADOW_CELL, SKY, cast_camera, cast_lidar, cast_shadows
 from tasks.simulate.config import SimulateConfig
-from tasks.simulate.render import GROUND, SAMPLES, SHADOW_CELL, SKY, cast_camera, cast_lidar, cast_shadows, shade
 from tasks.simulate.rig import FULL_SIZE, LIDAR_TO_EGO, RIG, image_size, lidar_directions
+from tasks.simulate.shade import shade
 from tasks.simulate.solids import Paint, ball, join, prism, stack, tapered
 from tasks.simulate.world import World
 
@@ -50,7 +51,7 @@ def test_camera_depth_is_the_first_hit(world, camera):
     view = cast_camera(solids, to_global, intrinsics, size, len(world.actors))
     rng = np.random.default_rng(0)
     different = 0
-    for _ in range(80):
+    for _ in range(40):
         row, column = rng.integers(size[1] * SAMPLES), rng.integers(size[0] * SAMPLES)
         pixel = np.array([(column + 0.5) / SAMPLES, (row + 0.5) / SAMPLES, 1.0])
         ray = to_global[:3, :3] @ np.linalg.inv(intrinsics) @ pixel
@@ -70,7 +71,7 @@ def test_lidar_range_is_the_first_hit(world):
     ring = np.arcsin(points[:, 2] / np.linalg.norm(points[:, :3], axis=1))
     assert np.allclose(ring, np.deg2rad(np.linspace(-30.67, 10.67, 32))[points[:, 4].astype(int)], atol=1e-4)
     solids = world.solids(T)
-    for i in np.random.default_rng(0).choice(len(points), 80, replace=False):
+    for i in np.random.default_rng(0).choice(len(points), 40, replace=False):
         distance = np.linalg.norm(points[i, :3].astype(np.float64))
         ray = to_global[:3, :3] @ (points[i, :3] / distance)
         assert first_hit(solids, to_global[:3, 3], ray)[0] == pytest.approx(distance, rel=1e-5, abs=1e-4)

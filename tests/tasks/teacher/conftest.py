@@ -46,7 +46,9 @@ def world(tmp_path) -> World:
     (tmp_path / "data").mkdir()
     for s in range(SAMPLES):
         points = random.uniform([-8, -6.4, -2, 0, 0], [8, 6.4, -1.9, 255, 31], (500, 5))
-        inside = np.concatenate([c + random.uniform(-0.7, 0.7, (100, 3)) for c in arrays["box_center"][2 * s : 2 * s + 2]])
+        inside = np.concatenate(
+            [c + random.uniform(-0.7, 0.7, (100, 3)) for c in arrays["box_center"][2 * s : 2 * s + 2]]
+        )
         points[:200, :3] = inside
         for name in (f"{s}.bin", f"{s}.0.bin", f"{s}.1.bin"):
             points.astype(np.float32).tofile(tmp_path / "data" / name)

@@ -1,0 +1,150 @@
+"""A real Prefect server and process worker run the deployments of prefect.yaml."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from driver import TINY, environment, wait_for
+
+from flows.server import free_port
+
+pytestmark = pytest.mark.e2e
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Prefect:
+    """One server, its deployments and the `prefect` command against it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        port = free_port()
+        self.env = environment() | {
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "GEOMIM_HOME": str(REPOSITORY),
+        }
+        self.output = open(folder / "server.log", "w")
+        self.server = self.start([sys.executable, "-m", "flows.server", str(port)], env=environment())
+        self.worker = None
+
+    def start(self, command, env=None):
+        return subprocess.Popen(
+            command, env=env or self.env, cwd=REPOSITORY, stdout=self.output, stderr=self.output, start_new_session=True
+        )
+
+    def __call__(self, *args, check=True):
+        command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", *args]
+        done = subprocess.run(command, env=self.env, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done
+
+    def start_worker(self):
+        prefect = str(Path(sys.executable).with_name("prefect"))
+        self.worker = self.start([prefect, "worker", "start", "--pool", "geomim", "--query-seconds", "1"])
+
+    def run(self, deployment, *, watch=True, **parameters):
+        """Run a deployment; (exit code, output) if watched, else the flow run's id."""
+        given = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
+        options = [option for pair in given for option in ("--param", pair)]
+        if watch:
+            done = self("deployment", "run", deployment, *options, "--watch", check=False)
+            return done.returncode, done.stdout + done.stderr
+        output = self("deployment", "run", deployment, *options).stdout
+        return next(word for line in output.splitlines() if "UUID" in line for word in line.split() if word.count("-") == 4)
+
+    def state(self, run):
+        return self("flow-run", "inspect", run).stdout
+
+    def stop(self):
+        for process in (self.worker, self.server):
+            if process and process.poll() is None:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+                process.kill()
+                process.wait()
+        self.output.close()
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory):
+    prefect = Prefect(tmp_path_factory.mktemp("prefect"))
+    try:
+        wait_for(lambda: prefect("version", check=False) and prefect("work-pool", "ls", check=False).returncode == 0)
+        prefect("work-pool", "create", "geomim", "--type", "process")
+        prefect("deploy", "--all")
+        prefect.start_worker()
+        yield prefect
+    finally:
+        prefect.stop()
+
+
+def config_of(cli, **overrides):
+    """The tiny config as a deployment's parameter."""
+    config = yaml.safe_load(TINY.read_text()) | {"dataroot": str(cli.dataroot), "simulate": None}
+    for name, value in overrides.items():
+        stage, field = name.split("__")
+        config[stage] = config.get(stage, {}) | {field: value}
+    return config
+
+
+def stage_processes():
+    return [p for p in psutil.process_iter(["cmdline"]) if "tasks.child" in (p.info["cmdline"] or [])]
+
+
+def test_a_deployment_for_each_stage_and_for_the_whole(prefect):
+    listed = prefect("deployment", "ls").stdout
+    for name in ("pipeline", "ingest", "fit", "teacher", "depth", "pretrain", "finetune"):
+        assert f"{name}/" in listed
+
+
+def test_one_stage_and_the_whole_pipeline(prefect, cli):
+    code, output = prefect.run("depth/depth", config=config_of(cli, depth__margin=2), root=str(cli.root))
+    assert code == 0, output
+    assert cli.status("--set", "depth.margin=2")["depth"]["state"] == "cached"
+    code, output = prefect.run("pipeline/pipeline", config=config_of(cli, finetune__steps=1), root=str(cli.root))
+    assert code == 0, output
+    assert cli.status("--set", "finetune.steps=1")["finetune"]["state"] == "cached"
+    artifacts = prefect("artifact", "ls", "--limit", "100").stdout
+    for key in ("depth-summary", "depth-table", "depth-depth", "finetune-summary"):
+        assert key in artifacts
+
+
+def test_a_wrong_parameter_is_refused_before_a_run_exists(prefect, cli):
+    code, output = prefect.run("depth/depth", config=config_of(cli, depth__sweeps="many"), root=str(cli.root))
+    assert code != 0
+    assert "sweeps" in output
+
+
+def test_bad_data_ends_as_a_failed_state_with_its_sentence(prefect, cli, tmp_path):
+    code, output = prefect.run("ingest/ingest", config={"dataroot": str(tmp_path / "nowhere")}, root=str(cli.root))
+    assert code != 0
+    assert "Traceback" not in output
+
+
+def begin_training(prefect, cli):
+    """A pretraining that would take hours, seen to be under way."""
+    config = config_of(cli, pretrain__steps=100_000, pretrain__seconds_between_saves=0.01)
+    run = prefect.run("pretrain/pretrain", watch=False, config=config, root=str(cli.root))
+    wait_for(lambda: list((cli.root / "pretrain").glob("*/progress.json")), seconds=90)
+    assert stage_processes()
+    return run
+
+
+def test_cancelling_a_run_leaves_no_training_behind(prefect, cli):
+    run = begin_training(prefect, cli)
+    prefect("flow-run", "cancel", run)
+    wait_for(lambda: not stage_processes(), seconds=60)
+
+
+def test_killing_the_worker_leaves_no_training_behind(prefect, cli):
+    begin_training(prefect, cli)
+    os.kill(prefect.worker.pid, signal.SIGKILL)
+    wait_for(lambda: not stage_processes(), seconds=20)
