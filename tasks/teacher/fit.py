@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from models.boxes import Boxes
 from models.lidar.detector import LidarDetector, VoxelBatch, voxel_batch
@@ -41,18 +41,21 @@ def run(config: FitConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
     if len(samples) == 0:
         raise UserError("fit: the dataset has no sample of the train split; set teacher.weights to a checkpoint")
     device = choose_device(config.device)
+    steps = steps_of(config, len(samples))
+    weights, checkpoint = artifact.path / WEIGHTS, Checkpoint(artifact.path / "checkpoint.pt")
     with threads(config.threads):
         model = _initial(config).to(device)
-        steps = steps_of(config, len(samples))
-        _train(config, model, index, inputs.dataroot, samples, steps, artifact)
-        tensors = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
-        write_bytes(artifact.path / WEIGHTS, save(tensors))
-        summary = {"steps": steps, "train_samples": len(samples)}
+        if weights.is_file():  # written whole, after the last step: only the evaluation is to be done
+            model.load_state_dict(load_file(weights))
+        else:
+            _train(config, model, index, inputs.dataroot, samples, steps, artifact, checkpoint)
+            write_bytes(weights, save({name: t.cpu().contiguous() for name, t in model.state_dict().items()}))
+        checkpoint.remove()
         scores = _evaluate(config, model, index, inputs.dataroot, artifact.path)
+    summary = {"steps": steps, "train_samples": len(samples)}
     if scores is not None:
         write_json(artifact.path / METRICS, scores)
         summary |= {"mAP": scores["mAP"], "NDS": scores["NDS"]}
-    Checkpoint(artifact.path / "checkpoint.pt").remove()
     return summary
 
 
@@ -74,6 +77,7 @@ def _train(
     samples: np.ndarray,
     steps: int,
     artifact: Any,
+    checkpoint: Checkpoint,
 ) -> None:
     device = next(model.parameters()).device
     augmentation = LidarAugmentation(config.flip, config.rotation, config.scale)
@@ -102,7 +106,7 @@ def _train(
         steps,
         lambda step: cosine_with_warmup(step, steps, min(config.warmup, steps // 2)),
         config.clip,
-        Checkpoint(artifact.path / "checkpoint.pt"),
+        checkpoint,
         artifact.path / "log",
         "fit",
         config.seconds_between_saves,

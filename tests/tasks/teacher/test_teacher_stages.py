@@ -62,6 +62,9 @@ def test_fit_leaves_a_detector_and_goes_on_bit_for_bit(world, folder, monkeypatc
     fit.run(FIT, world.inputs, stopped)
     assert (whole.path / fit.WEIGHTS).read_bytes() == (stopped.path / fit.WEIGHTS).read_bytes()
 
+    monkeypatch.setattr(fit, "augmented", dies_in_step_six)  # killed in the evaluation: nothing is trained again
+    assert fit.run(FIT, world.inputs, stopped) == summary
+
 
 def test_a_loss_that_is_not_finite_names_the_samples(world, folder):
     np.full((50, 5), [1, 1, 0, np.inf, 0], np.float32).tofile(world.dataroot / "2.bin")
