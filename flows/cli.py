@@ -75,10 +75,9 @@ def simulate(
 
     Example: geomim simulate data/world --set simulate.keyframes=8
     """
-    from tasks.simulate.write import simulate as write_world
-
     from tasks.config import load_config
     from tasks.simulate.config import SimulateConfig
+    from tasks.simulate.write import simulate as write_world
 
     summary = write_world(load_config(config, overrides).simulate or SimulateConfig(), out)
     print(json.dumps({"path": str(out), **summary}, indent=2))

@@ -22,12 +22,11 @@ def run_pipeline(
         ensure_dataroot(config)
     plan = make_plan(config, root, forced)
     chosen = select(plan, first, last)
+    if chosen[0].step is None and not (dry_run and config.simulate):
+        raise UserError(chosen[0].why)
     plan_table(chosen)
     if dry_run:
         return
-    for planned in chosen:
-        if planned.step is None:
-            raise UserError(planned.why)
     work = [planned for planned in chosen if planned.state != "cached"]
     if work:
         for planned in work:

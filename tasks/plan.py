@@ -93,7 +93,8 @@ def _missing_dataroot(config: PipelineConfig) -> str:
         if config.simulate:
             return f"the simulation of {config.dataroot} is not finished: `geomim run` makes it"
         there = sorted(p.name for p in config.dataroot.iterdir() if p.is_dir() and (p / "sample.json").is_file())
-        return f"{config.dataroot} has no tables {config.version}: add --version {' or '.join(there) or '...'}"
+        remedy = f"add --version {' or '.join(there)}" if there else "name a folder in nuScenes format"
+        return f"{config.dataroot} has no tables {config.version}: {remedy}"
     return ""
 
 

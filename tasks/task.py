@@ -17,7 +17,7 @@ from tasks.errors import UserError
 from tasks.plan import make_plan, stage_named
 from tasks.stage import Step
 
-LARGEST_PICTURE = 2_000_000  # bytes; a picture is stored inside the server's database
+LARGEST_PICTURE = 4_000_000  # bytes; a picture is stored inside the server's database
 
 
 def stage_task(name: str) -> Task:

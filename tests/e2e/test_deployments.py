@@ -31,7 +31,7 @@ class Prefect:
             "DO_NOT_TRACK": "1",
             "GEOMIM_HOME": str(REPOSITORY),
         }
-        self.output = open(folder / "server.log", "w")
+        self.output = open(folder / "server.log", "w")  # noqa: SIM115 (closed by stop)
         self.server = self.start([sys.executable, "-m", "flows.server", str(port)], env=environment())
         self.worker = None
 
@@ -58,7 +58,7 @@ class Prefect:
             done = self("deployment", "run", deployment, *options, "--watch", check=False)
             return done.returncode, done.stdout + done.stderr
         output = self("deployment", "run", deployment, *options).stdout
-        return next(word for line in output.splitlines() if "UUID" in line for word in line.split() if word.count("-") == 4)
+        return next(word for line in output.splitlines() if "UUID" in line for word in line.split() if "-" in word)
 
     def state(self, run):
         return self("flow-run", "inspect", run).stdout

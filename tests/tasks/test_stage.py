@@ -35,9 +35,7 @@ def make_step(tmp_path, monkeypatch):
 
     def make(word="a", inputs=None):
         inputs = inputs or {}
-        recipe = Recipe(
-            stage="toy", version=1, config={"word": word}, inputs={n: a.key for n, a in inputs.items()}
-        )
+        recipe = Recipe(stage="toy", version=1, config={"word": word}, inputs={n: a.key for n, a in inputs.items()})
         stage = Stage("toy", "a toy", tuple(inputs), "toy:run", ("zarr",))
         artifact = Artifact(tmp_path / "root", "toy", recipe.key)
         return Step(stage, ToyConfig(word=word), recipe, artifact, Inputs(tmp_path, "v1.0-mini", inputs))
@@ -80,7 +78,7 @@ def test_a_full_disk_is_one_sentence(make_step):
 
 
 def test_a_missing_input_names_its_command(make_step, tmp_path):
-    with pytest.raises(UserError, match="toy needs the ingest artifact .* run `geomim ingest` first"):
+    with pytest.raises(UserError, match=r"toy needs the ingest artifact .* run `geomim ingest` first"):
         execute(make_step(inputs={"ingest": Artifact(tmp_path / "root", "ingest", "0" * 64)}))
 
 
@@ -88,11 +86,11 @@ def test_two_processes_do_not_work_on_one_artifact(make_step, tmp_path):
     step = make_step()
     lock = step.artifact.path.with_name(f".{step.artifact.path.name}.lock")
     lock.parent.mkdir(parents=True)
-    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); sys.stdin.read()"
+    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); sys.stdin.read()"
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert holder.stdout.readline() == "held\n"
+    assert holder.stdout.readline() == "1\n"
     with pytest.raises(UserError, match="another process is working on it"):
         execute(step)
     holder.kill()

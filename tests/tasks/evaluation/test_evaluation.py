@@ -17,6 +17,8 @@ from tasks.evaluation.official import RESULTS, evaluate
 from tasks.evaluation.submission import MAX_BOXES, submission, to_global, write_submission
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
+from tasks.simulate.config import SimulateConfig
+from tasks.simulate.write import simulate
 
 REAL = Path(__file__).parents[4] / "shared" / "real-keyframe"
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
@@ -30,6 +32,16 @@ def real(tmp_path_factory):
     path = tmp_path_factory.mktemp("real") / "index.zarr"
     write_index(path, arrays, attributes)
     return Index.open(path)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    settings = SimulateConfig(keyframes=2, image_scale=0.08, lidar_rate=2, workers=1)
+    simulate(settings, folder / "data", ("scene-0103", "scene-0916"))
+    arrays, attributes, _ = ingest(folder / "data", "v1.0-mini", IngestConfig())
+    write_index(folder / "index.zarr", arrays, attributes)
+    return Index.open(folder / "index.zarr"), folder / "data"
 
 
 def truth_of(index: Index, split: str) -> tuple[dict, dict]:
@@ -48,6 +60,15 @@ def test_ground_truth_of_the_real_key_frame_scores_one(real, tmp_path):
     assert result["split"] == "mini_train"
     assert result["samples"] == 1
     assert present["traffic_cone"]["AOE"] is None
+
+
+def test_ground_truth_of_the_simulated_val_split_is_perfect(simulated, tmp_path):
+    index, dataroot = simulated
+    boxes, attributes = truth_of(index, "val")
+    result = evaluate(index, dataroot, boxes, "val", tmp_path, attributes)
+    assert result["mAP"] == pytest.approx(1, abs=1e-9)
+    assert max(result[f"m{error}"] for error in ERRORS) < 5e-5
+    assert result["NDS"] == pytest.approx(1, abs=5e-5)
 
 
 def test_worse_boxes_score_worse(real, tmp_path):

@@ -1,0 +1,74 @@
+"""A simulated world of three scenes, its index and depth, and a backbone with random weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from storage.artifact import Artifact
+from storage.index import Index, write_index
+from tasks.backbone import build_backbone
+from tasks.depth.config import DepthConfig
+from tasks.depth.run import run as run_depth
+from tasks.finetune.config import FinetuneConfig
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.run import ingest
+from tasks.simulate.config import SimulateConfig
+from tasks.simulate.write import simulate
+from tasks.stage import Inputs
+
+TINY = {
+    "backbone": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_sizes": (8, 8, 4, 2)},
+    "image": {"size": (64, 128)},
+    "bev_cell": 3.2,
+    "depth_bins": (1.0, 60.0, 3.0),
+    "image_width": 8,
+    "context": 8,
+    "bev_widths": (8, 8, 8),
+    "bev_width": 8,
+    "head_width": 8,
+    "score_threshold": 0.0,
+    "steps": 3,
+    "batch_size": 2,
+    "warmup": 1,
+    "drop_path": 0.3,
+    "depth_weight": 1.0,
+    "threads": 1,
+    "device": "cpu",
+    "seconds_between_saves": 1e-9,
+}
+
+
+@dataclass
+class World:
+    inputs: Inputs
+    index: Index
+    config: FinetuneConfig
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    data = folder / "data"
+    settings = SimulateConfig(keyframes=2, image_scale=0.08, lidar_rate=2, workers=1)
+    simulate(settings, data, ("scene-0061", "scene-0103", "scene-0916"))
+    artifacts = {name: Artifact(folder, name, name) for name in ("ingest", "depth", "pretrain")}
+    for artifact in artifacts.values():
+        artifact.path.mkdir(parents=True)
+    arrays, attributes, _ = ingest(data, "v1.0-mini", IngestConfig())
+    write_index(artifacts["ingest"].path / "index.zarr", arrays, attributes)
+    inputs = Inputs(data, "v1.0-mini", artifacts)
+    run_depth(DepthConfig(sweeps=0, workers=1), inputs, artifacts["depth"])
+    config = FinetuneConfig.model_validate(TINY)
+    torch.manual_seed(7)
+    save_file(build_backbone(config.backbone).state_dict(), artifacts["pretrain"].path / "backbone.safetensors")
+    return World(inputs, Index.open(artifacts["ingest"].path / "index.zarr"), config)
+
+
+@pytest.fixture
+def artifact(tmp_path) -> Artifact:
+    made = Artifact(Path(tmp_path), "finetune", "0" * 16)
+    made.path.mkdir(parents=True)
+    return made

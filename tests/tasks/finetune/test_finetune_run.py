@@ -1,0 +1,134 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from storage.artifact import Artifact
+from tasks.errors import UserError
+from tasks.finetune.network import build_detector, load_backbone, parameter_groups
+from tasks.finetune.run import run
+
+ROOT = Path(__file__).parents[3]
+
+# The stage in a process that kills itself before its n-th step; argv = config, dataroot, artifacts' root, folder, n.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from storage.artifact import Artifact
+from tasks.finetune import run as stage
+from tasks.finetune.config import FinetuneConfig
+from tasks.stage import Inputs
+
+config, dataroot, root, folder, fatal = sys.argv[1:]
+inputs = Inputs(Path(dataroot), "v1.0-mini", {n: Artifact(Path(root), n, n) for n in ("ingest", "depth", "pretrain")})
+steps, original = [0], stage.loss_terms
+
+def loss_terms(*arguments):
+    if steps[0] == int(fatal):
+        os.kill(os.getpid(), signal.SIGKILL)
+    steps[0] += 1
+    return original(*arguments)
+
+stage.loss_terms = loss_terms
+stage.run(FinetuneConfig.model_validate_json(config), inputs, Artifact(Path(folder), "finetune", "0" * 16))
+"""
+
+
+def in_a_process(world, folder: Path, fatal: int) -> int:
+    arguments = [
+        world.config.model_dump_json(),
+        str(world.inputs.dataroot),
+        str(world.inputs["ingest"].root),
+        str(folder),
+        str(fatal),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, cwd=ROOT).returncode
+
+
+@pytest.fixture(scope="module")
+def finished(world, tmp_path_factory):
+    artifact = Artifact(tmp_path_factory.mktemp("finished"), "finetune", "0" * 16)
+    artifact.path.mkdir(parents=True)
+    torch.rand(5)  # whatever the process drew before must not matter
+    return artifact, run(world.config, world.inputs, artifact)
+
+
+def test_both_arms_are_trained_scored_and_compared(world, finished):
+    artifact, summary = finished
+    assert set(summary) == {"steps", "train_samples", "pretrained", "scratch"}
+    metrics = json.loads((artifact.path / "metrics.json").read_text())
+    for arm in ("pretrained", "scratch"):
+        assert metrics[arm]["split"] == "mini_val"
+        assert metrics[arm]["samples"] == 4
+        assert metrics[arm]["predictions"] > 0
+        assert summary[arm] == {"mAP": metrics[arm]["mAP"], "NDS": metrics[arm]["NDS"]}
+        log = [json.loads(line) for line in (artifact.path / arm / "log" / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in log] == list(range(world.config.steps))
+        assert {"task0.heatmap", "task0.box", "depth"} <= set(log[0])
+        assert not (artifact.path / arm / "checkpoint.pt").exists()
+        assert list((artifact.path / arm / "log").glob("events*"))
+    results = json.loads((artifact.path / "results_nusc.json").read_text())
+    assert results["meta"]["use_camera"]
+    assert set(results["results"]) == {str(world.index.token[s]) for s in world.index.samples("val")}
+    report = (artifact.path / "report.md").read_text()
+    assert "## Gain" in report
+    assert f"| mAP | {summary['pretrained']['mAP']:.4f} | {summary['scratch']['mAP']:.4f} |" in report
+    assert Image.open(artifact.path / "detections.png").size[0] > 1440
+
+
+def test_the_arms_begin_alike_but_for_the_backbone(world, finished):
+    artifact, _ = finished
+    pretrained, scratch = (
+        load_file(artifact.path / f"detector_{arm}.safetensors") for arm in ("pretrained", "scratch")
+    )
+    backbone = load_file(world.inputs["pretrain"].path / "backbone.safetensors")
+    name = "stages.2.blocks.0.mlp.fc1.weight"
+    moved = (pretrained[f"backbone.{name}"] - backbone[name]).abs().max()
+    assert moved < 0.01 < (scratch[f"backbone.{name}"] - backbone[name]).abs().max()
+    assert (pretrained["depth_net.weight"] - scratch["depth_net.weight"]).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("fatal", [1, 4])  # in the pretrained arm, and in the one from scratch
+def test_a_killed_stage_goes_on_to_the_same_result(world, finished, tmp_path, fatal):
+    artifact = Artifact(tmp_path, "finetune", "0" * 16)
+    artifact.path.mkdir(parents=True)
+    assert in_a_process(world, tmp_path, fatal) == -signal.SIGKILL
+    assert json.loads((artifact.path / "progress.json").read_text()) == {"done": fatal, "total": 2 * world.config.steps}
+    run(world.config, world.inputs, artifact)
+    whole, _ = finished
+    for name in ("detector_pretrained.safetensors", "detector_scratch.safetensors", "metrics.json", "report.md"):
+        assert (artifact.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_a_backbone_of_another_config_is_refused(world, tmp_path):
+    detector = build_detector(world.config)
+    weights = detector.backbone.state_dict()
+    weights["norm2.weight"] = torch.ones(3)
+    weights["extra"] = weights.pop("norm3.bias")
+    save_file(weights, tmp_path / "backbone.safetensors")
+    with pytest.raises(UserError, match=r"1 weights missing \['norm3.bias'\], 1 unknown \['extra'\], 1 of another"):
+        load_backbone(detector, tmp_path / "backbone.safetensors")
+
+
+def test_weight_decay_spares_vectors(world):
+    detector = build_detector(world.config)
+    matrices, vectors = parameter_groups(detector, 0.1)
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert all(p.dim() <= 1 for p in vectors["params"])
+    assert len(matrices["params"]) + len(vectors["params"]) == len(list(detector.parameters()))
+
+
+def test_scores_begin_at_the_prior(world):
+    torch.manual_seed(0)
+    detector = build_detector(world.config).eval()
+    (maps,) = detector.head(torch.randn(1, world.config.bev_width, 32, 32))
+    assert np.allclose(maps["heatmap"].sigmoid().mean().item(), 0.1, atol=0.02)
