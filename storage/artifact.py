@@ -119,7 +119,7 @@ class Artifact:
             write_json(self.path / RECIPE, recipe.model_dump())
 
     def finish(self, recipe: Recipe, summary: dict[str, Any], seconds: float, made_with: dict[str, str]) -> Manifest:
-        """Write the manifest: from here on the artifact is there."""
+        """Write the manifest: from here on the artifact is there, and dot files (checkpoints) are not needed any more."""
         (self.path / PROGRESS).unlink(missing_ok=True)
         manifest = Manifest(
             key=self.key,
@@ -131,6 +131,8 @@ class Artifact:
             made_with=made_with,
         )
         write_json(self.path / MANIFEST, manifest.model_dump(mode="json"))
+        for leftover in self.path.glob(".*"):
+            leftover.unlink()
         return manifest
 
     def remove(self) -> None:

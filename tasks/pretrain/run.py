@@ -48,7 +48,7 @@ def run(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
     torch.manual_seed(config.seed)
     model = build_model(config, bev.shape[0], bev.attributes.range, bev.attributes.cell_size[0]).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), config.rate, weight_decay=config.weight_decay, fused=True)
-    checkpoint = Checkpoint(artifact.path / "checkpoint.pt")
+    checkpoint = Checkpoint(artifact.path / ".checkpoint.pt")  # a dot file: gone when the manifest is there
     held_out = HeldOut(batches, held_out_samples, train_samples, device)
 
     def load_batch(step: int) -> PretrainBatch:
@@ -82,12 +82,12 @@ def run(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
             artifact.path,
             "pretrain",
             config.seconds_between_saves,
+            lambda steps: artifact.write_progress(steps, config.steps),
         )
         errors = evaluate(model, held_out, artifact.path, mark)
 
     draw_picture(artifact.path / "pretrain.png", model, held_out, held_out_samples[:2])
     export(model, artifact.path)
-    checkpoint.remove()
     return {"steps": config.steps, "samples": len(train_samples), "held_out": len(held_out_samples), **errors}
 
 
