@@ -4,7 +4,7 @@ Everything is in the key frame's EGO frame, maps laid out (B, C, Y, X). Swin -> 
 distribution and a context vector per feature pixel -> splat into the BEV grid -> residual encoder -> neck -> head.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -17,8 +17,7 @@ from models.swin import Swin
 STRIDE = 16  # of the image feature map that is lifted
 
 
-@dataclass(frozen=True)
-class Cameras:
+class Cameras(NamedTuple):
     """Where N cameras of B samples look.
 
     intrinsics (B, N, 3, 3) of the stored images; post_homography (B, N, 4, 4), stored pixel (u, v, d, 1) -> pixel of

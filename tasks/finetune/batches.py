@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,13 @@ class Batch:
     depth_labels: Tensor | None  # (B, N, h, w) int64, bin or NO_LABEL of models.depth_bins
 
     def to(self, device: torch.device) -> "Batch":
-        cameras = Cameras(*(m.to(device) for m in (self.cameras.intrinsics, *self._poses())))
-        labels = None if self.depth_labels is None else self.depth_labels.to(device)
-        return Batch(self.samples, self.tokens, self.images.to(device), cameras, self.boxes, labels)
-
-    def _poses(self) -> tuple[Tensor, Tensor]:
-        return self.cameras.post_homography, self.cameras.camera_to_bev
+        """The same with its tensors on a device."""
+        return replace(
+            self,
+            images=self.images.to(device),
+            cameras=Cameras(*(matrix.to(device) for matrix in self.cameras)),
+            depth_labels=None if self.depth_labels is None else self.depth_labels.to(device),
+        )
 
     def normalised(self) -> Tensor:
         """(B, N, 3, H, W) float32, the network's input."""
@@ -70,19 +71,18 @@ class Batches:
 
     def _batch(self, samples: np.ndarray, random: np.random.Generator | None) -> Batch:
         size, index = self.config.image.size, self.index
-        files, draws, posts, poses, boxes = [], [], [], [], []
+        files, posts, poses, boxes = [], [], [], []
         for sample in samples:
             scene = np.eye(4)
             if random is not None:
                 scene[:3, :3] = self.scene.draw(random)
             sizes = [tuple(map(int, wh)) for wh in index.image_size[sample]]
             if random is None:
-                own = [draw_test(self.config.image, wh) for wh in sizes]
+                draws = [draw_test(self.config.image, wh) for wh in sizes]
             else:
-                own = [draw_training(self.config.image, wh, random) for wh in sizes]
-            files += zip(index.camera_path[sample], own, sizes)
-            draws.append(own)
-            posts.append(np.stack([post_homography(draw, size) for draw in own]))
+                draws = [draw_training(self.config.image, wh, random) for wh in sizes]
+            files += zip(index.camera_path[sample], draws, sizes)
+            posts.append(np.stack([post_homography(draw, size) for draw in draws]))
             poses.append(scene @ camera_to_ego(index, sample))
             truth = sample_boxes(index, sample, self.config.min_lidar_points)
             truth = truth.moved(index.lidar_to_ego[sample])

@@ -72,3 +72,4 @@ def test_it_learns_one_sample():
     order = np.argsort(found.labels)
     np.testing.assert_array_equal(found.labels[order], [0, 8])
     np.testing.assert_allclose(found.centers[order], centers, atol=0.5)
+    np.testing.assert_allclose(found.yaws[order], boxes.yaws, atol=0.3)

@@ -121,7 +121,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, tmp_path):
     path.rename(hidden)
     with pytest.raises(UserError, match=rf"CAM_BACK/{missing}.jpg: cannot be read"):
         pretrain(world, tmp_path / "stopped")
-    assert (tmp_path / "stopped/pretrain" / ("0" * 16) / "checkpoint.pt").is_file()
+    assert (tmp_path / "stopped/pretrain" / ("0" * 16) / ".checkpoint.pt").is_file()
     hidden.rename(path)
     again, resumed = pretrain(world, tmp_path / "stopped")
     assert again == summary
