@@ -22,6 +22,9 @@ from tasks.errors import DataError, UserError
 WATCHED = "GEOMIM_WATCHED_PIDS"
 SECONDS_BETWEEN_LOOKS = 0.5
 
+# glibc hands big blocks back to the kernel and takes them, zeroed page by page, at the next step: keep them instead.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+
 
 class StageFailed(RuntimeError):
     """The stage's process ended without a result and without a sentence for the user: a bug, or it was killed."""
@@ -43,7 +46,9 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
         stderr=subprocess.STDOUT if relay else None,
         pass_fds=(report_write,),
         start_new_session=True,
-        env=os.environ | {WATCHED: ",".join(map(str, watched)), "OMP_NUM_THREADS": threads(), "PYTHONUNBUFFERED": "1"},
+        env=MALLOC
+        | os.environ
+        | {WATCHED: ",".join(map(str, watched)), "OMP_NUM_THREADS": threads(), "PYTHONUNBUFFERED": "1"},
         text=True,
     )
     os.close(report_write)

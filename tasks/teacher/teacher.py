@@ -42,6 +42,8 @@ def run(config: TeacherConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
             points = load_points(index, inputs.dataroot, sample, lidar.sweeps)
             return voxel_batch([torch.from_numpy(points)], lidar.grid)
 
+        if config.weights == "random" and samples:
+            _normalise(encoder, load(0).to(device))
         # Files are read and voxelised one sample ahead of the network.
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(load, samples[0]) if samples else None
@@ -57,6 +59,16 @@ def run(config: TeacherConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
                     writer.write(next(part), np.stack(maps))
                     maps.clear()
     return {"samples": len(index), "shape": [lidar.bev_channels, *lidar.bev_shape], "weights": _kind(config)}
+
+
+def _normalise(encoder: SparseEncoder, voxels: VoxelBatch) -> None:
+    """Give random weights one sample's batch-norm statistics; without, features grow by layer, past float16's range."""
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.momentum = 1.0
+    encoder.train()
+    encoder(*voxels)
+    encoder.eval()
 
 
 def _features(encoder: SparseEncoder, voxels: VoxelBatch, token: str) -> np.ndarray:
