@@ -104,6 +104,8 @@ class CenterPointHead(nn.Module):
         self.net.loss_bbox = _KnownL1()
         kaiming_init(self.net)
         for head in self.net.task_heads:
+            # Scores begin at the bias's 0.1 everywhere; random scores near 1 would cost the first dozens of steps.
+            nn.init.normal_(head.heatmap[-1].weight, std=0.01)
             nn.init.constant_(head.heatmap[-1].bias, HEATMAP_BIAS)
 
     def forward(self, bev_CYX: Tensor) -> Predictions:

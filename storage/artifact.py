@@ -119,7 +119,7 @@ class Artifact:
             write_json(self.path / RECIPE, recipe.model_dump())
 
     def finish(self, recipe: Recipe, summary: dict[str, Any], seconds: float, made_with: dict[str, str]) -> Manifest:
-        """Write the manifest: from here on the artifact is there, and dot files (checkpoints) are not needed any more."""
+        """Write the manifest: from here on the artifact is there. Then drop its dot files: checkpoints."""
         (self.path / PROGRESS).unlink(missing_ok=True)
         manifest = Manifest(
             key=self.key,

@@ -38,9 +38,6 @@ def build_detector(config: FinetuneConfig) -> BevDet:
         config.bev_widths,
         config.bev_width,
     )
-    # Scores begin at the bias's 0.1 everywhere: without this, random scores near 1 cost the first dozens of steps.
-    for maps in head.net.task_heads:
-        torch.nn.init.normal_(maps.heatmap[-1].weight, std=0.01)
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = config.norm_momentum

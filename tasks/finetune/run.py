@@ -30,8 +30,8 @@ from tasks.finetune.network import build_detector, load_backbone, parameter_grou
 from tasks.finetune.picture import draw_detections
 from tasks.finetune.report import report
 from tasks.progress import progress
-from tasks.teacher.network import choose_device, threads
 from tasks.training.checkpoint import Checkpoint
+from tasks.training.device import choose_device, threads
 from tasks.training.loop import train
 from tasks.training.schedule import cosine_with_warmup
 

@@ -7,7 +7,6 @@
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from tasks.pretrain.picture import draw_picture
 from tasks.progress import say
 from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
+from tasks.training.device import choose_device, threads
 from tasks.training.log import MetricLog
 from tasks.training.loop import train
 from tasks.training.order import batch_at, generator_at
@@ -36,8 +36,12 @@ from tasks.training.schedule import cosine_with_warmup
 
 def run(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
     """Pretrain, going on from the artifact's checkpoint where there is one; the summary holds the held-out errors."""
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    device = torch.device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    with threads(config.threads):
+        return _pretrain(config, inputs, artifact)
+
+
+def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
+    device = choose_device(config.device)
     index = Index.open(inputs["ingest"].path / "index.zarr")
     bev = BevReader(inputs["teacher"].path / "bev.zarr")
     depth = DepthReader(inputs["depth"].path / "depth.zarr")

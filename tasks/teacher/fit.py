@@ -18,8 +18,9 @@ from tasks.batches.points import load_points
 from tasks.errors import UserError
 from tasks.progress import progress
 from tasks.teacher.config import FitConfig
-from tasks.teacher.network import build_detector, choose_device, threads
+from tasks.teacher.network import build_detector
 from tasks.training.checkpoint import Checkpoint
+from tasks.training.device import choose_device, threads
 from tasks.training.loop import train
 from tasks.training.order import batch_at, generator_at
 from tasks.training.schedule import cosine_with_warmup

@@ -16,8 +16,9 @@ from tasks.errors import UserError
 from tasks.progress import progress
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.fit import WEIGHTS
-from tasks.teacher.network import build_encoder, choose_device, threads
+from tasks.teacher.network import build_encoder
 from tasks.teacher.weights import fill_encoder
+from tasks.training.device import choose_device, threads
 
 STORE = "bev.zarr"
 
