@@ -43,7 +43,7 @@ class Cli:
 def environment():
     """The user's, without what would lead a run elsewhere."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "GEOMIM"))}
-    return keep | {"OMP_NUM_THREADS": "2"}
+    return keep
 
 
 def wait_for(condition, seconds=60.0, every=0.05):

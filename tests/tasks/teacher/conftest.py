@@ -34,6 +34,7 @@ def world(tmp_path) -> World:
     arrays["lidar_timestamp"][:] = 10**6 + np.arange(SAMPLES) * 500_000
     arrays["sweep_timestamp"][:] = arrays["lidar_timestamp"][:, None] - [50_000, 100_000]
     arrays["sweep_count"][:] = [0, 1, 2, 2, 2, 2]
+    arrays["lidar_to_ego"][:] = arrays["lidar_ego_to_global"][:] = np.eye(4)
     shift = np.eye(4)
     shift[:3, 3] = [0.5, 0, 0]
     arrays["sweep_to_lidar"][:] = [shift, shift @ shift]
