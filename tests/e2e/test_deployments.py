@@ -29,10 +29,12 @@ class Prefect:
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
             "GEOMIM_HOME": str(REPOSITORY),
         }
         self.output = open(folder / "server.log", "w")  # noqa: SIM115 (closed by stop)
-        self.server = self.start([sys.executable, "-m", "flows.server", str(port)], env=environment())
+        own = {name: value for name, value in self.env.items() if name != "PREFECT_API_URL"}
+        self.server = self.start([sys.executable, "-m", "flows.server", str(port)], env=own)
         self.worker = None
 
     def start(self, command, env=None):
@@ -42,13 +44,13 @@ class Prefect:
 
     def __call__(self, *args, check=True):
         command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", *args]
-        done = subprocess.run(command, env=self.env, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, env=self.env, cwd=REPOSITORY, capture_output=True, text=True, timeout=150)
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done
 
     def start_worker(self):
         prefect = str(Path(sys.executable).with_name("prefect"))
-        self.worker = self.start([prefect, "worker", "start", "--pool", "geomim", "--query-seconds", "1"])
+        self.worker = self.start([prefect, "worker", "start", "--pool", "geomim"])
 
     def run(self, deployment, *, watch=True, **parameters):
         """Run a deployment; (exit code, output) if watched, else the flow run's id."""
