@@ -1,5 +1,6 @@
 """A real Prefect server and process worker run the deployments of prefect.yaml."""
 
+import contextlib
 import json
 import os
 import signal
@@ -62,9 +63,6 @@ class Prefect:
         output = self("deployment", "run", deployment, *options).stdout
         return next(word for line in output.splitlines() if "UUID" in line for word in line.split() if "-" in word)
 
-    def state(self, run):
-        return self("flow-run", "inspect", run).stdout
-
     def stop(self):
         for process in (self.worker, self.server):
             if process and process.poll() is None:
@@ -97,8 +95,14 @@ def config_of(cli, **overrides):
     return config
 
 
-def stage_processes():
-    return [p for p in psutil.process_iter(["cmdline"]) if "tasks.child" in (p.info["cmdline"] or [])]
+def stage_processes(root):
+    """Processes that work on an artifact in `root`: each holds the artifact's lock file open."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "tasks.child" in (process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.Error):
+                found += [process] if any(str(root) in file.path for file in process.open_files()) else []
+    return found
 
 
 def test_a_deployment_for_each_stage_and_for_the_whole(prefect):
@@ -136,17 +140,17 @@ def begin_training(prefect, cli):
     config = config_of(cli, pretrain__steps=100_000, pretrain__seconds_between_saves=0.01)
     run = prefect.run("pretrain/pretrain", watch=False, config=config, root=str(cli.root))
     wait_for(lambda: list((cli.root / "pretrain").glob("*/progress.json")), seconds=90)
-    assert stage_processes()
+    assert stage_processes(cli.root)
     return run
 
 
 def test_cancelling_a_run_leaves_no_training_behind(prefect, cli):
     run = begin_training(prefect, cli)
     prefect("flow-run", "cancel", run)
-    wait_for(lambda: not stage_processes(), seconds=60)
+    wait_for(lambda: not stage_processes(cli.root), seconds=60)
 
 
 def test_killing_the_worker_leaves_no_training_behind(prefect, cli):
     begin_training(prefect, cli)
     os.kill(prefect.worker.pid, signal.SIGKILL)
-    wait_for(lambda: not stage_processes(), seconds=20)
+    wait_for(lambda: not stage_processes(cli.root), seconds=20)
