@@ -82,8 +82,11 @@ def show_results(plan: list[Planned], names: list[str]) -> None:
             continue
         artifact = planned.step.artifact
         manifest = artifact.manifest()
+        facts = manifest.summary
+        scores = "".join(f"  {name} {facts[name]:.4f}" for name in ("mAP", "NDS") if name in facts)
         out.print(
-            f"[green]{planned.stage.name:9}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s  {artifact.path}",
+            f"[green]{planned.stage.name:9}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s"
+            f"{scores}  {artifact.path}",
             soft_wrap=True,
         )
         if (artifact.path / "report.md").is_file():
