@@ -7,7 +7,6 @@ Leaves, per arm (`pretrained`, `scratch`): `detector_<arm>.safetensors` and a fo
 import functools
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from tasks.training.schedule import cosine_with_warmup
 
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 WARMUP_START = 1e-3  # factor on the rate at the first step, as in BEVDet
-SIZES = (0.01, 100.0)  # m; the devkit refuses boxes without extent
 
 
 def run(config: FinetuneConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
@@ -87,8 +85,7 @@ def detect(config: FinetuneConfig, detector: BevDet, batches: Batches, samples: 
             batch = batches.evaluation(chunk).to(device)
             bev, _ = detector(batch.normalised(), batch.cameras)
             for sample, boxes in zip(chunk.tolist(), detector.head.predict(detector.head(bev))):
-                boxes = boxes.moved(inverse(index.lidar_to_ego[sample]))
-                found[sample] = replace(boxes, sizes=boxes.sizes.clip(*SIZES))
+                found[sample] = boxes.moved(inverse(index.lidar_to_ego[sample]))
     return found
 
 

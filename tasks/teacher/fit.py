@@ -1,7 +1,6 @@
 """Stage `fit`: train the LiDAR detector on the train split, score it on val, leave `detector.safetensors`."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,8 +125,7 @@ def detect(
         for sample in progress(samples.tolist(), "fit: detect on val", total=len(samples), unit="samples"):
             points = torch.from_numpy(load_points(index, dataroot, sample, config.lidar.sweeps))
             batch = voxel_batch([points], config.lidar.grid).to(device)
-            (boxes,) = model.head.predict(model(batch))
-            found[sample] = replace(boxes, sizes=np.maximum(boxes.sizes, 0.01))
+            (found[sample],) = model.head.predict(model(batch))
     return found
 
 
