@@ -43,6 +43,44 @@ def augmented(points: np.ndarray, boxes: Boxes, matrix: np.ndarray) -> tuple[np.
     )
 
 
+def pasted(
+    points: np.ndarray,
+    boxes: Boxes,
+    other_points: np.ndarray,
+    other_boxes: Boxes,
+    most: int,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, Boxes]:
+    """A sample with up to `most` objects of another one where they stood there, as far as the place is free.
+
+    Copy-paste as in SECOND, with another sample in place of a database: whatever was inside a pasted box goes.
+    """
+    reach, other_reach = (np.linalg.norm(b.sizes[:, :2], axis=1) / 2 for b in (boxes, other_boxes))
+    taken = [*zip(boxes.centers[:, :2], reach)]
+    x, other_x = (np.ascontiguousarray(cloud[:, 0]) for cloud in (points, other_points))
+    gone, added, chosen = np.zeros(len(points), bool), [], []
+    for i in random.permutation(len(other_boxes)):
+        if len(chosen) == most:
+            break
+        place = other_boxes.centers[i, :2]
+        if any(np.hypot(*(place - xy)) < r + other_reach[i] for xy, r in taken):
+            continue
+        taken.append((place, other_reach[i]))
+        chosen.append(i)
+        gone[_inside(points, x, other_boxes[[i]])] = True
+        added.append(other_points[_inside(other_points, other_x, other_boxes[[i]])])
+    new = other_boxes[np.array(chosen, int)]
+    fields = ("centers", "sizes", "yaws", "velocities", "labels")
+    together = Boxes(*(np.concatenate([getattr(boxes, name), getattr(new, name)]) for name in fields))
+    return np.concatenate([points[~gone], *added]), together
+
+
+def _inside(points: np.ndarray, x: np.ndarray, box: Boxes) -> np.ndarray:
+    """Rows of the points in one box. x: their first column, apart, so that most are dropped in one pass."""
+    near = np.flatnonzero(np.abs(x - box.centers[0, 0]) <= np.linalg.norm(box.sizes[0, :2]) / 2)
+    return near[box.contains(points[near, :3])[0]]
+
+
 def sample_boxes(index: Index, sample: int, min_lidar_points: int = 0) -> Boxes:
     """A sample's boxes of the detection classes in its LIDAR_TOP frame, with at least so many LiDAR points."""
     rows = index.box_rows(sample)

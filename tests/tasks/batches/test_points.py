@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.boxes import Boxes
-from tasks.batches.lidar import LidarAugmentation, augmented
+from tasks.batches.lidar import LidarAugmentation, augmented, pasted
 from tasks.batches.points import load_points
 from tasks.errors import UserError
 
@@ -82,3 +82,27 @@ def test_augmentation_moves_points_and_boxes_together(seed):
     np.testing.assert_allclose(after.velocities, boxes.velocities @ matrix[:2, :2].T)
     assert np.array_equal(moved[:, 3:], points[:, 3:])
     assert np.array_equal(points[:, :3], corners.astype(np.float32))
+
+
+def test_pasted_objects_take_free_places_only():
+    def boxes(*xy, label):
+        n = len(xy)
+        centers = np.c_[np.array(xy, float).reshape(n, 2), np.zeros(n)]
+        return Boxes(centers, np.full((n, 3), 2.0), np.full(n, 0.3), np.zeros((n, 2)), np.full(n, label))
+
+    def cloud(*xyz, mark):
+        return np.array([[*p, mark, 0] for p in xyz], np.float32)
+
+    own, other = boxes((0, 0), label=1), boxes((1.5, 0), (10, 0), (10, 1), (20, 0), label=2)
+    points = cloud((0, 0, 0), (10, 0.5, 0), (20, 0, 0), (20, 5, 0), mark=1)
+    other_points = cloud((1.5, 0, 0), (10, 0, 0), (10, 1.2, 0), (20, 0.5, 0.5), (30, 0, 0), mark=2)
+    for seed in range(4):
+        got, truth = pasted(points, own, other_points, other, 9, np.random.default_rng(seed))
+        assert sorted(truth.labels.tolist()) == [1, 2, 2]  # of the two boxes at x = 10 one; that at 1.5 has no room
+        inside = truth.contains(got[:, :3])
+        assert (got[inside[1:].any(0), 3] == 2).all()  # what stood in their places before is gone
+        assert got[(got[:, 3] == 1) & (got[:, 0] == 20), 1].tolist() == [5.0]
+        assert not (got[:, 0] == 30).any()
+    few, truth = pasted(points, own, other_points, other, 0, np.random.default_rng(0))
+    np.testing.assert_array_equal(few, points)
+    assert len(truth) == 1
