@@ -14,6 +14,7 @@ from storage.index import Index, write_index
 from tasks.evaluation import table
 from tasks.evaluation.ground_truth import ground_truth, ground_truth_attributes
 from tasks.evaluation.official import RESULTS, evaluate
+from tasks.evaluation.quick import annotated_samples, average_precisions
 from tasks.evaluation.submission import MAX_BOXES, submission, to_global, write_submission
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
@@ -82,6 +83,29 @@ def test_worse_boxes_score_worse(real, tmp_path):
     assert car["ATE"] == pytest.approx(0.7, abs=1e-3)
     assert car["AOE"] == pytest.approx(0.1, abs=1e-3)
     assert result["NDS"] < perfect["NDS"]
+
+
+def test_the_quick_precision_is_the_official_one(simulated, tmp_path):
+    index, dataroot = simulated
+    random = np.random.default_rng(0)
+    boxes = {}
+    for sample, truth in truth_of(index, "val")[0].items():
+        kept = truth[random.random(len(truth)) < 0.8]
+        shift = random.normal(0, 0.6, (len(kept), 3)) * [1, 1, 0]
+        boxes[sample] = replace(kept, centers=kept.centers + shift, scores=random.random(len(kept)))
+    official = evaluate(index, dataroot, boxes, "val", tmp_path)["classes"]
+    quick = average_precisions(index, boxes)
+    assert quick == pytest.approx({n: c["AP"] for n, c in official.items() if c["ground_truth"]}, abs=1e-9)
+    assert 0.1 < np.mean(list(quick.values())) < 0.9
+
+
+def test_annotated_samples_are_spread_over_val(simulated, real):
+    index, _ = simulated
+    val = index.samples("val")
+    assert annotated_samples(index, 99).tolist() == val.tolist()
+    assert annotated_samples(index, 2).tolist() == [val[0], val[-1]]
+    assert annotated_samples(real, 5).tolist() == [0]  # no val: train
+    assert len(annotated_samples(index, 0)) == 0
 
 
 def test_nothing_predicted_scores_zero(real, tmp_path):
