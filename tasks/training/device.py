@@ -1,6 +1,7 @@
-"""Where a network runs: its device, and how many CPU threads it takes."""
+"""Where a network runs: its device, how many CPU threads it takes, and the thread that loads ahead of it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -30,3 +31,20 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def loader_thread() -> ThreadPoolExecutor:
+    """A thread that prepares the next batch, kept to one core.
+
+    Two teams of OpenMP threads on the same cores halve each other's speed.
+    """
+    count = torch.get_num_threads()
+    ahead = ThreadPoolExecutor(1)
+    ahead.submit(_one_thread).result()
+    torch.set_num_threads(count)
+    return ahead
+
+
+def _one_thread() -> None:
+    torch.get_num_threads()  # makes torch set up this thread, which would undo the next call at its first operation
+    torch.set_num_threads(1)

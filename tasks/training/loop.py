@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from tasks.errors import UserError
 from tasks.progress import progress
 from tasks.training.checkpoint import Checkpoint
+from tasks.training.device import loader_thread
 from tasks.training.log import MetricLog
 
 Batch = TypeVar("Batch")
@@ -51,10 +51,7 @@ def train(
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     saved = time.monotonic()
-    threads = torch.get_num_threads()
-    with MetricLog(log_folder, done) as log, ThreadPoolExecutor(1) as ahead:
-        ahead.submit(_one_thread).result()
-        torch.set_num_threads(threads)
+    with MetricLog(log_folder, done) as log, loader_thread() as ahead:
         coming = ahead.submit(load_batch, done)
         for step in progress(range(done, steps), what, total=steps, unit="steps", done=done):
             start = time.monotonic()
@@ -81,15 +78,6 @@ def train(
                 checkpoint.save(step + 1, model, optimizer)
                 after_save(step + 1)
                 saved = time.monotonic()
-
-
-def _one_thread() -> None:
-    """Keep torch to the calling thread. Two teams of OpenMP threads on the same cores halve each other's speed.
-
-    The first call makes torch set up this thread, which would otherwise undo the second at its first operation.
-    """
-    torch.get_num_threads()
-    torch.set_num_threads(1)
 
 
 def check_finite(values: dict[str, float], tokens: Sequence[str], step: int) -> None:
