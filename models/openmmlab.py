@@ -6,7 +6,7 @@ Where the compiled mmcv is installed, it is used untouched.
 
 The classes are re-exported as they are, so read mmdet3d's documentation for them. What runs without compiled operators:
 SECOND, SECONDFPN, CenterHead with circle NMS, LiDARInstance3DBoxes. What does not: rotated NMS and IoU, voxelisation,
-deformable convolution.
+deformable and sparse convolution.
 """
 
 import importlib.util
@@ -14,8 +14,16 @@ import logging
 import sys
 import types
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from torch import nn
+
+
+class DetectorUnavailable(ValueError):
+    """A detector that cannot be read, built or run here; the text says why in one sentence."""
 
 
 class MissingOperators(types.ModuleType):
@@ -25,7 +33,7 @@ class MissingOperators(types.ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def missing(*_):
+        def missing(*_, **__):
             raise NotImplementedError(f"mmcv's compiled operator '{name}' is not installed (mmcv-lite has none)")
 
         return missing
@@ -39,31 +47,81 @@ def has_compiled_operators() -> bool:
 if "mmcv._ext" not in sys.modules and importlib.util.find_spec("mmcv._ext") is None:
     sys.modules["mmcv._ext"] = MissingOperators("mmcv._ext")
 
-_loggers_disabled_below = logging.root.manager.disable
-logging.disable(logging.WARNING)
-try:
-    with warnings.catch_warnings():
-        # Deprecation notices of other people's imports are nothing a user of this project can act on.
-        warnings.simplefilter("ignore")
-        from mmdet3d.models.backbones.second import SECOND
-        from mmdet3d.models.dense_heads.centerpoint_head import CenterHead
-        from mmdet3d.models.layers import circle_nms
-        from mmdet3d.models.necks.second_fpn import SECONDFPN
-        from mmdet3d.structures import LiDARInstance3DBoxes
-        from mmengine.structures import InstanceData
-finally:
-    logging.disable(_loggers_disabled_below)
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Deprecation notices and logs of other people's code are nothing a user of this project can act on."""
+    disabled_below = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled_below)
+
+
+with _quiet():
+    from mmdet3d.models.backbones.second import SECOND
+    from mmdet3d.models.dense_heads.centerpoint_head import CenterHead
+    from mmdet3d.models.layers import circle_nms
+    from mmdet3d.models.necks.second_fpn import SECONDFPN
+    from mmdet3d.models.voxel_encoders.pillar_encoder import DynamicScatter
+    from mmdet3d.registry import MODELS
+    from mmdet3d.structures import Box3DMode, Det3DDataSample, LiDARInstance3DBoxes
+    from mmengine.config import Config, ConfigDict
+    from mmengine.registry import DefaultScope
+    from mmengine.structures import InstanceData
+
+# CenterPoint's box coder turns its list of limits into a tensor at every call.
+warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning, r"mmdet3d\.")
 
 __all__ = [
     "SECOND",
     "SECONDFPN",
+    "Box3DMode",
     "CenterHead",
+    "Det3DDataSample",
+    "DetectorUnavailable",
+    "DynamicScatter",
     "InstanceData",
     "LiDARInstance3DBoxes",
+    "build_detector",
     "circle_nms",
     "has_compiled_operators",
     "kaiming_init",
+    "read_config",
 ]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """An mmdet3d config with all it inherits, as plain values.
+
+    A config is a Python program, which runs here: read only files you trust. mmengine alone knows how `_base_` and
+    variables resolve, which is why this room reads a file at all. Raises DetectorUnavailable.
+    """
+    try:
+        with _quiet():
+            return Config.fromfile(path).to_dict()
+    except Exception as error:
+        raise DetectorUnavailable(f"{path}: is no mmdet3d config that can be read ({_one_line(error)})") from error
+
+
+def build_detector(model: Mapping[str, Any]) -> nn.Module:
+    """The detector of a config's `model`, in eval mode, its weights drawn from torch's global generator.
+
+    `init_cfg` and `pretrained` are never acted on: mmengine downloads only where init_weights() is called. Raises
+    DetectorUnavailable.
+    """
+    try:
+        with _quiet(), DefaultScope.overwrite_default_scope("mmdet3d"):
+            return MODELS.build(ConfigDict(model)).eval()
+    except Exception as error:
+        raise DetectorUnavailable(f"mmdet3d cannot build `model` ({_one_line(error)})") from error
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def kaiming_init(module: nn.Module) -> None:

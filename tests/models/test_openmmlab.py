@@ -1,5 +1,9 @@
+import importlib.util
+import json
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +23,8 @@ def test_missing_operator_says_its_name():
 
     with pytest.raises(NotImplementedError, match="nms_rotated"):
         mmcv.ops.nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5)
+    with pytest.raises(NotImplementedError, match="deform_conv_forward"):  # called by keyword
+        mmcv.ops.deform_conv2d(torch.rand(1, 1, 4, 4), torch.rand(1, 18, 4, 4), torch.rand(1, 1, 3, 3), 1, 1)
 
 
 def test_steps_aside_for_compiled_operators():
@@ -43,3 +49,47 @@ def test_kaiming_init_leaves_unit_gain():
     openmmlab.kaiming_init(conv)
     assert conv.bias.abs().max() == 0
     assert conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+
+
+CONFIGS = Path(importlib.util.find_spec("mmdet3d").origin).parent / ".mim" / "configs"
+POINTPILLARS = CONFIGS / "pointpillars" / "pointpillars_hv_secfpn_sbn-all_8xb4-2x_nus-3d.py"
+
+
+def test_config_is_read_with_what_it_inherits(tmp_path):
+    (tmp_path / "own.py").write_text(
+        f"_base_ = {str(POINTPILLARS)!r}\nmodel = dict(pts_neck=dict(out_channels=[8] * 3))"
+    )
+    config = openmmlab.read_config(tmp_path / "own.py")
+    assert config["model"]["pts_neck"]["out_channels"] == [8, 8, 8]
+    assert config["model"]["pts_backbone"]["type"] == "SECOND"
+    assert config["class_names"][2] == "trailer"
+    assert json.loads(json.dumps(config)).keys() == config.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "own.py"), ("model = (", "SyntaxError"), ('_base_ = "absent.py"', "absent.py")]
+)
+def test_unreadable_config_is_one_sentence(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "own.py").write_text(text)
+    with pytest.raises(openmmlab.DetectorUnavailable, match=message) as error:
+        openmmlab.read_config(tmp_path / "own.py")
+    assert "\n" not in str(error.value)
+
+
+def test_detector_is_built_in_silence_and_its_config_left_as_it_is(capfd):
+    """An anchor head warns of deprecations; naiveSyncBN and mmdet's parts are found in their own registries."""
+    model = openmmlab.read_config(POINTPILLARS)["model"]
+    before = json.dumps(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector = openmmlab.build_detector(model)
+    assert capfd.readouterr() == ("", "")
+    assert json.dumps(model) == before
+    assert not detector.training
+    assert type(detector).__name__ == "MVXFasterRCNN"
+
+
+def test_unknown_detector_is_one_sentence():
+    with pytest.raises(openmmlab.DetectorUnavailable, match=r"cannot build .*NoSuchNet"):
+        openmmlab.build_detector({"type": "NoSuchNet"})
