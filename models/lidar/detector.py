@@ -1,7 +1,7 @@
-"""The LiDAR detector that is fitted where no published teacher serves: the teacher's encoder with a head to learn from.
+"""The LiDAR detector: BEVFusion's teacher, and what is fitted where no published one serves.
 
-Points -> voxels -> sparse encoder -> SECOND -> SECONDFPN -> CenterPoint head. What pretraining later imitates is the
-encoder's map; the rest is there so that it learns to detect.
+Points -> voxels -> sparse encoder -> SECOND -> SECONDFPN -> TransFusion or CenterPoint head. What pretraining later
+imitates is the encoder's map, or SECONDFPN's; the head is there to learn from, and to tell how well it detects.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models import center_head
 from models.bev import swap_xy
-from models.center_head import CenterPointHead, Predictions
+from models.center_head import CenterPointHead
+from models.lidar import transfusion
 from models.lidar.encoder import SparseEncoder
 from models.lidar.grid import VoxelGrid
+from models.lidar.transfusion import TransFusionHead
 from models.lidar.voxelize import voxelize
 from models.openmmlab import SECOND, SECONDFPN, kaiming_init
+
+Predictions = transfusion.Predictions | center_head.Predictions
 
 _NORM_EPS = 1e-3
 
@@ -68,13 +73,18 @@ class BEVBackbone(nn.Module):
 
 
 class LidarDetector(nn.Module):
-    """See the module's docstring. Maps are [C, X, Y] up to the head, which works on [C, Y, X]."""
+    """See the module's docstring. `encoder` and `bev_backbone` make maps [C, X, Y]; `detect` makes predictions of the
+    latter's, which `head.loss` and `head.predict` understand."""
 
-    def __init__(self, encoder: SparseEncoder, bev_backbone: BEVBackbone, head: CenterPointHead):
+    def __init__(self, encoder: SparseEncoder, bev_backbone: BEVBackbone, head: TransFusionHead | CenterPointHead):
         super().__init__()
         self.encoder = encoder
         self.bev_backbone = bev_backbone
         self.head = head
 
     def forward(self, batch: VoxelBatch) -> Predictions:
-        return self.head(swap_xy(self.bev_backbone(self.encoder(*batch))))
+        return self.detect(self.bev_backbone(self.encoder(*batch)))
+
+    def detect(self, bev: Tensor) -> Predictions:
+        """The head's raw predictions of a map (B, C, X, Y) of `bev_backbone`."""
+        return self.head(swap_xy(bev) if isinstance(self.head, CenterPointHead) else bev)

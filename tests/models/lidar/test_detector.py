@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from models.boxes import Boxes
@@ -6,17 +7,24 @@ from models.center_head import ONE_GROUP, CenterPointHead
 from models.lidar.detector import BEVBackbone, LidarDetector, voxel_batch
 from models.lidar.encoder import SparseEncoder
 from models.lidar.grid import VoxelGrid, encoder_output_shape
+from models.lidar.transfusion import TransFusionHead
 
 GRID = VoxelGrid((-8.0, -6.4, -4.0, 8.0, 6.4, 4.0), (0.2, 0.2, 0.25))
 
 
-def small_detector(upsample: int = 1) -> LidarDetector:
+def small_detector(upsample: int = 1, head: type = CenterPointHead) -> LidarDetector:
     torch.manual_seed(0)
     encoder = SparseEncoder(GRID.sparse_shape, widths=(4, 4, 8, 8), out_width=8, blocks=1)
     channels = encoder_output_shape(GRID.sparse_shape, 8)[0]
     backbone = BEVBackbone(channels, (8, 8), (1, 1), 8, upsample)
-    head = CenterPointHead(16, GRID.range, (1.6 / upsample, 1.6 / upsample), ONE_GROUP, 8, min_radius=1)
-    return LidarDetector(encoder, backbone, head)
+    cell_size = (1.6 / upsample, 1.6 / upsample)
+    if head is CenterPointHead:
+        made = CenterPointHead(16, GRID.range, cell_size, ONE_GROUP, 8, min_radius=1)
+    else:
+        made = TransFusionHead(
+            16, GRID.range, cell_size, queries=10, width=16, heads=2, ffn_width=16, dropout=0.0, min_radius=1
+        )
+    return LidarDetector(encoder, backbone, made)
 
 
 def cloud(seed: int, count: int = 2000) -> torch.Tensor:
@@ -51,8 +59,24 @@ def test_a_finer_head():
     assert detector(voxel_batch([cloud(0)], GRID))[0]["heatmap"].shape == (1, 10, 16, 20)
 
 
-def test_it_learns_one_sample():
-    detector = small_detector().train()
+def test_the_heads_get_the_map_each_its_way_round():
+    """A map (X, Y) = (10, 8) that is hot in one corner: both heads see the corner at x = 9, y = 0."""
+    bev = torch.zeros(1, 16, 10, 8)
+    bev[:, :, 9, 0] = 1.0
+    centerpoint, transfusion = small_detector().eval(), small_detector(head=TransFusionHead).eval()
+    maps = centerpoint.detect(bev)[0]["heatmap"], transfusion.detect(bev).heatmap.transpose(2, 3)
+    for detector, heat_YX in zip((centerpoint, transfusion), maps):
+        still = detector.detect(torch.zeros_like(bev))
+        still = still[0]["heatmap"] if detector is centerpoint else still.heatmap.transpose(2, 3)
+        changed = (heat_YX - still).abs().amax((0, 1))
+        assert changed.shape == (8, 10)
+        assert changed[0, 9] > 0
+        assert changed[4:].max() == changed[:, :5].max() == 0
+
+
+@pytest.mark.parametrize(("head", "steps"), [(CenterPointHead, 120), (TransFusionHead, 80)])
+def test_it_learns_one_sample(head, steps):
+    detector = small_detector(head=head).train()
     random = np.random.default_rng(0)
     centers = np.array([[-5.0, -3.0, 0.0], [4.0, 3.0, 0.0]])
     boxes = Boxes(centers, np.tile([4.0, 2.0, 1.5], (2, 1)), np.array([0.3, -2.0]), np.zeros((2, 2)), np.array([0, 8]))
@@ -60,8 +84,8 @@ def test_it_learns_one_sample():
     batch = voxel_batch([torch.from_numpy(np.c_[points, np.zeros((400, 2))].astype(np.float32))], GRID)
     optimizer = torch.optim.AdamW(detector.parameters())
     losses = []
-    for step in range(120):
-        optimizer.param_groups[0]["lr"] = 1e-2 if step < 80 else 1e-3
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 1e-2 if step < 2 * steps // 3 else 1e-3
         loss = sum(detector.head.loss(detector(batch), [boxes]).values())
         optimizer.zero_grad()
         loss.backward()
