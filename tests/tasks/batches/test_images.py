@@ -1,9 +1,6 @@
 import io
-import json
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,31 +18,7 @@ from tasks.batches.images import (
     load_image,
     normalise,
     post_homography,
-    resized,
 )
-
-ORACLE = Path(__file__).parents[4] / "shared/oracles/imageaug.npz"
-
-
-@pytest.mark.skipif(not ORACLE.is_file(), reason="needs the oracles in ../shared")
-def test_matrices_and_images_are_the_originals():
-    file = np.load(ORACLE)
-    size = tuple(json.loads(str(file["cfg"]))["final_dim"])
-    source = tuple(file["source_size_wh"].tolist())
-    image = decode(file["source_jpeg"].tobytes())
-    assert image.sum((0, 1), np.int64).tolist() == file["source_pixel_sum"].tolist()
-    draws = [
-        ImageDraw(float(resize), (int(crop[0]), int(crop[1])), bool(flip), float(rotate))
-        for resize, crop, flip, rotate in zip(file["resize"], file["crop_xyxy"], file["flip"], file["rotate_deg"])
-    ]
-    for draw, matrix, dims in zip(draws, file["matrix"], file["resize_dims_wh"].tolist()):
-        np.testing.assert_allclose(post_homography(draw, size), matrix, atol=1e-4)
-        assert resized(source, draw.resize) == tuple(dims)
-    for number, k in enumerate(file["image_index"]):
-        np.testing.assert_array_equal(apply_draw(image, draws[k], size, source), file[f"image{number}"])
-    test = draw_test(ImageConfig(size=size, test_zoom=0.48 / 0.44), source)
-    np.testing.assert_allclose(post_homography(test, size), file["test_matrix"], atol=1e-5)
-    np.testing.assert_array_equal(apply_draw(image, test, size, source), file["test_image"])
 
 
 def pattern(width, height):

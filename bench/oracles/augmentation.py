@@ -1,0 +1,54 @@
+"""Camera images and their augmentation (imageaug)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance
+
+from tasks.batches.images import ImageConfig, ImageDraw, apply_draw, decode, draw_test, post_homography, resized
+
+LINEAR = Tolerance(1e-6)
+
+
+def images(oracle: Oracle) -> Iterator[Output]:
+    size = tuple(oracle.config["final_dim"])
+    source: tuple[int, int] = tuple(oracle.array("source_size_wh").tolist())
+    image = decode(oracle.array("source_jpeg").tobytes())
+    yield Output("source_pixel_sum", image.sum((0, 1), np.int64), EQUAL)
+
+    names = ("resize", "crop_xyxy", "flip", "rotate_deg")
+    rows = zip(*(oracle.array(name).tolist() for name in names), strict=True)
+    draws = [ImageDraw(resize, tuple(crop[:2]), flip, rotate) for resize, crop, flip, rotate in rows]
+    yield Output("resize_dims_wh", [resized(source, draw.resize) for draw in draws], EQUAL)
+    yield from _matrix(oracle, "matrix", np.stack([post_homography(draw, size) for draw in draws]))
+    for number, draw in enumerate(oracle.array("image_index") if "image_index" in oracle else ()):
+        yield Output(f"image{number}", apply_draw(image, draws[draw], size, source), EQUAL)
+
+    if "test_matrix" in oracle:
+        test = draw_test(_test_config(oracle, size, source[0]), source)
+        yield from _matrix(oracle, "test_matrix", post_homography(test, size))
+        yield Output("test_image", apply_draw(image, test, size, source), EQUAL)
+
+
+def _matrix(oracle: Oracle, key: str, got: np.ndarray) -> Iterator[Output]:
+    wanted = oracle.array(key)
+    yield Output(f"{key} (linear part)", got[..., :3], LINEAR, wanted[..., :3])
+    yield Output(f"{key} (shift)", got[..., 3], Tolerance(of_max=5e-7), wanted[..., 3])  # px, summed up in float32
+
+
+def _test_config(oracle: Oracle, size: tuple[int, int], source_width: int) -> ImageConfig:
+    """Zoom for the stored resize, to the bit: pixels are counted by truncation, where 0.48 is not 0.4799...9."""
+    resize = round(float(oracle.array("test_matrix")[0, 0]), 6)  # a decimal number before it became float32
+    zoom = resize * source_width / size[1]
+    near = (zoom, np.nextafter(zoom, 0), np.nextafter(zoom, np.inf))
+    return ImageConfig(size=size, test_zoom=min(near, key=lambda z: abs(z * size[1] / source_width - resize)))
+
+
+KINDS = (
+    Kind(
+        "imageaug",
+        ("source_jpeg", "matrix", "crop_xyxy"),
+        ("source_jpeg", "source_size_wh", "image_index", "resize", "crop_xyxy", "flip", "rotate_deg"),
+        (images,),
+    ),
+)

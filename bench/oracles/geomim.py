@@ -1,0 +1,220 @@
+"""GeoMIM's pretraining: the masked student, the target, and everything together with its gradients."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms, recorded
+from oracles.view_transform import (
+    BEV,
+    GRADIENTS,
+    LOSS,
+    MAPS,
+    STATISTICS,
+    build_view_transform,
+    cameras_of,
+    depth_map_of,
+    gradients,
+    statistics,
+)
+from torch import Tensor
+
+from models.geomim.decoder import Decoder, DecoderMaps
+from models.geomim.model import GeoMIM, Losses, Reconstruction
+from models.geomim.target import EPS, normalise_patches, reconstruction_loss
+from models.geomim.view_transform import Cameras
+from models.layouts import geomim_from_original
+from models.masking import halves
+from models.swin import Swin
+
+CELL = 32  # px a side of what is masked as one
+
+# The student's file has no view transform; the model wants one.
+_SOME_VIEW_TRANSFORM = {
+    "xbound": [-54, 54, 0.3], "ybound": [-54, 54, 0.3], "zbound": [-10, 10, 20], "dbound": [1, 60, 0.5],
+    "out_channels": 8, "downsample": 2,
+}  # fmt: skip
+
+
+def build_student(swin: dict[str, Any], view_transform: dict[str, Any], target_channels: int) -> GeoMIM:
+    side = swin.get("pretrain_img_size", 224)
+    heads = swin["num_heads"]
+    backbone = Swin(swin["embed_dims"], swin["depths"], heads, swin["window_size"], pretrain_grid=side // 4)
+    decoder = Decoder(
+        backbone.channels[2], swin["decoder_dim"], swin["decoder_num_heads"], swin.get("decoder_depth", 8), side // CELL
+    )
+    transform = build_view_transform(swin["decoder_dim"], view_transform)
+    return GeoMIM(backbone, decoder, transform, heads[2], target_channels)
+
+
+def groups_of(noise: Tensor, images: Tensor) -> Tensor:
+    """The two halves (1, h, w) that the stored noise orders."""
+    return halves(noise.view(1, -1).argsort(1), (images.shape[-2] // CELL, images.shape[-1] // CELL))
+
+
+def masks(oracle: Oracle, noise: str, images: str, prefix: str) -> Iterator[Output]:
+    yield Output(f"{noise}_perm", oracle[noise].argsort(-1), EQUAL)
+    groups = groups_of(oracle[noise], oracle[images])
+    for half in (0, 1):
+        yield Output(f"{prefix}{half}", groups[0] != half, EQUAL)
+
+
+# --- geomim_student ---------------------------------------------------------------------------------------------------
+
+
+def student_of(oracle: Oracle) -> GeoMIM:
+    model = build_student(oracle.config, _SOME_VIEW_TRANSFORM, 8)
+    missing, unexpected = model.load_state_dict(geomim_from_original(oracle.state()), strict=False)
+    faults = unexpected + [name for name in missing if not name.startswith(("view_transform.", "head."))]
+    if faults:
+        raise ValueError(f"weights that do not fit: {', '.join(faults)}")
+    return model.eval()
+
+
+def decode(oracle: Oracle, model: GeoMIM, group: str, noise: str) -> DecoderMaps:
+    images, mounting = oracle[f"{group}/img"], oracle[f"{group}/sensor2ego"]
+    intrinsics = oracle[f"{group}/cam_intrinsic"][..., :3, :3]
+    cameras = Cameras(intrinsics, oracle[f"{group}/img_aug_matrix"], mounting, mounting)  # no BEV: no LiDAR frame
+    with torch.no_grad():
+        return model.decode(images.unflatten(0, mounting.shape[:2]), cameras, groups_of(oracle[noise], images))
+
+
+def student(oracle: Oracle) -> Iterator[Output]:
+    model = student_of(oracle)
+    backbone, decoder = model.backbone, model.decoder
+    tokens = {
+        "patch_embed": backbone.patch_embed,
+        "stage0": backbone.stages[0].downsample,
+        "stage1": backbone.stages[1].downsample,
+        "p4": model.fusion,
+        "decoder_block3": decoder.blocks[3],
+        "cross0": decoder.cross_blocks[0],
+        "cross1": decoder.cross_blocks[1],
+        "cross2": decoder.geometry_cross_blocks[0],
+        "cam_pose": decoder.camera_gate,
+        "c4": backbone.norm2,
+        "c5": backbone.norm3,
+    }
+    with recorded(tokens) as inner:
+        maps = decode(oracle, model, "inputs", "noise")
+    yield from masks(oracle, "noise", "inputs/img", "masks/mask")
+    for name, value in inner.items():  # (M, H, W, C)
+        yield Output(f"inter/{name}", leading(value.flatten(1, 2), oracle, f"inter/{name}"), MAPS)
+    yield Output("out/semantic", maps.semantic, MAPS)
+    yield Output("out/geometry", maps.geometry, MAPS)
+
+
+def student_masked_otherwise(oracle: Oracle) -> Iterator[Output]:
+    if "draw2/noise" not in oracle:
+        return
+    maps = decode(oracle, student_of(oracle), "inputs", "draw2/noise")
+    yield from masks(oracle, "draw2/noise", "inputs/img", "draw2/mask")
+    every = len(oracle.array("inputs/img"))
+    yield Output("draw2/semantic", maps.semantic[::every], MAPS)
+    yield Output("draw2/geometry", maps.geometry[::every], MAPS)
+
+
+def student_of_odd_cells(oracle: Oracle) -> Iterator[Output]:
+    if "odd/img" not in oracle:
+        return
+    maps = decode(oracle, student_of(oracle), "odd", "odd/noise")
+    yield from masks(oracle, "odd/noise", "odd/img", "odd/mask")
+    yield Output("odd/semantic", maps.semantic[::3], MAPS)
+    yield Output("odd/geometry", maps.geometry[::3], MAPS)
+
+
+def student_in_training(oracle: Oracle) -> Iterator[Output]:
+    if "train/geometry" not in oracle:
+        return
+    model = student_of(oracle).train()
+    maps = decode(oracle, model, "inputs", "noise")
+    yield Output("train/geometry", maps.geometry, MAPS)
+    for name, value in model.decoder.camera_gate.bn.named_buffers():
+        yield Output(f"train/bn_{name}", value, EQUAL if name == "num_batches_tracked" else STATISTICS)
+
+
+# --- geomim_target ----------------------------------------------------------------------------------------------------
+
+
+def target(oracle: Oracle) -> Iterator[Output]:
+    bev, patch = oracle["inputs/lidar_feature"], int(oracle.array("patch"))
+    got = normalise_patches(bev, patch)
+    yield Output("out/target", got, MAPS)
+    losses = [reconstruction_loss(oracle[f"inputs/camera{half}"], got) for half in oracle.below("inputs/camera")]
+    yield Output("out/rec_loss", sum(losses) / len(losses), MAPS)
+
+    # The statistics of a patch are nowhere kept; what its extremes became tells them.
+    before, after = (_patches(t.double(), patch) for t in (bev, got))
+    low, high = after.argmin(2, keepdim=True), after.argmax(2, keepdim=True)
+    span = after.gather(2, high) - after.gather(2, low)
+    deviation = torch.where(span > 0, (before.gather(2, high) - before.gather(2, low)) / span, EPS**0.5)
+    mean = before.gather(2, high) - deviation * after.gather(2, high)
+    yield Output("patch_mean", mean, MAPS)
+    yield Output("patch_var", deviation**2 - EPS, Tolerance(absolute=1e-7, relative=1e-5))
+    rows = leading(after * deviation + mean, oracle, "patchified_first_rows")
+    yield Output("patchified_first_rows", rows, Tolerance(of_max=1e-5))
+
+
+def _patches(bev: Tensor, patch: int) -> Tensor:
+    """(B, C, X, Y) -> (B, patches, patch * patch * C), inside a patch by x, y, channel."""
+    blocks = bev.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # (B, C, X/p, p, Y/p, p)
+    return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+# --- geomim_full ------------------------------------------------------------------------------------------------------
+
+
+def whole_masks(oracle: Oracle) -> Iterator[Output]:
+    yield from masks(oracle, "noise", "inputs/img", "masks/mask")
+
+
+def whole(mode: str, oracle: Oracle) -> Iterator[Output]:
+    """Losses and gradients in `mode` ("eval" or "train")."""
+    if f"{mode}/loss" not in oracle:
+        return
+    config, images, bev = oracle.config, oracle["inputs/img"], oracle["inputs/lidar_feature"]
+    model = build_student(config["swin"], config["vtransform"], config["bev_feat_dim"])
+    model.depth_weight = config["vtransform"].get("depth_loss_weight", model.depth_weight)
+    model.load_state_dict(geomim_from_original(oracle.state()))
+    model.train(mode == "train")
+    made: Reconstruction = model(images, cameras_of(oracle), groups_of(oracle["noise"], images))
+    depth = torch.from_numpy(depth_map_of(oracle, tuple(images.shape[-2:])))
+    losses: Losses = model.losses(made, bev, depth)
+    losses.total.backward()
+    yield Output(f"{mode}/rec_loss", losses.reconstruction, LOSS)
+    yield Output(f"{mode}/depth_loss", model.depth_weight * losses.depth, LOSS)
+    yield Output(f"{mode}/loss", losses.total, LOSS)
+    for half, predicted in enumerate(made.bev):
+        yield Output(f"{mode}/pred{half}", leading(predicted, oracle, f"{mode}/pred{half}"), BEV)
+    yield from norms(oracle, f"{mode}/gradnorm/", gradients(oracle, f"{mode}/gradnorm/", model), GRADIENTS)
+    every = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])
+    yield Output(f"{mode}/total_grad_norm", every.norm(), Tolerance(relative=GRADIENTS))
+    for name, gradient in gradients(oracle, f"{mode}/grad/", model).items():
+        key = f"{mode}/grad/{name}"
+        yield Output(key, gradient, Tolerance(of_max=GRADIENTS))
+    yield from statistics(oracle, f"{mode}/bn_after/", model)
+
+
+def whole_in_evaluation(oracle: Oracle) -> Iterator[Output]:
+    yield from whole("eval", oracle)
+
+
+def whole_in_training(oracle: Oracle) -> Iterator[Output]:
+    yield from whole("train", oracle)
+
+
+KINDS = (
+    Kind(
+        "geomim_student",
+        ("inputs/img", "out/semantic", "out/geometry"),
+        ("sd/*", "inputs/*", "*noise", "odd/img*", "odd/sensor2ego", "odd/cam_intrinsic"),
+        (student, student_masked_otherwise, student_of_odd_cells, student_in_training),
+    ),
+    Kind("geomim_target", ("inputs/lidar_feature", "patch", "out/target"), ("inputs/*", "patch"), (target,)),
+    Kind(
+        "geomim_full",
+        ("inputs/img", "inputs/lidar_feature", "masks/mask0"),
+        ("sd/*", "inputs/*", "noise"),
+        (whole_masks, whole_in_evaluation, whole_in_training),
+    ),
+)
