@@ -62,7 +62,9 @@ class PipelineConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "PipelineConfig":
-        check_grid(self.pretrain, self.lidar.bev_shape)
+        if self.teacher.mmdet3d is None:  # whose grid is known when it is built
+            finer = self.fit.upsample if self.teacher.output == "neck" and self.teacher.weights == "fit" else 1
+            check_grid(self.pretrain, tuple(finer * cells for cells in self.lidar.bev_shape))
         sweeps = {"lidar.sweeps": self.lidar.sweeps, "depth.sweeps": self.depth.sweeps}
         for name, count in sweeps.items():
             if count > self.ingest.sweeps:
@@ -74,12 +76,13 @@ class PipelineConfig(Settings):
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The values of configs/NAME.yaml. Raises ValueError where there is no such file."""
+    """The values of configs/NAME.yaml, over those of its own preset. Raises ValueError where there is no such file."""
     path = PRESETS / f"{name}.yaml"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
         raise ValueError(f"there is no preset {name!r}; there are {there}")
-    return yaml.safe_load(path.read_text()) or {}
+    values = yaml.safe_load(path.read_text()) or {}
+    return merged(read_preset(values["preset"]), values) if "preset" in values else values
 
 
 def load_config(
