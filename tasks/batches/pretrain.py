@@ -1,4 +1,10 @@
-"""Pretraining's batches: six images, their cameras, the teacher's BEV, LiDAR depth and the halves to mask."""
+"""Pretraining's batches: six images, their cameras, the teacher's BEV, LiDAR depth and the halves to mask.
+
+The BEV travels as its active cells, a sixth of the map or so, and becomes a map on the device.
+
+A scene mirrored at random has the BEV that the teacher makes of mirrored points, if the store keeps those (`flips` in
+its attributes); else the BEV of the points as they are, mirrored. The two differ: a voxel grid has no symmetry.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +14,10 @@ import torch
 from torch import Tensor
 
 from models import geometry
+from models.bev import flip_cells, scatter_cells
 from models.geomim.view_transform import Cameras
 from models.masking import draw_halves
-from storage.bev import BevReader
+from storage.bev import BevReader, Cells
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.backbone import STRIDE
@@ -24,13 +31,20 @@ class PretrainBatch(NamedTuple):
     images: Tensor  # (B, N, H, W, 3) uint8
     cameras: Cameras
     groups: Tensor  # (1 or B * N, H/32, W/32), see models.masking
-    lidar_bev: Tensor  # (B, C, X, Y) float16
     depth_map: Tensor  # (B, N, H, W) m, 0 where unknown
+    bev_index: Tensor  # (n,) int64 active cells of the teacher's maps, see models.bev.scatter_cells
+    bev_values: Tensor  # (n, C) float16
+    bev_shape: tuple[int, int, int]  # C, X, Y
 
     def to(self, device: torch.device) -> "PretrainBatch":
-        moved = [t.to(device, non_blocking=True) for t in self[3:]]
-        cameras = Cameras(*(t.to(device, non_blocking=True) for t in self.cameras))
-        return PretrainBatch(self.tokens, self.images.to(device, non_blocking=True), cameras, *moved)
+        def moved(value):
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        return PretrainBatch(*map(moved, self))._replace(cameras=Cameras(*map(moved, self.cameras)))
+
+    def lidar_bev(self) -> Tensor:
+        """(B, C, X, Y) float16, made on the device where the batch is."""
+        return scatter_cells(self.bev_index, self.bev_values, len(self.images), self.bev_shape)
 
     def normalised_images(self) -> Tensor:
         """(B, N, 3, H, W) float32."""
@@ -54,8 +68,8 @@ class PretrainBatches:
         made = [self._sample(s, None, np.zeros(2, bool)) for s in samples]
         return self._collate(samples, made, int(samples[0]))
 
-    def _sample(self, sample: int, generator: np.random.Generator | None, flip: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Arrays in the order of PretrainBatch and Cameras."""
+    def _sample(self, sample: int, generator: np.random.Generator | None, flip: np.ndarray) -> tuple:
+        """Images, the fields of Cameras, depth maps: arrays; and the teacher's Cells."""
         index, config = self.index, self.config
         mirror = np.diag([*np.where(flip, -1.0, 1.0), 1.0, 1.0])
         points = self.depth.read(sample)
@@ -66,12 +80,16 @@ class PretrainBatches:
             posts.append(post)
             u, v, depth = points.camera(camera, config.depth_sweeps)
             maps.append(depth_map(u, v, depth, post, config.image.size))
-        bev = self.bev[sample]
-        for axis in (0, 1):
-            bev = np.flip(bev, 1 + axis) if flip[axis] else bev
         camera_to_lidar = mirror @ camera_to_key_lidar(index, sample)
         cameras = (index.intrinsics[sample], np.stack(posts), camera_to_lidar, index.camera_to_ego[sample])
-        return np.stack(images), *cameras, bev, np.stack(maps)
+        return np.stack(images), *cameras, np.stack(maps), self._cells(sample, *flip)
+
+    def _cells(self, sample: int, flip_x: bool, flip_y: bool) -> Cells:
+        name = ("x" if flip_x else "") + ("y" if flip_y else "") or "none"
+        if name in self.bev.attributes.flips:
+            return self.bev.cells(sample, name)
+        index, values = self.bev.cells(sample)
+        return Cells(flip_cells(index, self.bev.shape[1:], flip_x, flip_y), values)
 
     def _image(
         self, sample: int, camera: int, generator: np.random.Generator | None, config: ImageConfig
@@ -81,8 +99,11 @@ class PretrainBatches:
         path = self.dataroot / str(self.index.camera_path[sample, camera])
         return load_image(path, draw, config.size, source), post_homography(draw, config.size)
 
-    def _collate(self, samples: np.ndarray, made: list[tuple[np.ndarray, ...]], seed: int) -> PretrainBatch:
-        images, *cameras, bev, maps = (np.stack(parts) for parts in zip(*made))
+    def _collate(self, samples: np.ndarray, made: list[tuple], seed: int) -> PretrainBatch:
+        *arrays, bev = zip(*made)
+        images, *cameras, maps = map(np.stack, arrays)
+        _, x, y = self.bev.shape
+        bev_index = np.concatenate([b * x * y + index.astype(np.int64) for b, (index, _) in enumerate(bev)])
         generator = torch.Generator().manual_seed(seed)
         c = self.config
         views = images.shape[0] * images.shape[1]
@@ -93,8 +114,10 @@ class PretrainBatches:
             torch.from_numpy(images),
             Cameras(*(torch.from_numpy(c).float() for c in cameras)),
             groups.repeat_interleave(cells, 1).repeat_interleave(cells, 2),
-            torch.from_numpy(bev),
             torch.from_numpy(maps),
+            torch.from_numpy(bev_index),
+            torch.from_numpy(np.concatenate([values for _, values in bev])),
+            self.bev.shape,
         )
 
 

@@ -46,7 +46,9 @@ class PretrainConfig(Settings):
     height: tuple[float, float] = Field((-10.0, 10.0), description="Heights (m, LiDAR frame) that are lifted.")
     splat_ratio: Literal[1, 2] = Field(2, description="Splatted cells per cell of the teacher's grid, along each axis.")
     patch: int = Field(18, ge=1, description="Cells a side over which the target is normalised.")
-    bev_flip: bool = Field(True, description="Mirror the scene at random along x and along y.")
+    bev_flip: bool = Field(
+        True, description="Mirror the scene at random along x and along y; exactly, if teacher.flips are cached."
+    )
 
     steps: int = Field(88_000, ge=1, description="Optimiser steps; 88,000 of 16 samples pass 50 times over nuScenes.")
     batch_size: int = Field(16, ge=1, description="Samples a step.")

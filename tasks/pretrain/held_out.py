@@ -37,14 +37,17 @@ class HeldOut:
         self.batches, self.samples, self.device = batches, samples, device
         chosen = train[np.unique(np.linspace(0, len(train) - 1, min(SAMPLES_FOR_MEAN, len(train))).astype(int))]
         patch = batches.config.patch
-        maps = [normalise_patches(torch.from_numpy(batches.bev[int(s)])[None].float(), patch) for s in chosen]
+        maps = [
+            normalise_patches(torch.from_numpy(batches.bev[s]).contiguous()[None].float(), patch)
+            for s in chosen.tolist()
+        ]
         self.mean_map = sum(maps) / len(maps)
 
     def evaluate(self, model: GeoMIM) -> dict[str, float]:
         """Mean squared errors of the normalised BEV, and of depth (m, mean absolute) in cells that LiDAR hit."""
         reconstruction, zero, mean_map, depth, cells = [], [], [], 0.0, 0
         for batch, made in self.predictions(model):
-            target = normalise_patches(batch.lidar_bev.float(), model.patch)
+            target = normalise_patches(batch.lidar_bev().float(), model.patch)
             reconstruction += [float((bev.float() - target).square().mean()) for bev in made.bev]
             zero.append(float(target.square().mean()))
             mean_map.append(float((target - self.mean_map.to(target)).square().mean()))

@@ -25,7 +25,7 @@ def draw_picture(path: Path, model: GeoMIM, held_out: HeldOut, samples: np.ndarr
     basis = None
     blocks = figure.subfigures(len(samples), squeeze=False)[:, 0]
     for block, (batch, made) in zip(blocks, held_out.predictions(model, samples)):
-        target = normalise_patches(batch.lidar_bev.float(), model.patch)[0]
+        target = normalise_patches(batch.lidar_bev().float(), model.patch)[0]
         basis = principal_components(target) if basis is None else basis
         top, bottom = block.subfigures(2, 1, height_ratios=(4, 3.4))
         _draw_cameras(top, batch, made.depth_prob[0, 0], model)

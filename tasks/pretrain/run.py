@@ -1,9 +1,9 @@
 """Pretraining: caches in, a camera backbone out.
 
-    metrics.jsonl, events...   losses of every step, errors on held-out samples; TensorBoard's own files
-    backbone.safetensors       the Swin, under the names of models.swin: what finetuning reads
-    model.safetensors          everything: backbone, decoder, view transform, head
-    pretrain.png               held-out samples: input, mask, target and predicted BEV, depth
+metrics.jsonl, events...   losses of every step, errors on held-out samples; TensorBoard's own files
+backbone.safetensors       the Swin, under the names of models.swin: what finetuning reads
+model.safetensors          everything: backbone, decoder, view transform, head
+pretrain.png               held-out samples: input, mask, target and predicted BEV, depth
 """
 
 import json
@@ -63,7 +63,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             made = model(batch.normalised_images(), batch.cameras, batch.groups)
-        losses = model.losses(made, batch.lidar_bev, batch.depth_map)
+        losses = model.losses(made, batch.lidar_bev(), batch.depth_map)
         return {"reconstruction": losses.reconstruction, "depth": model.depth_weight * losses.depth}
 
     def rate_factor(step: int) -> float:

@@ -1,6 +1,7 @@
 """Pretraining on a handful of made-up samples, through the real stores and the real loop."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from models.names import CAMERAS, CLASSES
 from storage.artifact import Artifact
-from storage.bev import BevAttributes, BevReader, BevWriter
+from storage.bev import FLIPS, BevAttributes, BevReader, BevWriter
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
 from tasks.backbone import build_backbone
@@ -64,6 +65,11 @@ def made_up_index(path: Path, generator: np.random.Generator) -> None:
     write_index(path, arrays, IndexAttributes("v1.0-mini", CAMERAS, CLASSES))
 
 
+def some_maps(generator: np.random.Generator, count: int) -> np.ndarray:
+    """(count, 3, 16, 16), a third of the cells active, in a share of each patch that is the same for all."""
+    return generator.normal(size=(count, 3, 16, 16)) * (generator.random((count, 1, 16, 16)) < 1 / 3)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Inputs:
     """Inputs of the stage: images of noise, a random teacher, random depths."""
@@ -79,7 +85,7 @@ def world(tmp_path_factory) -> Inputs:
         Image.fromarray(generator.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(root / path)
     attributes = BevAttributes((-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), (1.0, 1.0), SAMPLES)
     bev = BevWriter(artifacts["teacher"].path / "bev.zarr", index.token, (3, 16, 16), attributes)
-    bev.write(0, generator.normal(size=(SAMPLES, 3, 16, 16)))
+    bev.write(0, some_maps(generator, SAMPLES))
     depth = DepthWriter(artifacts["depth"].path / "depth.zarr", SAMPLES, CAMERAS, 0, SAMPLES)
     offsets = np.arange(7) * 50
     points = [
@@ -155,13 +161,21 @@ def batches(world) -> PretrainBatches:
 def test_a_batch_follows_its_generator(batches):
     first, again, other = (batches.training(np.array([0, 2]), np.random.default_rng(s)) for s in (1, 1, 2))
     assert first.tokens == ["sample-0", "sample-2"]
-    for a, b, c in zip(*(x.cameras + x[3:] + (x.images,) for x in (first, again, other))):
+    for a, b, c in zip(*((*x.cameras, x.images, x.groups, x.depth_map, x.lidar_bev()) for x in (first, again, other))):
         assert torch.equal(a, b)
         assert a.shape == c.shape
     assert not torch.equal(first.images, other.images)
     assert first.images.shape == (2, 6, 64, 96, 3)
     assert first.groups.shape == (1, 2, 3)
     assert first.depth_map.shape == (2, 6, 64, 96)
+    assert first.lidar_bev().shape == (2, 3, 16, 16)
+
+
+def test_a_batch_holds_the_teachers_maps(batches):
+    samples = np.array([3, 1])
+    made = batches.held_out(samples).to(torch.device("cpu"))
+    assert torch.equal(made.lidar_bev(), torch.stack([torch.from_numpy(batches.bev[s]) for s in (3, 1)]))
+    assert len(made.bev_index) == int((made.lidar_bev() != 0).any(1).sum())  # the active cells travel, no others
 
 
 def test_a_mirrored_scene_is_mirrored_everywhere(batches):
@@ -174,9 +188,26 @@ def test_a_mirrored_scene_is_mirrored_everywhere(batches):
         signs = mirror[0].diagonal().round().tolist()
         torch.testing.assert_close(mirror, torch.diag(torch.tensor(signs)).expand(6, 4, 4), atol=1e-4, rtol=0)
         dims = [axis for axis, sign in ((2, signs[0]), (3, signs[1])) if sign < 0]
-        assert torch.equal(flipped.lidar_bev, plain.lidar_bev.flip(dims))
+        assert torch.equal(flipped.lidar_bev(), plain.lidar_bev().flip(dims))
         seen.add(tuple(dims))
     assert seen == {(), (2,), (3,), (2, 3)}
+
+
+def test_a_mirrored_scene_has_its_own_map_where_the_store_keeps_one(batches, tmp_path):
+    attributes = replace(batches.bev.attributes, flips=FLIPS)
+    writer = BevWriter(tmp_path / "bev.zarr", batches.index.token, (3, 16, 16), attributes)
+    writer.write(0, some_maps(np.random.default_rng(1), 4 * SAMPLES))
+    reader = batches.bev = BevReader(tmp_path / "bev.zarr")
+    plain = batches.held_out(np.array([1]))
+    assert torch.equal(plain.lidar_bev()[0], torch.from_numpy(reader.dense(1)))
+    seen = set()
+    for seed in range(12):
+        flipped = batches.training(np.array([1]), np.random.default_rng(seed))
+        mirror = flipped.cameras.camera_to_lidar[0, 0] @ torch.inverse(plain.cameras.camera_to_lidar[0, 0])
+        flip = "".join(axis for axis, sign in zip("xy", mirror.diagonal()) if sign < 0) or "none"
+        assert torch.equal(flipped.lidar_bev()[0], torch.from_numpy(reader.dense(1, flip)))
+        seen.add(flip)
+    assert seen == set(FLIPS)
 
 
 def test_cameras_reach_the_lidar_through_both_poses(batches):
