@@ -37,6 +37,7 @@ Version = Annotated[
     str | None, typer.Option("--version", help="Its tables, such as v1.0-trainval.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Force = Annotated[bool, typer.Option("--force", help="Run it although it is cached.")]
 DEFAULT_ROOT = Path("artifacts")
 
 
@@ -90,7 +91,7 @@ def _stage(name: str, help_text: str) -> None:
         root: Root = DEFAULT_ROOT,
         dataroot: Dataroot = None,
         version: Version = None,
-        force: Annotated[bool, typer.Option("--force", help="Run it although it is cached.")] = False,
+        force: Force = False,
     ) -> None:
         from flows.run import run_one
         from tasks.config import load_config
@@ -102,7 +103,36 @@ def _stage(name: str, help_text: str) -> None:
 
 _stage("ingest", "Check a dataroot and write the index of its samples (no server).")
 _stage("fit", "Train the LiDAR detector that serves as teacher (no server).")
-_stage("teacher", "Cache the LiDAR teacher's BEV features (no server).")
+
+
+@app.command()
+def teacher(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="A BEVFusion LiDAR checkpoint (mmdetection3d's or MIT's) or a fitted detector; sets teacher.weights.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    dataroot: Dataroot = None,
+    version: Version = None,
+    force: Force = False,
+) -> None:
+    """Cache the LiDAR teacher's BEV features (no server).
+
+    Example: geomim teacher --checkpoint lidar-only-det.pth --dataroot data/nuscenes --version v1.0-trainval
+    """
+    from flows.run import run_one
+    from tasks.config import load_config
+
+    chosen = [f"teacher.weights={json.dumps(str(checkpoint))}"] if checkpoint else []
+    run_one(load_config(config, [*(overrides or []), *chosen], dataroot, version), root, "teacher", force)
+
+
 _stage("depth", "Cache the LiDAR points seen by each camera (no server).")
 _stage("pretrain", "Pretrain the camera backbone on the caches (no server).")
 _stage("finetune", "Finetune and evaluate the camera detector (no server).")

@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
 from tasks.settings import Settings, external_file, runtime
 
-FIT_VERSION = 1
-TEACHER_VERSION = 1
+FIT_VERSION = 2
+TEACHER_VERSION = 2
+ATTENTION_HEADS = 8  # of TransFusion's decoder
 
 Triple = tuple[float, float, float]
 
@@ -75,8 +76,12 @@ class FitConfig(Settings):
     backbone_layers: tuple[int, int] = Field((5, 5), description="Further convolutions in each of them.")
     neck_width: int = Field(256, ge=1, description="Channels of each of SECONDFPN's two branches.")
     upsample: Literal[1, 2] = Field(1, description="How much finer than the encoder's map the head's is.")
-    class_groups: Literal["one", "six"] = Field("six", description="Branches of the head: CenterPoint's six, or one.")
+    head: Literal["centerpoint", "transfusion"] = Field(
+        "centerpoint", description="CenterPoint's, which learns fast, or TransFusion's, as in the published teacher."
+    )
+    class_groups: Literal["one", "six"] = Field("six", description="Branches of CenterPoint's head: its six, or one.")
     head_width: int = Field(64, ge=1, description="Channels of the head.")
+    queries: int = Field(200, ge=1, description="Objects a sample that TransFusion's head looks for.")
     gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
     norm_momentum: float = Field(0.01, gt=0, le=1, description="Of batch normalisation's running statistics.")
     min_lidar_points: int = Field(1, ge=0, description="Boxes with fewer LiDAR points are not learnt from.")
@@ -87,6 +92,7 @@ class FitConfig(Settings):
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(35.0, gt=0, description="Largest norm of the gradient.")
     flip: bool = Field(True, description="Mirror samples along x and y at random.")
+    paste: int = Field(0, ge=0, description="Objects of another sample added to each, at most.")
     rotation: float = Field(0.3925, ge=0, le=3.1416, description="Largest turn about z (rad).")
     scale: float = Field(0.05, ge=0, lt=1, description="Largest change of scale (0.05: 0.95 to 1.05).")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="Boxes below are not written.")
@@ -94,6 +100,18 @@ class FitConfig(Settings):
     threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
     device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
     seconds_between_saves: float = runtime(60.0, "Between checkpoints.", gt=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "FitConfig":
+        if self.head == "transfusion":
+            if self.head_width % ATTENTION_HEADS:
+                raise ValueError(
+                    f"head_width {self.head_width} is no multiple of the {ATTENTION_HEADS} attention heads"
+                )
+            x, y = self.lidar.bev_shape
+            if self.queries > x * y * self.upsample**2:
+                raise ValueError(f"queries {self.queries} are more than the head's map has cells")
+        return self
 
 
 class TeacherConfig(Settings):
@@ -106,7 +124,29 @@ class TeacherConfig(Settings):
         "`random` takes random weights, for trials.",
         words=("fit", "random"),
     )
+    mmdet3d: str | None = external_file(
+        None, "An mmdet3d config file: its detector, with `weights` as its checkpoint, is the teacher."
+    )
+    output: Literal["encoder", "neck"] = Field(
+        "encoder", description="The map: of the sparse encoder (256 channels if published), or of SECONDFPN (512)."
+    )
+    flips: bool = Field(False, description="Cache mirrored maps too, made from mirrored points: four maps a sample.")
+    encoding: Literal["cells", "compact", "dense"] = Field(
+        "cells",
+        description="How maps are stored: their active cells, the same with shorter mantissas, or whole, for maps "
+        "without empty cells (docs/bev-cache.md).",
+    )
+    detections: bool = Field(False, description="Write the teacher's boxes as well, and score them on val.")
     seed: int = Field(0, ge=0, description="Of random weights.")
     part_size: int = Field(16, ge=1, description="Samples a part: the unit of resuming and of a file.")
-    threads: int = runtime(0, "CPU threads; 0 takes all.", ge=0)
+    gate_samples: int = runtime(64, "Samples with ground truth on which mAP is measured before caching; 0: none.", ge=0)
+    min_map: float = runtime(0.3, "The mAP below which nothing is cached: such weights are not what they seem.", ge=0)
+    workers: int = runtime(0, "Processes; 0 takes one for every GPU, or on the CPU one for every core.", ge=0)
+    threads: int = runtime(0, "CPU threads of each process; 0 shares the cores out.", ge=0)
     device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TeacherConfig":
+        if self.mmdet3d and self.weights == "fit":
+            raise ValueError("mmdet3d needs weights: set teacher.weights to that config's checkpoint, or to random")
+        return self

@@ -12,19 +12,18 @@ from models.boxes import Boxes
 from models.lidar.detector import LidarDetector, VoxelBatch, voxel_batch
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
-from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
+from tasks.batches.lidar import LidarAugmentation, augmented, pasted, sample_boxes
 from tasks.batches.points import load_points
 from tasks.errors import UserError
 from tasks.progress import progress
 from tasks.teacher.config import FitConfig
-from tasks.teacher.network import build_detector
+from tasks.teacher.network import FITTED, WEIGHTS, build_detector
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.loop import train
 from tasks.training.order import batch_at, generator_at
 from tasks.training.schedule import cosine_with_warmup
 
-WEIGHTS = "detector.safetensors"
 METRICS = "metrics.json"
 
 
@@ -49,7 +48,8 @@ def run(config: FitConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
             model.load_state_dict(load_file(weights))
         else:
             _train(config, model, index, inputs.dataroot, samples, steps, artifact, checkpoint)
-            write_bytes(weights, save({name: t.cpu().contiguous() for name, t in model.state_dict().items()}))
+            tensors = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
+            write_bytes(weights, save(tensors, {FITTED: config.model_dump_json()}))
         checkpoint.remove()
         scores = _evaluate(config, model, index, inputs.dataroot, artifact.path)
     summary = {"steps": steps, "train_samples": len(samples)}
@@ -88,6 +88,11 @@ def _train(
         for sample in chosen:
             points = load_points(index, dataroot, int(sample), config.lidar.sweeps)
             truth = sample_boxes(index, int(sample), config.min_lidar_points)
+            if config.paste:
+                other = int(random.choice(samples))
+                cloud = load_points(index, dataroot, other, config.lidar.sweeps)
+                objects = sample_boxes(index, other, config.min_lidar_points)
+                points, truth = pasted(points, truth, cloud, objects, config.paste, random)
             points, truth = augmented(points, truth, augmentation.draw(random))
             clouds.append(torch.from_numpy(points))
             boxes.append(truth)

@@ -1,97 +1,88 @@
-"""Stage `teacher`: BEV features of every sample -> `bev.zarr`, part by part."""
+"""Stage `teacher`: BEV features of every sample -> `bev.zarr`, and boxes -> `boxes.zarr`, part by part."""
 
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
-from models.lidar.detector import VoxelBatch, voxel_batch
-from models.lidar.encoder import SparseEncoder
-from storage.bev import BevAttributes, BevWriter
+from models.boxes import Boxes
+from storage.atomic import write_json
+from storage.bev import size_of
+from storage.boxes import BoxStore
 from storage.index import Index
-from tasks.batches.points import load_points
-from tasks.errors import UserError
-from tasks.progress import progress
+from tasks.progress import progress, say
 from tasks.teacher.config import TeacherConfig
-from tasks.teacher.fit import WEIGHTS
-from tasks.teacher.network import build_encoder
-from tasks.teacher.weights import fill_encoder
+from tasks.teacher.gate import check
+from tasks.teacher.network import WEIGHTS, build_teacher
+from tasks.teacher.parts import BEV, Times, open_stores
+from tasks.teacher.pool import Job, write_parts
 from tasks.training.device import choose_device, threads
 
-STORE = "bev.zarr"
+METRICS = "metrics.json"
 
 
 def run(config: TeacherConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
-    """Write the parts that are not done. The summary says what share of the cells is active and how big a sample is."""
-    index = Index.open(inputs["ingest"].path / "index.zarr")
-    lidar = config.lidar
-    writer = BevWriter(
-        artifact.path / STORE,
-        index.token,
-        (lidar.bev_channels, *lidar.bev_shape),
-        BevAttributes(lidar.range, lidar.cell_size, config.part_size),
-    )
-    pending = writer.parts.pending()
-    samples = [sample for part in pending for sample in writer.samples(part)]
+    """Check the teacher on annotated samples, then write the parts that are not done.
+
+    The summary says what is stored, how big it is, how big the whole of nuScenes would be, and where the time went.
+    """
+    index_path = inputs["ingest"].path / "index.zarr"
+    index = Index.open(index_path)
+    weights = inputs["fit"].path / WEIGHTS if config.weights == "fit" else None
     device = choose_device(config.device)
-    with threads(config.threads), torch.inference_mode():
-        encoder = _encoder(config, inputs).to(device).eval()
-
-        def load(sample: int) -> VoxelBatch:
-            points = load_points(index, inputs.dataroot, sample, lidar.sweeps)
-            return voxel_batch([torch.from_numpy(points)], lidar.grid)
-
-        if config.weights == "random" and samples:
-            _normalise(encoder, load(0).to(device))
-        # Files are read and voxelised one sample ahead of the network.
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(load, samples[0]) if samples else None
-            maps: list[np.ndarray] = []
-            part = iter(pending)
-            count = len(index)
-            for i, sample in enumerate(progress(samples, "teacher", count, "samples", count - len(samples))):
-                voxels = coming.result()
-                if i + 1 < len(samples):
-                    coming = ahead.submit(load, samples[i + 1])
-                maps.append(_features(encoder, voxels.to(device), str(index.token[sample])))
-                if len(maps) == writer.part_size or sample == len(index) - 1:
-                    writer.write(next(part), np.stack(maps))
-                    maps.clear()
-    return {"samples": len(index), "shape": [lidar.bev_channels, *lidar.bev_shape], "weights": _kind(config)}
+    with threads(config.threads):
+        teacher = build_teacher(config, index, inputs.dataroot, weights)
+        gate = check(config, teacher, index, inputs.dataroot, device, artifact.path)
+        bev, boxes = open_stores(config, teacher, index, artifact.path)
+        pending = sorted({*bev.parts.pending(), *(boxes.parts.pending() if boxes else [])})
+        left = sum(len(bev.samples(part)) for part in pending)
+        job = Job(config, inputs.dataroot, index_path, weights, artifact.path)
+        start, times = time.monotonic(), Times()
+        parts = write_parts(job, teacher, index, device, pending)
+        for part_times in progress(_by_sample(parts), "teacher", len(index), "samples", len(index) - left):
+            times += part_times
+    return {
+        "samples": len(index),
+        "shape": list(teacher.bev_shape),
+        "weights": config.weights if config.weights in ("fit", "random") else "checkpoint",
+        "stored": size_of(artifact.path / BEV),
+        **({"gate": {name: gate[name] for name in ("mAP", "samples")}} if gate else {}),
+        **(_scores(index, inputs, artifact, boxes) if boxes else {}),
+        **(_speed(left, time.monotonic() - start, times) if left else {}),
+    }
 
 
-def _normalise(encoder: SparseEncoder, voxels: VoxelBatch) -> None:
-    """Give random weights one sample's batch-norm statistics; without, features grow by layer, past float16's range."""
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            module.momentum = 1.0
-    encoder.train()
-    encoder(*voxels)
-    encoder.eval()
+def _by_sample(parts: Iterator[tuple[int, Times]]) -> Iterator[Times]:
+    """One item a sample, as the progress bar counts; the first of a part has its times."""
+    for samples, times in parts:
+        yield times
+        for _ in range(samples - 1):
+            yield Times()
 
 
-def _features(encoder: SparseEncoder, voxels: VoxelBatch, token: str) -> np.ndarray:
-    """(C, X, Y) float32 of one sample."""
-    bev = encoder(*voxels)[0].float().cpu().numpy()
-    largest = float(np.abs(bev).max(initial=0))
-    if not largest <= np.finfo(np.float16).max:
-        raise UserError(
-            f"teacher: the features of sample {token} reach {largest:g}, beyond what is cached (float16); "
-            "the weights do not fit these points"
-        )
-    return bev
+def _speed(samples: int, seconds: float, times: Times) -> dict[str, Any]:
+    shares = {name: round(value / samples, 4) for name, value in asdict(times).items()}
+    named = ", ".join(f"{name} {value:.3f}" for name, value in shares.items())
+    say(f"teacher: {samples / seconds:.2f} samples/s; seconds a sample: {named}")
+    return {"samples_per_second": round(samples / seconds, 2), "seconds_a_sample": shares}
 
 
-def _encoder(config: TeacherConfig, inputs: Any) -> SparseEncoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        encoder = build_encoder(config.lidar)
-    if config.weights != "random":
-        fill_encoder(encoder, inputs["fit"].path / WEIGHTS if config.weights == "fit" else Path(config.weights))
-    return encoder
+def _scores(index: Index, inputs: Any, artifact: Any, store: BoxStore) -> dict[str, float]:
+    """The official scores of the boxes on val, where it has ground truth."""
+    if len(index.samples("val")) == 0:
+        return {}
+    from tasks.evaluation.official import evaluate  # the devkit takes a second to import
+
+    found = {int(s): _boxes(*store.read(int(s))) for s in index.samples("val")}
+    scores = evaluate(index, inputs.dataroot, found, "val", artifact.path, use_lidar=True)
+    if scores is None:
+        return {}
+    write_json(artifact.path / METRICS, scores)
+    return {"mAP": scores["mAP"], "NDS": scores["NDS"]}
 
 
-def _kind(config: TeacherConfig) -> str:
-    return config.weights if config.weights in ("fit", "random") else "checkpoint"
+def _boxes(box: np.ndarray, score: np.ndarray, label: np.ndarray) -> Boxes:
+    box = box.astype(np.float64)
+    return Boxes(box[:, :3], box[:, 3:6], box[:, 6], box[:, 7:9], label.astype(np.int64), score.astype(np.float64))

@@ -2,15 +2,40 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.lidar.checkpoint import CheckpointMismatch, load_encoder
-from models.lidar.encoder import SparseEncoder
 from tasks.errors import UserError
+
+
+class _Ignored:
+    """Stands for an object of a training log: it takes whatever state the file gives it, and nobody asks for it."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _no_attribute(*_: Any) -> None:
+    """Stands for `getattr`, by which a log buffer names its own methods: looks nothing up."""
+
+
+# What mmengine's checkpoints hold beside tensors: the numbers of the training log. Code of mmengine or of the file is
+# never run: its names lead to the two stand-ins above.
+_ALLOWED = [
+    (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_no_attribute, "builtins.getattr"),
+    (np.core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    (np.core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+    (np.core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (np.core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "U")),
+]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -22,13 +47,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: there is no such checkpoint; set teacher.weights to a file, fit or random")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+        with torch.serialization.safe_globals(_ALLOWED):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: refused, since it holds more than tensors ({reason})") from None
+        raise UserError(f"{path}: {_refusal(path, error)}") from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: is no whole checkpoint ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(
+            f"{path}: is no whole checkpoint ({' '.join(str(error).split())[:200]}); copy or download it again"
+        ) from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
@@ -37,9 +65,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fill_encoder(encoder: SparseEncoder, path: Path) -> list[str]:
-    """Load a checkpoint's encoder in place; the names of the tensors it has no use for. Raises UserError."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text that a .safetensors file carries beside its tensors; empty for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _refusal(path: Path, error: Exception) -> str:
     try:
-        return load_encoder(encoder, read_tensors(path))
-    except CheckpointMismatch as error:
-        raise UserError(f"{path}: does not fit the network of `lidar:`: {error}") from None
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not even a pickle
+        names = []
+    known = {entry[1] for entry in _ALLOWED if isinstance(entry, tuple)} | {"numpy.dtype", "numpy.ndarray"}
+    foreign = sorted(set(names) - known)
+    if not foreign:
+        return f"is no checkpoint that torch reads ({' '.join(str(error).split())[:200]})"
+    return (
+        f"refused: reading it would run code of its own ({', '.join(foreign[:5])}); "
+        "save its state_dict alone, or get the file from a source you trust"
+    )

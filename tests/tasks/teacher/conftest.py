@@ -9,6 +9,7 @@ import pytest
 
 from models.names import CAMERAS, CLASSES
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
+from tasks.teacher.config import FitConfig, LidarConfig
 
 SAMPLES, VAL = 6, 1  # the last is val
 
@@ -82,3 +83,36 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path):
     return lambda name: Folder(tmp_path / name)
+
+
+SMALL = LidarConfig(
+    range=(-8, -6.4, -4, 8, 6.4, 4),
+    voxel_size=(0.2, 0.2, 0.25),
+    sweeps=1,
+    widths=(4, 4, 8, 8),
+    out_width=8,
+    blocks=1,
+)
+FIT = FitConfig(
+    lidar=SMALL,
+    backbone_widths=(8, 8),
+    backbone_layers=(1, 1),
+    neck_width=8,
+    class_groups="one",
+    head_width=8,
+    epochs=4,
+    batch=2,
+    warmup=2,
+    threads=1,
+    seconds_between_saves=1e-9,
+)
+
+
+@pytest.fixture
+def small() -> LidarConfig:
+    return SMALL
+
+
+@pytest.fixture
+def small_fit() -> FitConfig:
+    return FIT

@@ -42,3 +42,16 @@ def test_what_decides_the_result_is_in_the_key():
 def test_config_imports_no_torch():
     code = "import sys, tasks.teacher.config; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "sentence"),
+    [
+        (FitConfig, {"head": "transfusion", "head_width": 36}, "no multiple of the 8 attention heads"),
+        (FitConfig, {"head": "transfusion", "queries": 40_000}, "more than the head's map has cells"),
+        (TeacherConfig, {"mmdet3d": "a.py"}, "mmdet3d needs weights"),
+    ],
+)
+def test_impossible_networks(model, fields, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        model(**fields)

@@ -1,0 +1,72 @@
+"""What a LiDAR teacher is to the pipeline: points in, a bird's-eye-view map out, and boxes where it has a head."""
+
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from models.boxes import Boxes
+from models.lidar.detector import BEVBackbone, LidarDetector, VoxelBatch, voxel_batch
+from models.lidar.encoder import SparseEncoder
+from models.lidar.grid import VoxelGrid
+
+
+class Teacher(Protocol):
+    """A frozen network whose maps are cached. Any LiDAR detector can be one.
+
+    bev_shape: (C, X, Y) of its map; bev_range: x, y, z minimum, then maximum (m, LIDAR_TOP frame) that the map covers;
+    cell_size: of the map along x and y (m); detects: whether it can say boxes.
+    """
+
+    bev_shape: tuple[int, int, int]
+    bev_range: tuple[float, ...]
+    cell_size: tuple[float, float]
+    detects: bool
+
+    def prepare(self, points: Tensor) -> Any:
+        """What the network reads, made of points (N, 5) on the CPU: voxels. Called in a thread, ahead of `run`."""
+
+    def run(self, prepared: Any, device: torch.device, boxes: bool) -> tuple[Tensor, Boxes | None]:
+        """The map (C, X, Y) float32 on `device` and, if `boxes`, the detections (key LIDAR_TOP frame, best first)."""
+
+
+class LidarTeacher:
+    """A `Teacher` out of this project's own parts: BEVFusion's LiDAR detector, or as much of it as there is.
+
+    output: the map of the sparse encoder, or that of SECONDFPN.
+    """
+
+    def __init__(
+        self,
+        grid: VoxelGrid,
+        encoder: SparseEncoder,
+        bev_backbone: BEVBackbone | None = None,
+        detector: LidarDetector | None = None,
+        output: Literal["encoder", "neck"] = "encoder",
+    ):
+        """detector: where there is one, the whole of which `encoder` and `bev_backbone` are parts."""
+        self.grid, self.output = grid, output
+        self.encoder, self.bev_backbone, self.detector = encoder.eval(), bev_backbone, detector
+        for module in (bev_backbone, detector):
+            if module is not None:
+                module.eval()
+        self.detects = detector is not None
+        self.bev_range = grid.range
+        with torch.inference_mode():  # what comes out of no points
+            self.bev_shape = tuple(self._maps(self.prepare(torch.zeros(0, 5)), torch.device("cpu"))[output].shape[1:])
+        self.cell_size = tuple((grid.range[i + 3] - grid.range[i]) / self.bev_shape[i + 1] for i in (0, 1))
+
+    def prepare(self, points: Tensor) -> VoxelBatch:
+        return voxel_batch([points], self.grid)
+
+    def run(self, prepared: VoxelBatch, device: torch.device, boxes: bool) -> tuple[Tensor, Boxes | None]:
+        maps = self._maps(prepared, device, need_neck=boxes)
+        found = self.detector.head.predict(self.detector.detect(maps["neck"]))[0] if boxes else None
+        return maps[self.output][0], found
+
+    def _maps(self, voxels: VoxelBatch, device: torch.device, need_neck: bool = False) -> dict[str, Tensor]:
+        """name -> (1, C, X, Y)."""
+        maps = {"encoder": self.encoder.to(device)(*voxels.to(device))}
+        if need_neck or self.output == "neck":
+            maps["neck"] = self.bev_backbone.to(device)(maps["encoder"])
+        return maps

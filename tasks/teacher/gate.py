@@ -1,0 +1,77 @@
+"""The gate before caching: what the teacher detects on a few annotated samples. A wrong teacher costs days later."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.boxes import Boxes
+from models.lidar.teacher import Teacher
+from storage.atomic import write_json
+from storage.index import Index
+from tasks.batches.points import load_points
+from tasks.errors import UserError
+from tasks.evaluation.quick import annotated_samples, average_precisions
+from tasks.progress import progress, say
+from tasks.teacher.config import TeacherConfig
+
+GATE = "gate.json"
+NOTHING = 0.02  # AP below which a class counts as not found
+
+
+def check(
+    config: TeacherConfig, teacher: Teacher, index: Index, dataroot: Path, device: torch.device, folder: Path
+) -> dict[str, Any] | None:
+    """`mAP`, `samples` and `classes` (name -> AP), kept in `folder/gate.json`; None where nothing can be measured.
+
+    Raises UserError where the mAP is below `config.min_map`.
+    """
+    if config.gate_samples == 0 or not teacher.detects:
+        return None
+    samples = annotated_samples(index, config.gate_samples)
+    if len(samples) == 0:
+        say("teacher: no sample has ground truth, so the weights are not checked")
+        return None
+    file = folder / GATE
+    gate = json.loads(file.read_text()) if file.is_file() else {"samples": None}
+    if gate["samples"] != len(samples):
+        found = _detect(teacher, index, dataroot, samples, config.lidar.sweeps, device)
+        precisions = average_precisions(index, found)
+        gate = {"mAP": float(np.mean(list(precisions.values()))), "samples": len(samples), "classes": precisions}
+        write_json(file, gate)
+    named = ", ".join(f"{name} {value:.2f}" for name, value in gate["classes"].items())
+    say(f"teacher: mAP {gate['mAP']:.3f} on {gate['samples']} annotated samples ({named})")
+    if gate["mAP"] < config.min_map:
+        raise UserError(
+            f"teacher: mAP {gate['mAP']:.3f} on {gate['samples']} annotated samples is below teacher.min_map = "
+            f"{config.min_map:g}, so nothing is cached. {_likely_reason(gate['classes'])}. "
+            "To cache it all the same, lower teacher.min_map"
+        )
+    return gate
+
+
+def _detect(
+    teacher: Teacher, index: Index, dataroot: Path, samples: np.ndarray, sweeps: int, device: torch.device
+) -> dict[int, Boxes]:
+    found = {}
+    with torch.inference_mode():
+        for sample in progress(samples.tolist(), "teacher: check the weights", len(samples), "samples"):
+            prepared = teacher.prepare(torch.from_numpy(load_points(index, dataroot, sample, sweeps)))
+            found[sample] = teacher.run(prepared, device, boxes=True)[1]
+    return found
+
+
+def _likely_reason(precisions: dict[str, float]) -> str:
+    if max(precisions.values()) < NOTHING:
+        return (
+            "No class is found: most likely lidar.range or lidar.voxel_size is not the checkpoint's, the points differ "
+            "(x points right, intensity goes to 255), or the weights were never trained"
+        )
+    if min(precisions.values()) < NOTHING:
+        return (
+            "Some classes are found and others not: most likely it was trained on fewer classes, or with another "
+            "number of sweeps than lidar.sweeps"
+        )
+    return "All classes are found, but badly: most likely it was trained with another number of sweeps, or too little"

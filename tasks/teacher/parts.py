@@ -1,0 +1,138 @@
+"""One process's share of the teacher: read, voxelise, infer and write the samples of a part."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from models.boxes import Boxes
+from models.lidar.teacher import Teacher
+from storage.bev import FLIPS, BevAttributes, BevWriter
+from storage.boxes import BoxStore
+from storage.index import Index
+from tasks.batches.points import load_points
+from tasks.errors import UserError
+from tasks.teacher.config import TeacherConfig
+from tasks.training.device import loader_thread
+
+BEV = "bev.zarr"
+BOXES = "boxes.zarr"
+
+
+@dataclass
+class Times:
+    """Seconds of work, summed over processes. Reading and voxelising go on beside the rest, in a thread."""
+
+    read: float = 0.0
+    voxelise: float = 0.0
+    infer: float = 0.0
+    write: float = 0.0
+    waited: float = 0.0  # of `infer` for the thread's work
+
+    def __add__(self, other: "Times") -> "Times":
+        return Times(*(a + b for a, b in zip(astuple(self), astuple(other))))
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """Add the seconds inside to one of the fields."""
+        start = time.perf_counter()
+        yield
+        setattr(self, what, getattr(self, what) + time.perf_counter() - start)
+
+
+class Job(NamedTuple):
+    sample: int
+    flip: str  # one of FLIPS: which axes of the points are mirrored
+
+
+class PartWriter:
+    """Writes parts into the stores of a folder. Several processes may, each parts of its own."""
+
+    def __init__(
+        self, config: TeacherConfig, teacher: Teacher, index: Index, dataroot: Path, folder: Path, device: torch.device
+    ):
+        self.config, self.teacher, self.index, self.dataroot, self.device = config, teacher, index, dataroot, device
+        self.bev, self.boxes = open_stores(config, teacher, index, folder)
+        self._ahead = loader_thread()
+
+    def write(self, part: int) -> tuple[int, Times]:
+        """Write a part; (its number of samples, where the time went). Raises UserError for features that don't fit."""
+        times, found = Times(), []
+        start = time.perf_counter()
+        with torch.inference_mode():
+            self.bev.write(part, self._maps(part, times, found))
+        if self.boxes:
+            self.boxes.write(part, [_columns(boxes) for boxes in found])
+        times.write = time.perf_counter() - start - times.infer - times.waited
+        return len(self.bev.samples(part)), times
+
+    def _maps(self, part: int, times: Times, found: list[Boxes]) -> Iterator[np.ndarray]:
+        """The map of each sample and flip; the boxes go to `found`."""
+        jobs = [Job(s, f) for s in self.bev.samples(part) for f in self.bev.attributes.flips]
+        coming = self._ahead.submit(self._prepare, jobs[0], times)
+        for i, job in enumerate(jobs):
+            with times.of("waited"):
+                prepared = coming.result()
+            if i + 1 < len(jobs):
+                coming = self._ahead.submit(self._prepare, jobs[i + 1], times)
+            with times.of("infer"):
+                boxes = self.boxes is not None and job.flip == "none"
+                bev, detected = self.teacher.run(prepared, self.device, boxes)
+                bev = bev.float().cpu().numpy()
+            if boxes:
+                found.append(detected)
+            self._check(bev, job)
+            yield bev
+
+    def _prepare(self, job: Job, times: Times) -> Any:
+        with times.of("read"):
+            points = load_points(self.index, self.dataroot, job.sample, self.config.lidar.sweeps)
+        try:
+            with times.of("voxelise"), torch.inference_mode():
+                return self.teacher.prepare(torch.from_numpy(flipped(points, job.flip)))
+        except ValueError as error:
+            raise UserError(f"teacher: sample {self.index.token[job.sample]}: {error}") from None
+
+    def _check(self, bev: np.ndarray, job: Job) -> None:
+        largest = float(np.abs(bev).max(initial=0))
+        if not largest <= np.finfo(np.float16).max:
+            raise UserError(
+                f"teacher: the features of sample {self.index.token[job.sample]} reach {largest:g}, beyond what is "
+                "cached (float16); the weights do not fit these points"
+            )
+
+
+def open_stores(
+    config: TeacherConfig, teacher: Teacher, index: Index, folder: Path
+) -> tuple[BevWriter, BoxStore | None]:
+    """The stores of a teacher artifact, made where they are not there. Raises UserError where it can't say boxes."""
+    if config.detections and not teacher.detects:
+        raise UserError("teacher.detections: these weights have no detection head; set it to false")
+    attributes = BevAttributes(
+        tuple(teacher.bev_range),
+        tuple(teacher.cell_size),
+        config.part_size,
+        encoding=config.encoding,
+        flips=FLIPS if config.flips else FLIPS[:1],
+    )
+    bev = BevWriter(folder / BEV, index.token, teacher.bev_shape, attributes)
+    return bev, BoxStore(folder / BOXES, len(index), config.part_size) if config.detections else None
+
+
+def flipped(points: np.ndarray, flip: str) -> np.ndarray:
+    """Points with the axes named in `flip` ("none", "x", "y", "xy") mirrored."""
+    points = points.copy() if flip != "none" else points
+    for axis, name in enumerate("xy"):
+        if name in flip:
+            points[:, axis] *= -1
+    return points
+
+
+def _columns(boxes: Boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    box = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.velocities])
+    return box, boxes.scores, boxes.labels

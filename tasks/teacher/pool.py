@@ -1,0 +1,89 @@
+"""The parts of a teacher artifact, written by this process or by several: one a GPU, or one a CPU core."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.lidar.teacher import Teacher
+from storage.index import Index
+from tasks.child import die_with
+from tasks.errors import UserError
+from tasks.teacher.config import TeacherConfig
+from tasks.teacher.network import build_teacher
+from tasks.teacher.parts import PartWriter, Times
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know."""
+
+    config: TeacherConfig
+    dataroot: Path
+    index: Path
+    weights: Path | None  # as in build_teacher
+    folder: Path
+
+    def writer(self, teacher: Teacher, index: Index, device: torch.device) -> PartWriter:
+        return PartWriter(self.config, teacher, index, self.dataroot, self.folder, device)
+
+
+def write_parts(
+    job: Job, teacher: Teacher, index: Index, device: torch.device, pending: list[int]
+) -> Iterator[tuple[int, Times]]:
+    """Write the pending parts; (samples, times) of each when it is done, in any order."""
+    workers = min(len(pending), job.config.workers or _processors(device))
+    if workers <= 1:
+        yield from map(job.writer(teacher, index, device).write, pending)
+        return
+    context = multiprocessing.get_context("spawn")
+    devices = context.Queue()
+    for worker in range(workers):
+        devices.put(f"cuda:{worker % torch.cuda.device_count()}" if device.type == "cuda" else device.type)
+    threads = job.config.threads or max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(workers, context, _start, (job, devices, threads)) as pool:
+        try:
+            for future in as_completed([pool.submit(_write_part, part) for part in pending]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "teacher: one of its processes was killed, most likely for lack of memory; set teacher.workers lower. "
+                "The parts that are done are kept"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _processors(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.device_count() if device.index is None else 1
+    return os.cpu_count() or 1
+
+
+# A worker's own: what it was started with, and the writer it makes of it at its first part. (Not in `_start`: an
+# exception there would reach the parent as a broken pool, without its sentence.)
+_given: tuple[Job, Any, int] | None = None
+_writer: PartWriter | None = None
+
+
+def _start(*given: Any) -> None:
+    global _given
+    _given = given
+    die_with([os.getppid()])
+
+
+def _write_part(part: int) -> tuple[int, Times]:
+    global _writer
+    if _writer is None:
+        job, devices, threads = _given
+        torch.set_num_threads(threads)
+        index = Index.open(job.index)
+        teacher = build_teacher(job.config, index, job.dataroot, job.weights)
+        _writer = job.writer(teacher, index, torch.device(devices.get()))
+    return _writer.write(part)

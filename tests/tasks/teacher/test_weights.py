@@ -1,0 +1,75 @@
+"""Reading checkpoint files: what is taken, and the sentence for each that is not."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from tasks.errors import UserError
+from tasks.teacher.weights import read_metadata, read_tensors
+
+
+def test_mmengine_checkpoints_are_read_without_running_their_objects(tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    history.update(3.0)
+    info = {"best": np.float64(0.5), "seen": np.arange(3), "flags": np.array([True]), "epoch": np.int64(20)}
+    log = {"log_scalars": {"train/loss": history}, "runtime_info": info}
+    content = {"meta": {"epoch": 20, "cfg": "..."}, "message_hub": log, "state_dict": {"a.weight": torch.ones(2)}}
+    torch.save(content, tmp_path / "mm.pth")
+    tensors = read_tensors(tmp_path / "mm.pth")
+    assert list(tensors) == ["a.weight"]
+    assert torch.equal(tensors["a.weight"], torch.ones(2))
+    assert read_metadata(tmp_path / "mm.pth") == {}
+
+
+class Runs:
+    """Calls a function when it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("thing", "named"),
+    [
+        (Runs(print, "this must not run"), r"builtins\.print"),
+        (Runs(os.system, "echo this must not run"), r"(posix|nt)\.system"),
+        (Runs(getattr, HistoryBuffer, "mean"), None),  # allowed as a name, but looks nothing up
+        (Runs(eval, "print('this must not run')"), r"builtins\.eval"),
+    ],
+)
+def test_code_is_refused(tmp_path, capfd, thing, named):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": thing}, tmp_path / "harmful.pth")
+    if named is None:
+        assert list(read_tensors(tmp_path / "harmful.pth")) == ["a"]
+    else:
+        with pytest.raises(UserError, match=rf"harmful\.pth: refused.*code of its own.*{named}"):
+            read_tensors(tmp_path / "harmful.pth")
+    assert "must not run" not in capfd.readouterr().out
+
+
+def test_bad_files_each_have_their_sentence(tmp_path):
+    torch.save({"a": torch.zeros(10_000)}, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for cut in (0, 10, 5000, len(whole) - 30):
+        (tmp_path / f"cut{cut}.pth").write_bytes(whole[:cut])
+        with pytest.raises(UserError, match=rf"cut{cut}\.pth: is no"):
+            read_tensors(tmp_path / f"cut{cut}.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "text.safetensors").write_text("hello")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name, sentence in {
+        "none.pth": "no such checkpoint",
+        "text.pth": "is no",
+        "text.safetensors": "no whole checkpoint",
+        "list.pth": "no tensors",
+    }.items():
+        with pytest.raises(UserError, match=rf"{name}: .*{sentence}"):
+            read_tensors(tmp_path / name)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        read_tensors(tmp_path)
