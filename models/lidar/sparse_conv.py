@@ -5,7 +5,7 @@ depends on the active sites alone, so it is built once per resolution and shared
 then is gather, one matrix product per kernel offset, and a segment sum: no atomics, hence the same bits every time.
 
 Sites are kept sorted by (batch, x, y, z), so that neighbours are found by binary search in the sorted linear keys and
-gathers walk memory forwards.
+gathers walk memory forwards. The host waits for the device a few times while a rulebook is built, never in a layer.
 
 Shape legend: N input sites, M output sites, P pairs (rules), K kernel offsets.
 """
@@ -22,80 +22,80 @@ from models.lidar.segment import segment_sum
 
 Triple = tuple[int, int, int]
 
-PAIRS_PER_CHUNK = 32_768
+# Output sites a layer computes at a time. On a CPU the products then stay in its cache between the matrix product and
+# the sum, and malloc hands their memory out again: fresh pages from the kernel cost more than the arithmetic. Elsewhere
+# every chunk costs 2 K kernel launches, so that memory alone bounds it.
+SITES_PER_CHUNK_CPU = 4096
+SITES_PER_CHUNK = 262_144
 
 
 class Chunk(NamedTuple):
-    """The pairs of some consecutive output sites, grouped by kernel offset."""
+    """The pairs of the output sites first:last."""
 
-    first: int  # output sites first:last
+    first: int
     last: int
-    source: Tensor  # (p,) int64, input site of each pair
-    target: Tensor  # (p,) int64, output site of each pair
-    bounds: list[int]  # (K + 1): pairs of offset k are bounds[k]:bounds[k + 1]; on the host, so no layer waits for it
-    order: Tensor  # (p,) int64: the pairs by output site
-    starts: Tensor  # (last - first,) int64: where each output site's begin in `order`
+    pairs: list[tuple[int, int, int]]  # offset k, and a:b of the rulebook's pairs; on the host: no layer waits for it
+    order: Tensor  # (p,) int32: the chunk's pairs, numbered from 0 through `pairs`, by output site
+    starts: Tensor  # (last - first,) int32: where each output site's begin in `order`
 
 
 @dataclass(eq=False)
 class Rulebook:
     """Which input site meets which output site under which kernel offset.
 
-    source, target: K tensors of equal lengths, the pairs of each offset, with `target` ascending.
+    source, target (P,) int32, one kernel offset after the other; `lengths` says how many pairs each has. Within an
+    offset no site occurs twice on either side, and both sides ascend.
     """
 
-    source: list[Tensor]
-    target: list[Tensor]
+    source: Tensor
+    target: Tensor
+    lengths: list[int]
     num_source: int
     num_target: int
 
     @cached_property
     def chunks(self) -> list[Chunk]:
-        """The pairs in pieces of about PAIRS_PER_CHUNK, by output site.
+        """The pairs in pieces of SITES_PER_CHUNK output sites."""
+        size = SITES_PER_CHUNK_CPU if self.target.device.type == "cpu" else SITES_PER_CHUNK
+        edges = [*range(0, self.num_target, size), self.num_target]
+        targets = self.target.split(self.lengths)
+        # (K, chunks + 1): the pairs k of chunk c are cuts[k, c]:cuts[k, c + 1] of that offset's.
+        places = size * torch.arange(len(edges), dtype=torch.int32, device=self.target.device)
+        cuts = torch.stack([torch.searchsorted(t, places) for t in targets])
+        counts = cuts.diff(dim=1)
+        shifts = torch.cumsum(counts, 0) - counts - cuts[:, :-1]  # from a pair's number in its offset to the chunk's
 
-        Small pieces keep the rows between gather and sum in the processor's cache, and their buffers small enough for
-        malloc to hand out again: fresh pages from the kernel cost more than the arithmetic.
-        """
-        kernel = len(self.source)
-        lengths = [len(t) for t in self.target]
-        pairs = sum(lengths)
-        if pairs == 0:
-            return []
-        count = -(-pairs // PAIRS_PER_CHUNK)
-        edges = [self.num_target * i // count for i in range(count + 1)]
-        places = torch.tensor(edges, device=self.target[0].device)
-        cuts = torch.stack([torch.searchsorted(t, places) for t in self.target]).tolist()  # (K, chunks + 1)
-        pieces = [(k, cuts[k][c], cuts[k][c + 1]) for c in range(count) for k in range(kernel)]
-        source = torch.cat([self.source[k][a:b] for k, a, b in pieces])
-        target = torch.cat([self.target[k][a:b] for k, a, b in pieces])
-        # A table (output site, offset) of pair numbers, read row by row, is the pairs by output site: no sorting.
-        numbers = torch.arange(pairs, device=source.device)
-        offset = torch.repeat_interleave(
-            torch.tensor([k for k, _, _ in pieces], device=source.device),
-            torch.tensor([b - a for _, a, b in pieces], device=source.device),
-            output_size=pairs,
-        )
-        table = numbers.new_full((self.num_target, kernel), -1)
-        table[target, offset] = numbers
-        filled = table >= 0
-        order, per_target = table[filled], filled.sum(1)
-        starts = torch.cumsum(per_target, 0) - per_target
+        # A counting sort by output site. Nothing collides: within an offset every output site is met once.
+        per_target = self.target.new_zeros(self.num_target)
+        per_target.index_add_(0, self.target, torch.ones_like(self.target))
+        starts = torch.cumsum(per_target, 0, dtype=torch.int32) - per_target
+        order, free = torch.empty_like(self.target), starts.long()
+        for t, shift, count in zip(targets, shifts.int(), counts):
+            place = free[t]
+            shift = torch.repeat_interleave(shift, count, output_size=len(t))
+            order[place] = shift + torch.arange(len(t), dtype=torch.int32, device=t.device)
+            free[t] = place + 1
 
         chunks, begin = [], 0
+        offsets, per_chunk = [0, *itertools.accumulate(self.lengths)], list(zip(*cuts.tolist()))
         for c, (first, last) in enumerate(itertools.pairwise(edges)):
-            bounds = [0, *itertools.accumulate(cuts[k][c + 1] - cuts[k][c] for k in range(kernel))]
-            end = begin + bounds[-1]
-            part = slice(begin, end)
-            chunks.append(
-                Chunk(first, last, source[part], target[part], bounds, order[part] - begin, starts[first:last] - begin)
-            )
+            ranges = zip(range(len(targets)), offsets, per_chunk[c], per_chunk[c + 1])
+            pairs = [(k, offset + a, offset + b) for k, offset, a, b in ranges if b > a]
+            end = begin + sum(b - a for _, a, b in pairs)
+            chunks.append(Chunk(first, last, pairs, order[begin:end], starts[first:last] - begin))
             begin = end
         return chunks
 
     @cached_property
+    def longest(self) -> tuple[int, int]:
+        """Pairs of the largest offset of any chunk, and of the largest chunk: the sizes of a layer's buffers."""
+        per_offset = (b - a for chunk in self.chunks for _, a, b in chunk.pairs)
+        return max(per_offset, default=0), max((len(chunk.order) for chunk in self.chunks), default=0)
+
+    @cached_property
     def transposed(self) -> "Rulebook":
-        """Input and output swapped: the rules of the gradient. (Within an offset both sides ascend together.)"""
-        return Rulebook(self.target, self.source, self.num_target, self.num_source)
+        """Input and output swapped: the rules of the gradient."""
+        return Rulebook(self.target, self.source, self.lengths, self.num_target, self.num_source)
 
 
 @dataclass(eq=False)
@@ -139,9 +139,11 @@ class SparseTensor:
     def dense(self) -> Tensor:
         """(B, C, X, Y, Z), zero where no site is active."""
         b, x, y, z = self.sites.coords.unbind(1)
-        out = self.features.new_zeros(self.sites.batch_size, *self.sites.shape, self.features.shape[1])
-        out[b, x, y, z] = self.features
-        return out.permute(0, 4, 1, 2, 3)
+        extent_x, extent_y, extent_z = self.sites.shape
+        # Laid out as (B, C, Z, X, Y): folding the height into the channels then copies nothing.
+        out = self.features.new_zeros(self.sites.batch_size, self.features.shape[1], extent_z, extent_x, extent_y)
+        out[b, :, z, x, y] = self.features
+        return out.permute(0, 1, 3, 4, 2)
 
 
 def submanifold_rules(sites: Sites) -> Rulebook:
@@ -149,28 +151,35 @@ def submanifold_rules(sites: Sites) -> Rulebook:
     n = len(sites.coords)
     # One empty layer around the grid, so that a neighbour across the border has a key of no site.
     shape = tuple(s + 2 for s in sites.shape)
-    keys = _keys(sites.coords + sites.coords.new_tensor([0, 1, 1, 1]), shape)
-    everyone = torch.arange(n, device=keys.device)
-    pairs: list[tuple[Tensor, Tensor] | None] = [None] * 27
-    pairs[13] = (everyone, everyone)
-    end = keys.new_full((2,), torch.iinfo(keys.dtype).max)
-    padded = torch.cat([keys, end])
-    # Half of the offsets suffice: (i, j) under an offset is (j, i) under the opposite one. Within a column of three
-    # the neighbours stand next to each other in sorted order: one search serves all three.
-    for dx, dy in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
-        own = (dx, dy) == (0, 0)  # the site's own column: above it can only be the next site
-        column = keys + (dx * shape[1] + dy) * shape[2]
-        position = everyone + 1 if own else torch.searchsorted(keys, column - 1)
-        for dz in (1,) if own else (-1, 0, 1):
-            wanted = column + dz
-            if dz > -1:
-                position = position + (padded[position] < wanted)
-            target = torch.nonzero(padded[position] == wanted)[:, 0]
-            source = position[target]
-            k = ((dx + 1) * 3 + dy + 1) * 3 + dz + 1
-            pairs[k], pairs[26 - k] = (source, target), (target, source)
-    source, target = zip(*pairs)
-    return Rulebook(list(source), list(target), n, n)
+    keys = _keys(sites.coords, shape) + (shape[1] + 1) * shape[2] + 1  # of (batch, x + 1, y + 1, z + 1)
+    padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
+    everyone = torch.arange(n, dtype=torch.int32, device=keys.device)
+    # The 13 offsets before the centre suffice: (i, j) under one of them is (j, i) under the opposite one. Within a
+    # column of three the neighbours stand next to each other in sorted order: one search serves all three.
+    position = everyone.new_empty(13, n)
+    hit = torch.empty(13, n, dtype=torch.bool, device=keys.device)
+    for k, (dx, dy, dz) in enumerate(itertools.product((-1, 0, 1), repeat=3)):
+        if k == 13:
+            break
+        wanted = keys + ((dx * shape[1] + dy) * shape[2] + dz)
+        if (dx, dy) == (0, 0):  # the site's own column: below it can only be the previous site
+            torch.clamp(everyone - 1, min=0, out=position[k])
+        elif dz == -1:
+            torch.searchsorted(keys, wanted, out_int32=True, out=position[k])
+        else:  # the place where the last one was sought, or the next if it was there
+            torch.add(position[k - 1], hit[k - 1], out=position[k])
+        torch.eq(padded.index_select(0, position[k]), wanted, out=hit[k])
+    found = torch.nonzero(hit.view(-1))[:, 0]
+    lengths = _lengths(found, 13, n)
+    source, target = position.view(-1)[found], (found % n).int()
+    sources, targets = source.split(lengths), target.split(lengths)
+    return Rulebook(
+        torch.cat([source, everyone, *reversed(targets)]),
+        torch.cat([target, everyone, *reversed(sources)]),
+        [*lengths, n, *reversed(lengths)],
+        n,
+        n,
+    )
 
 
 def strided_rules(sites: Sites, kernel: Triple, stride: Triple, padding: Triple) -> tuple[Sites, Rulebook]:
@@ -178,24 +187,30 @@ def strided_rules(sites: Sites, kernel: Triple, stride: Triple, padding: Triple)
     shape = tuple((s + 2 * p - k) // t + 1 for s, k, t, p in zip(sites.shape, kernel, stride, padding))
     if min(shape) < 1:
         raise ValueError(f"a kernel of {kernel} does not fit into {sites.shape} with padding {padding}")
-    coords = sites.coords
+    coords, n = sites.coords, len(sites.coords)
     # Along one axis: input c meets output o under kernel position k where o * stride = c + padding - k.
     out_axis, fits_axis = [], []
     for axis in range(3):
-        raw = coords[:, axis + 1, None] + padding[axis] - torch.arange(kernel[axis], device=coords.device)
+        raw = coords[:, axis + 1] + padding[axis] - torch.arange(kernel[axis], device=coords.device)[:, None]
         out = torch.div(raw, stride[axis], rounding_mode="floor")
-        out_axis.append(out.unbind(1))
-        fits_axis.append(((raw == out * stride[axis]) & (out >= 0) & (out < shape[axis])).unbind(1))
-    sources, out_keys = [], []
-    for kx, ky, kz in itertools.product(*map(range, kernel)):
-        source = torch.nonzero(fits_axis[0][kx] & fits_axis[1][ky] & fits_axis[2][kz])[:, 0]
-        x, y, z = out_axis[0][kx][source], out_axis[1][ky][source], out_axis[2][kz][source]
-        sources.append(source)
-        out_keys.append(((coords[source, 0] * shape[0] + x) * shape[1] + y) * shape[2] + z)
-    unique, target = torch.unique(torch.cat(out_keys), return_inverse=True)
-    targets = list(target.split([len(s) for s in sources]))
+        out_axis.append(out)
+        fits_axis.append((raw == out * stride[axis]) & (out >= 0) & (out < shape[axis]))
+    fits = [x & y & z for x, y, z in itertools.product(*fits_axis)]
+    columns = ((coords[:, 0] * shape[0] + out_axis[0])[:, None] * shape[1] + out_axis[1]) * shape[2]  # (kx, ky, N)
+    found = torch.nonzero(torch.stack(fits).view(-1))[:, 0]
+    lengths = _lengths(found, len(fits), n)
+    source = (found % n).int()
+    parts = zip(itertools.product(columns.flatten(0, 1), out_axis[2]), source.split(lengths))
+    keys = [column.index_select(0, s) + z.index_select(0, s) for (column, z), s in parts]
+    unique, target = torch.unique(torch.cat(keys), return_inverse=True)
     out_sites = Sites(_coords(unique, shape), shape, sites.batch_size)
-    return out_sites, Rulebook(sources, targets, len(coords), len(unique))
+    return out_sites, Rulebook(source, target.int(), lengths, n, len(unique))
+
+
+def _lengths(found: Tensor, rows: int, columns: int) -> list[int]:
+    """How many of `found`, ascending flat indices into a (rows, columns) table, lie in each row."""
+    edges = columns * torch.arange(rows + 1, device=found.device)
+    return torch.searchsorted(found, edges).diff().tolist()
 
 
 class _Convolve(torch.autograd.Function):
@@ -218,37 +233,41 @@ class _Convolve(torch.autograd.Function):
         return grad_features, grad_weight, None
 
 
+def convolve(features: Tensor, weight: Tensor, book: Rulebook) -> Tensor:
+    """(M, out) from features (N, in) and weight (kx, ky, kz, in, out), in the features' type or autocast's.
+
+    In half precision each product is accumulated in float32 and rounded, and so is the sum over the offsets.
+    """
+    device = features.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+    return _Convolve.apply(features.to(dtype), weight.flatten(0, 2).to(dtype), book)
+
+
 def _convolve(features: Tensor, weight: Tensor, book: Rulebook) -> Tensor:
     """(M, out) from features (N, in) and weight (K, in, out)."""
-    out = features.new_zeros(book.num_target, weight.shape[2])
-    gathered, products = _buffers(features, book, weight.shape[1:])
+    out = features.new_empty(book.num_target, weight.shape[2])
+    gathered = features.new_empty(book.longest[0], weight.shape[1])
+    products = features.new_empty(book.longest[1], weight.shape[2])
     for chunk in book.chunks:
-        rows, result = gathered[: len(chunk.source)], products[: len(chunk.source)]
-        torch.index_select(features, 0, chunk.source, out=rows)
-        for k, (a, b) in enumerate(itertools.pairwise(chunk.bounds)):
-            if b > a:
-                torch.mm(rows[a:b], weight[k], out=result[a:b])
-        out[chunk.first : chunk.last] = segment_sum(result, chunk.order, chunk.starts)
+        end = 0
+        for k, a, b in chunk.pairs:
+            begin, end = end, end + b - a
+            rows = torch.index_select(features, 0, book.source[a:b], out=gathered[: b - a])
+            torch.mm(rows, weight[k], out=products[begin:end])
+        out[chunk.first : chunk.last] = segment_sum(products[:end], chunk.order, chunk.starts)
     return out
 
 
 def _weight_gradient(features: Tensor, grad: Tensor, weight: Tensor, book: Rulebook) -> Tensor:
     """(K, in, out): the sum over pairs of the outer products of an input row and an output's gradient."""
-    total = torch.zeros_like(weight)
-    gathered, gradients = _buffers(features, book, weight.shape[1:])
+    total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    gathered, gradients = (t.new_empty(book.longest[0], t.shape[1]) for t in (features, grad))
     for chunk in book.chunks:
-        rows, grad_rows = gathered[: len(chunk.source)], gradients[: len(chunk.source)]
-        torch.index_select(features, 0, chunk.source, out=rows)
-        torch.index_select(grad, 0, chunk.target, out=grad_rows)
-        for k, (a, b) in enumerate(itertools.pairwise(chunk.bounds)):
-            if b > a:
-                total[k].addmm_(rows[a:b].T, grad_rows[a:b])
-    return total
-
-
-def _buffers(like: Tensor, book: Rulebook, widths: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    longest = max((len(chunk.source) for chunk in book.chunks), default=0)
-    return like.new_empty(longest, widths[0]), like.new_empty(longest, widths[1])
+        for k, a, b in chunk.pairs:
+            rows = torch.index_select(features, 0, book.source[a:b], out=gathered[: b - a])
+            grad_rows = torch.index_select(grad, 0, book.target[a:b], out=gradients[: b - a])
+            total[k] += rows.T @ grad_rows
+    return total.to(weight.dtype)
 
 
 class SparseConv3d(nn.Module):
@@ -261,7 +280,7 @@ class SparseConv3d(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         sites, book = x.sites.strided(self.kernel, self.stride, self.padding)
-        return SparseTensor(_Convolve.apply(x.features, self.weight.flatten(0, 2), book), sites)
+        return SparseTensor(convolve(x.features, self.weight, book), sites)
 
 
 class SubmanifoldConv3d(nn.Module):
@@ -273,7 +292,7 @@ class SubmanifoldConv3d(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         book = x.sites.submanifold3
-        return SparseTensor(_Convolve.apply(x.features, self.weight.flatten(0, 2), book), x.sites)
+        return SparseTensor(convolve(x.features, self.weight, book), x.sites)
 
 
 def _init_weight(kernel: Triple, in_channels: int, out_channels: int) -> Tensor:
