@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
+from models.names import CLASSES
 from tasks.settings import Settings, external_file, runtime
 
 FIT_VERSION = 2
@@ -109,8 +110,9 @@ class FitConfig(Settings):
                     f"head_width {self.head_width} is no multiple of the {ATTENTION_HEADS} attention heads"
                 )
             x, y = self.lidar.bev_shape
-            if self.queries > x * y * self.upsample**2:
-                raise ValueError(f"queries {self.queries} are more than the head's map has cells")
+            peaks = len(CLASSES) * x * y * self.upsample**2
+            if self.queries > peaks:
+                raise ValueError(f"queries {self.queries} are more than the {peaks} places of the head's map")
         return self
 
 

@@ -48,7 +48,7 @@ def test_config_imports_no_torch():
     ("model", "fields", "sentence"),
     [
         (FitConfig, {"head": "transfusion", "head_width": 36}, "no multiple of the 8 attention heads"),
-        (FitConfig, {"head": "transfusion", "queries": 40_000}, "more than the head's map has cells"),
+        (FitConfig, {"head": "transfusion", "queries": 400_000}, "more than the 324000 places"),
         (TeacherConfig, {"mmdet3d": "a.py"}, "mmdet3d needs weights"),
     ],
 )
