@@ -53,26 +53,10 @@ class SparseEncoder(nn.Module):
 
         features (V, F) voxel means; coords (V, 4) int64 batch, x, y, z, unique, in any order.
         """
-        dense = self._sparse(features, coords, batch_size).dense()  # (B, C, X, Y, Z)
-        return dense.permute(0, 1, 4, 2, 3).flatten(1, 2)
-
-    def sparse_bev(self, features: Tensor, coords: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-        """The same map as its active cells: indices (A,) int64 = (batch * X' + x) * Y' + y, ascending; values (A, C).
-
-        A cell is active where any site above it is; its values may still be zero.
-        """
-        out = self._sparse(features, coords, batch_size)
-        extent_x, extent_y, extent_z = out.sites.shape
-        b, x, y, z = out.sites.coords.unbind(1)
-        cells, place = torch.unique_consecutive((b * extent_x + x) * extent_y + y, return_inverse=True)
-        values = out.features.new_zeros(len(cells), out.features.shape[1], extent_z)
-        values[place, :, z] = out.features
-        return cells, values.flatten(1)
-
-    def _sparse(self, features: Tensor, coords: Tensor, batch_size: int) -> SparseTensor:
         sites, order = Sites.sorted(coords, self.shape, batch_size)
         x = self.conv_input(SparseTensor(features[order], sites))
-        return self.conv_out(self.encoder_layers(x))
+        dense = self.conv_out(self.encoder_layers(x)).dense()  # (B, C, X, Y, Z)
+        return dense.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 class BasicBlock(nn.Module):

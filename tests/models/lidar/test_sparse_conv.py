@@ -198,17 +198,6 @@ def test_encoder_of_a_batch_is_that_of_its_samples(encoder):
         torch.testing.assert_close(alone[0], both[sample], atol=1e-5, rtol=1e-5)
 
 
-def test_encoder_active_cells_are_its_map(encoder):
-    features, coords = voxels()
-    bev = encoder.eval()(features, coords, 2)
-    cells, values = encoder.sparse_bev(features, coords, 2)
-    assert (cells.diff() > 0).all()
-    assert bev.is_contiguous()
-    flat = torch.zeros(2 * bev.shape[2] * bev.shape[3], bev.shape[1])
-    flat[cells] = values
-    assert torch.equal(flat.view(2, *bev.shape[2:], -1).permute(0, 3, 1, 2), bev)
-
-
 def test_encoder_trains_in_bfloat16(encoder):
     features, coords = voxels()
     encoder(features, coords, 2).square().mean().backward()
