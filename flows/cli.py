@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.export import Layout
 from tasks.child import StageFailed
 from tasks.errors import DataError, UserError
 
@@ -180,6 +181,30 @@ def inspect(
         print_json(description)
     else:
         show_description(description)
+
+
+@app.command()
+def export(
+    source: Annotated[
+        Path, typer.Argument(help="A pretrain artifact's folder, or a checkpoint in any layout.", metavar="SOURCE")
+    ],
+    out: Annotated[Path, typer.Argument(help="The file to write: .safetensors, or .pth for torch.", metavar="OUT")],
+    layout: Annotated[
+        Layout,
+        typer.Option(
+            help="The backbone as geomim, mmdet, bevdet, swin or timm; the whole model as original.", metavar="LAYOUT"
+        ),
+    ],
+) -> None:
+    """Write pretrained weights in the layout of other people's code.
+
+    docs/checkpoints.md says which code reads which layout.
+
+    Example: geomim export artifacts/pretrain/0123456789abcdef geomim_base.pth --layout bevdet
+    """
+    from flows.export import export_weights
+
+    export_weights(source, out, layout)
 
 
 @app.command()

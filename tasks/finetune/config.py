@@ -6,7 +6,7 @@ from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
 from tasks.settings import Settings, runtime
 
-VERSION = 1
+VERSION = 2
 BEV_STRIDE = 8  # of the BEV encoder's last map: the grid's cells must divide by it
 
 

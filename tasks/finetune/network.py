@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from models.bevdet.detector import BevDet
 from models.center_head import ONE_GROUP, CenterPointHead
 from models.depth_bins import DepthBins
+from models.layouts import WeightsMismatch, fill_backbone, read_layout
 from models.lift_splat import BevGrid
 from tasks.backbone import build_backbone
+from tasks.checkpoints import read_tensors
 from tasks.errors import UserError
 from tasks.finetune.config import FinetuneConfig
+from tasks.progress import say
 
 
 def build_detector(config: FinetuneConfig) -> BevDet:
@@ -45,20 +47,20 @@ def build_detector(config: FinetuneConfig) -> BevDet:
 
 
 def load_backbone(detector: BevDet, file: Path) -> None:
-    """Put a backbone's weights (safetensors, names of `models.swin.Swin`) into the detector.
+    """Put the backbone of a checkpoint in any known layout into the detector.
 
-    Strict: every weight must be there with its shape and nothing else. Raises UserError.
+    Strict: every weight must be there; position tables of other sizes are resized. Raises UserError.
     """
-    weights, own = load_file(file), detector.backbone.state_dict()
-    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    other = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
-    if missing or unknown or other:
-        raise UserError(
-            f"{file}: is no backbone of this config: {len(missing)} weights missing {missing[:3]}, "
-            f"{len(unknown)} unknown {unknown[:3]}, {len(other)} of another shape {sorted(other)[:3]}; "
-            "set `backbone` to what it was trained with"
-        )
-    detector.backbone.load_state_dict(weights)
+    try:
+        filled = fill_backbone(detector.backbone, read_layout(read_tensors(file)))
+    except WeightsMismatch as error:
+        remedy = "set `backbone` to what it was trained with"
+        raise UserError(f"{file}: is no backbone of this config: {error}; {remedy}") from None
+    if filled.left:
+        lacking = ", ".join(filled.left)
+        raise UserError(f"{file}: is no whole backbone: {lacking} missing; take one that GeoMIM pretrained")
+    if filled.resized or filled.ignored:
+        say(f"finetune: backbone of {file.name}\n{filled}")
 
 
 def parameter_groups(detector: BevDet, weight_decay: float) -> list[dict]:

@@ -14,10 +14,10 @@ from models.lidar.teacher import LidarTeacher, Teacher
 from models.lidar.transfusion import TransFusionHead
 from storage.index import Index
 from tasks.batches.points import load_points
+from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
 from tasks.progress import say
 from tasks.teacher.config import ATTENTION_HEADS, FitConfig, LidarConfig, TeacherConfig
-from tasks.teacher.weights import read_metadata, read_tensors
 
 WEIGHTS = "detector.safetensors"
 FITTED = "geomim.fit"  # in the weights' metadata: the config they were fitted with

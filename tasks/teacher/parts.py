@@ -18,7 +18,7 @@ from storage.index import Index
 from tasks.batches.points import load_points
 from tasks.errors import UserError
 from tasks.teacher.config import TeacherConfig
-from tasks.training.device import loader_thread
+from tasks.training.device import loader_threads
 
 BEV = "bev.zarr"
 BOXES = "boxes.zarr"
@@ -58,7 +58,7 @@ class PartWriter:
     ):
         self.config, self.teacher, self.index, self.dataroot, self.device = config, teacher, index, dataroot, device
         self.bev, self.boxes = open_stores(config, teacher, index, folder)
-        self._ahead = loader_thread()
+        self._ahead = loader_threads(1)
 
     def write(self, part: int) -> tuple[int, Times]:
         """Write a part; (its number of samples, where the time went). Raises UserError for features that don't fit."""

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from models.layouts import swin_to_mmdet
 from storage.artifact import Artifact
 from tasks.errors import UserError
 from tasks.finetune.network import build_detector, load_backbone, parameter_groups
@@ -109,13 +110,24 @@ def test_a_killed_stage_goes_on_to_the_same_result(world, finished, tmp_path, fa
         assert (artifact.path / name).read_bytes() == (whole.path / name).read_bytes(), name
 
 
+def test_a_backbone_is_taken_in_any_layout(world, tmp_path, capsys):
+    stored, detector = build_detector(world.config).backbone.state_dict(), build_detector(world.config)
+    bevdet = {f"img_backbone.{name}": value for name, value in swin_to_mmdet(stored).items()}
+    torch.save({"state_dict": bevdet | {"img_neck.conv.0.weight": torch.ones(1)}}, tmp_path / "bevdet.pth")
+    load_backbone(detector, tmp_path / "bevdet.pth")
+    assert all(torch.equal(value, stored[name]) for name, value in detector.backbone.state_dict().items())
+    assert "ignored: img_neck.conv" in capsys.readouterr().err
+
+
 def test_a_backbone_of_another_config_is_refused(world, tmp_path):
     detector = build_detector(world.config)
     weights = detector.backbone.state_dict()
-    weights["norm2.weight"] = torch.ones(3)
-    weights["extra"] = weights.pop("norm3.bias")
+    save_file(weights | {"norm2.weight": torch.ones(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"other\.safetensors: .* norm2\.weight \(3,\) for \(32,\); set `backbone`"):
+        load_backbone(detector, tmp_path / "other.safetensors")
+    del weights["norm3.bias"]
     save_file(weights, tmp_path / "backbone.safetensors")
-    with pytest.raises(UserError, match=r"1 weights missing \['norm3.bias'\], 1 unknown \['extra'\], 1 of another"):
+    with pytest.raises(UserError, match=r"no whole backbone: backbone\.norm3\.bias missing"):
         load_backbone(detector, tmp_path / "backbone.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""Reading checkpoint files: tensors only, never code."""
+"""Reading and writing checkpoint files: tensors only, never code."""
 
 import pickle
 from pathlib import Path
@@ -23,10 +23,11 @@ def _no_attribute(*_: Any) -> None:
     """Stands for `getattr`, by which a log buffer names its own methods: looks nothing up."""
 
 
-# What mmengine's checkpoints hold beside tensors: the numbers of the training log. Code of mmengine or of the file is
-# never run: its names lead to the two stand-ins above.
+# What checkpoints hold beside tensors: mmengine's the numbers of the training log, MixMAE's the arguments of the run.
+# Code of mmengine or of the file is never run: its names lead to the two stand-ins above.
 _ALLOWED = [
     (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_Ignored, "argparse.Namespace"),
     (_no_attribute, "builtins.getattr"),
     (np.core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
     (np.core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
@@ -39,12 +40,12 @@ _ALLOWED = [
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Name -> tensor of a .safetensors file or of a torch checkpoint, whose `state_dict` is taken where it has one.
+    """Name -> tensor of a .safetensors file or of a torch checkpoint: of its `state_dict` or `model` where it has one.
 
     Raises UserError for a file that is missing, broken, or would run code when read.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint; set teacher.weights to a file, fit or random")
+        raise UserError(f"{path}: there is no such checkpoint; name a .safetensors file or one of torch")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -57,8 +58,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: is no whole checkpoint ({' '.join(str(error).split())[:200]}); copy or download it again"
         ) from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    for inner in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(inner), dict):
+            content = content[inner]
+            break
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
     if not tensors:
         raise UserError(f"{path}: holds no tensors by name")

@@ -1,5 +1,6 @@
 """Reading checkpoint files: what is taken, and the sentence for each that is not."""
 
+import argparse
 import os
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
+from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
-from tasks.teacher.weights import read_metadata, read_tensors
 
 
 def test_mmengine_checkpoints_are_read_without_running_their_objects(tmp_path):
@@ -22,6 +23,15 @@ def test_mmengine_checkpoints_are_read_without_running_their_objects(tmp_path):
     assert list(tensors) == ["a.weight"]
     assert torch.equal(tensors["a.weight"], torch.ones(2))
     assert read_metadata(tmp_path / "mm.pth") == {}
+
+
+def test_the_other_places_where_a_file_keeps_its_weights(tmp_path):
+    """The original Swin's and MixMAE's: `model`, beside the arguments of the run."""
+    run = argparse.Namespace(lr=1e-3, output_dir="here", betas=(0.9, 0.95), resume=None)
+    torch.save({"model": {"a": torch.ones(2)}, "args": run, "epoch": 599}, tmp_path / "mixmae.pth")
+    assert list(read_tensors(tmp_path / "mixmae.pth")) == ["a"]
+    torch.save({"a": torch.ones(2), "b": torch.ones(1)}, tmp_path / "bare.pt")
+    assert list(read_tensors(tmp_path / "bare.pt")) == ["a", "b"]
 
 
 class Runs:

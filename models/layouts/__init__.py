@@ -1,0 +1,43 @@
+"""Names and orders of weights in other people's checkpoints, and in this project's modules."""
+
+from models.layouts.checkpoint import (
+    Checkpoint,
+    Filled,
+    WeightsMismatch,
+    fill_backbone,
+    fill_geomim,
+    grouped,
+    read_layout,
+)
+from models.layouts.geomim import geomim_from_original, geomim_to_original, original_constants
+from models.layouts.swin import (
+    swin_from_mmdet,
+    swin_from_original,
+    swin_sizes,
+    swin_to_mmdet,
+    swin_to_original,
+    swin_to_timm,
+    with_prefix,
+    without_prefix,
+)
+
+__all__ = [
+    "Checkpoint",
+    "Filled",
+    "WeightsMismatch",
+    "fill_backbone",
+    "fill_geomim",
+    "geomim_from_original",
+    "geomim_to_original",
+    "grouped",
+    "original_constants",
+    "read_layout",
+    "swin_from_mmdet",
+    "swin_from_original",
+    "swin_sizes",
+    "swin_to_mmdet",
+    "swin_to_original",
+    "swin_to_timm",
+    "with_prefix",
+    "without_prefix",
+]

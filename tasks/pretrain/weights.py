@@ -1,0 +1,146 @@
+"""Pretraining's weights from and for other people's code: what `pretrain.init` reads and `geomim export` writes."""
+
+import io
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from models.geomim.model import STRIDE, GeoMIM
+from models.layouts import (
+    Checkpoint,
+    WeightsMismatch,
+    fill_backbone,
+    fill_geomim,
+    geomim_to_original,
+    grouped,
+    original_constants,
+    read_layout,
+    swin_sizes,
+    swin_to_mmdet,
+    swin_to_original,
+    swin_to_timm,
+    with_prefix,
+    without_prefix,
+)
+from storage.artifact import Artifact, read_manifest
+from storage.atomic import write_bytes
+from storage.bev import BevReader
+from tasks.backbone import BackboneConfig, build_backbone
+from tasks.checkpoints import read_tensors
+from tasks.config import explain
+from tasks.errors import UserError
+from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.model import build_model
+
+# How the backbone is written, from our names.
+BACKBONE_LAYOUTS = {
+    "geomim": lambda state: state,
+    "mmdet": swin_to_mmdet,
+    "bevdet": lambda state: with_prefix(swin_to_mmdet(state), "backbone."),
+    "swin": swin_to_original,
+    "timm": swin_to_timm,
+}
+ORIGINAL = "original"  # the layout that holds the whole model
+
+
+def initialise(model: GeoMIM, path: Path) -> str:
+    """Fill a freshly built model in place from a checkpoint in any known layout; what was done, in a few lines.
+
+    A GeoMIM pretraining checkpoint (the original's or ours) fills all of it, any other the backbone, MixMAE's also the
+    decoder's blocks. Raises UserError, and changes nothing, where tensors do not fit.
+    """
+    try:
+        checkpoint = read_layout(read_tensors(path))
+        filled = fill_geomim(model, checkpoint)
+    except WeightsMismatch as error:
+        remedy = "set the config to its sizes, or begin with its backbone alone (`geomim export`)"
+        raise UserError(f"pretrain.init: {path}: does not fit the model: {error}; {remedy}") from None
+    return f"pretrain.init: {path.name}, {checkpoint.layout} layout\n{filled}"
+
+
+def export(source: Path, out: Path, layout: str) -> str:
+    """Write a backbone, or for ORIGINAL the whole model, in a layout; what is in it and what is not, in a few lines.
+
+    source: a pretrain artifact's folder, or a file in any layout. out: .safetensors, or .pth for torch's format.
+    """
+    if out.suffix not in (".safetensors", ".pth", ".pt"):
+        raise UserError(f"{out}: the name must end in .safetensors, .pth or .pt, which chooses the format")
+    if out.exists():
+        raise UserError(f"{out}: exists; remove it or choose another name")
+    file = source
+    if source.is_dir():
+        file = source / ("model.safetensors" if layout == ORIGINAL else "backbone.safetensors")
+        if not file.is_file():
+            raise UserError(
+                f"{source}: holds no {file.name}; name the folder of a finished pretrain artifact, or a file"
+            )
+    checkpoint, sizes = _read_whole_backbone(file)
+    without = ""
+    if layout == ORIGINAL:
+        if not checkpoint.whole:
+            raise UserError(f"{file}: holds a backbone alone, and {ORIGINAL} is the whole model: name its folder")
+        constants = _view_transform_constants(source)
+        state = geomim_to_original(checkpoint.weights) | constants
+        if not constants:
+            without = "vtransform's dx, bx, nx and frustum, which the original makes from its config"
+    else:
+        backbone = {name: value for name, value in checkpoint.weights.items() if name.startswith("backbone.")}
+        state = BACKBONE_LAYOUTS[layout](without_prefix(backbone, "backbone."))
+        back = read_layout(state).weights
+        if lost := grouped(name for name in backbone if name not in back):
+            without = f"{lost}, which have no place there"
+    _write(out, state, "model" if layout == "swin" else "state_dict")
+    lines = [
+        f"{out}: {len(state)} tensors in {layout} layout",
+        "  Swin: " + ", ".join(f"{name} {value}" for name, value in sizes),
+        *([f"  without {without}"] if without else []),
+    ]
+    return "\n".join(lines)
+
+
+def _read_whole_backbone(file: Path) -> tuple[Checkpoint, BackboneConfig]:
+    """A file's tensors and its Swin's sizes. Raises UserError where they do not make a whole Swin of these sizes."""
+    try:
+        checkpoint = read_layout(read_tensors(file))
+        config = BackboneConfig(**swin_sizes(without_prefix(checkpoint.weights, "backbone.")))
+        lacking = fill_backbone(build_backbone(config), checkpoint).left
+    except WeightsMismatch as error:
+        raise UserError(f"{file}: holds no whole backbone: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{file}: holds no backbone like GeoMIM's: {explain(error, BackboneConfig)}") from None
+    if lacking:
+        raise UserError(f"{file}: holds no backbone like GeoMIM's: {grouped(lacking)} missing; pretrain from it first")
+    return checkpoint, config
+
+
+def _view_transform_constants(source: Path) -> dict[str, Tensor]:
+    """The geometry that the original keeps in its checkpoints, from an artifact's config and its teacher's grid; empty
+    where `source` is a file, or the teacher's artifact is not beside it."""
+    manifest = read_manifest(source)
+    if manifest is None:
+        return {}
+    config = PretrainConfig.model_validate(manifest.recipe.config)
+    teacher = Artifact(source.resolve().parents[1], "teacher", manifest.recipe.inputs["teacher"])
+    try:
+        bev = BevReader(teacher.path / "bev.zarr")
+    except FileNotFoundError:
+        return {}
+    transform = build_model(config, bev.shape[0], bev.attributes.range, bev.attributes.cell_size[0]).view_transform
+    return original_constants(transform.grid, transform.bins, config.image.size, STRIDE)
+
+
+def _write(out: Path, state: dict[str, Tensor], key: str) -> None:
+    """As safetensors, or in torch's format below `key`, by the suffix."""
+    if out.suffix == ".safetensors":
+        data = safetensors.torch.save(state)
+    else:
+        file = io.BytesIO()
+        torch.save({key: state}, file)
+        data = file.getvalue()
+    try:
+        write_bytes(out, data)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
