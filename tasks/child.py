@@ -25,6 +25,9 @@ SECONDS_BETWEEN_LOOKS = 0.5
 # glibc hands big blocks back to the kernel and takes them, zeroed page by page, at the next step: keep them instead.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 
+# What a killed process left behind (semaphores of a compressor), Python's tracker clears away: it need not tell.
+QUIET = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}
+
 
 class StageFailed(RuntimeError):
     """The stage's process ended without a result and without a sentence for the user: a bug, or it was killed."""
@@ -47,6 +50,7 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
         pass_fds=(report_write,),
         start_new_session=True,
         env=MALLOC
+        | QUIET
         | os.environ
         | {WATCHED: ",".join(map(str, watched)), "OMP_NUM_THREADS": threads(), "PYTHONUNBUFFERED": "1"},
         text=True,
@@ -63,11 +67,17 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
         code = child.wait()
     finally:
         _kill_group(child)
+    if "failed" in report:
+        raise StageFailed(f"{stage}: {report['failed']}")
     if "error" in report:
         raise (DataError if report["exit"] == 1 else UserError)(report["error"])
     if code:
-        died = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        raise StageFailed(f"the process of {stage} {died}; the same command goes on from there")
+        raise StageFailed(f"the process of {stage} {how_it_ended(code)}; the same command goes on from there")
+
+
+def how_it_ended(code: int) -> str:
+    """A process's exit code in words; negative for a signal."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def threads() -> str:
@@ -106,6 +116,9 @@ def main() -> int:
             code = 1 if isinstance(error, DataError) else 2
             json.dump({"error": str(error), "exit": code}, report)
             return code
+        except StageFailed as error:  # one of the stage's own processes was killed
+            json.dump({"failed": str(error)}, report)
+            return 1
     return 0
 
 
@@ -116,4 +129,6 @@ def _kill_group(child: subprocess.Popen) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from tasks import child  # not this module's second self, whose exceptions nobody else raises
+
+    sys.exit(child.main())

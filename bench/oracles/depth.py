@@ -23,16 +23,12 @@ DEVKIT_PIXELS, DEVKIT_DEPTH = Tolerance(0.1), Tolerance(3e-4)
 def last_hits(
     points: np.ndarray, lidar_to_camera: np.ndarray, intrinsics: np.ndarray, post: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Depth maps (N, H, W) as the original makes them: of several points in a pixel the last in scan order stays.
-
-    Ours keeps the nearest; given the points' ranks from the end in place of their depths, the last.
-    """
+    """Depth maps (N, H, W) as the original makes them: of several points in a pixel the last in scan order stays."""
     rig = Rig(intrinsics, np.zeros((len(intrinsics), 2)))
-    maps = []
-    for (_, pixels, depth), homography in zip(project_cloud(points, lidar_to_camera, rig, 0.0, ANYWHERE), post):
-        rank = depth_map(*pixels.T, np.arange(len(depth), 0, -1), homography, size).astype(int)
-        maps.append(np.where(rank > 0, np.append(depth, 0.0)[len(depth) - rank], 0.0))
-    return np.stack(maps).astype(np.float32)
+    found = project_cloud(points, lidar_to_camera, rig, 0.0, ANYWHERE)
+    return np.stack(
+        [depth_map(*pixels.T, depth, matrix, size, "last") for (_, pixels, depth), matrix in zip(found, post)]
+    )
 
 
 def calibration(oracle: Oracle) -> Iterator[Output]:

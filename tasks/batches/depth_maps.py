@@ -1,21 +1,29 @@
 """From cached points to the depth maps and depth targets of a training batch."""
 
+from typing import Literal
+
 import numpy as np
 
 
 def depth_map(
-    u: np.ndarray, v: np.ndarray, depth: np.ndarray, post_homography: np.ndarray, size: tuple[int, int]
+    u: np.ndarray,
+    v: np.ndarray,
+    depth: np.ndarray,
+    post_homography: np.ndarray,
+    size: tuple[int, int],
+    keep: Literal["nearest", "last"] = "nearest",
 ) -> np.ndarray:
-    """Nearest depth in each pixel of the augmented image.
+    """Depth in each pixel of the augmented image.
 
     Args:
         u, v: (N,) px of the full image; depth: (N,) m, all positive.
         post_homography: (4, 4), a pixel (u, v, depth, 1) of the full image to the augmented one's, as in images.py.
         size: (height, width) of the augmented image.
+        keep: which of several points in a pixel counts: the nearest, exactly (no rank in floating point), or the last
+            in the order given, as in the original GeoMIM.
 
     Returns:
-        (height, width) float32, 0 where no point falls. Cell = floor of the pixel; of several points in a cell the
-        nearest wins, exactly (no rank in floating point).
+        (height, width) float32, 0 where no point falls. Pixel = floor.
     """
     height, width = size
     (xx, xy, _, x0), (yx, yy, _, y0), *_ = np.asarray(post_homography, np.float64)
@@ -23,8 +31,13 @@ def depth_map(
     row = np.floor(yx * u + yy * v + y0)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     cell = (row[inside] * width + column[inside]).astype(np.int64)
+    depth = np.asarray(depth, np.float32)[inside]
+    if keep == "last":
+        last = np.full(height * width, -1)
+        np.maximum.at(last, cell, np.arange(len(cell)))  # (plain assignment promises no order)
+        return np.append(depth, np.float32(0))[last].reshape(height, width)
     nearest = np.full(height * width, np.inf, np.float32)
-    np.minimum.at(nearest, cell, np.asarray(depth, np.float32)[inside])
+    np.minimum.at(nearest, cell, depth)
     nearest[np.isinf(nearest)] = 0.0
     return nearest.reshape(height, width)
 

@@ -91,14 +91,25 @@ def post_homography(draw: ImageDraw, size: tuple[int, int]) -> np.ndarray:
 def apply_draw(image: np.ndarray, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
     """The network's input, uint8 (height, width, 3).
 
-    `image` is the stored one of `source_size` (width, height), decoded at any scale. Bicubic
-    resize, nearest-neighbour rotation, black outside: Pillow's, as in the original.
+    `image` is the stored one of `source_size` (width, height), whole or decoded at some eighths of its size. Bicubic
+    resize, nearest-neighbour rotation, black outside: Pillow's, as in the original. A whole image gives the original's
+    pixels to the bit; of a scaled one only the window is resampled, which rounds a few values by 1 or 2 differently.
     """
     from PIL import Image
 
     left, top = draw.crop
-    out = Image.fromarray(image).resize(resized(source_size, draw.resize), Image.Resampling.BICUBIC)
-    out = out.crop((left, top, left + size[1], top + size[0]))
+    scaled, target = Image.fromarray(image), resized(source_size, draw.resize)
+    if scaled.size == source_size:
+        out = scaled.resize(target, Image.Resampling.BICUBIC).crop((left, top, left + size[1], top + size[0]))
+    else:
+        # Eighths, not the ratio of the sizes: 5/8 of 900 rows are 562.5, decoded as 563.
+        eighths = round(8 * scaled.width / source_size[0])
+        x, y = (source * eighths / 8 / side for source, side in zip(source_size, target))  # scaled px per target px
+        x0, y0 = max(0, left), max(0, top)
+        x1, y1 = min(target[0], left + size[1]), min(target[1], top + size[0])
+        window = scaled.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, (x0 * x, y0 * y, x1 * x, y1 * y))
+        out = Image.new("RGB", size[::-1])
+        out.paste(window, (x0 - left, y0 - top))
     if draw.flip:
         out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if draw.rotate:

@@ -6,6 +6,7 @@ A scene mirrored at random has the BEV that the teacher makes of mirrored points
 its attributes); else the BEV of the points as they are, mirrored. The two differ: a voxel grid has no symmetry.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from tasks.backbone import STRIDE
 from tasks.batches.depth_maps import depth_map
 from tasks.batches.images import ImageConfig, draw_test, draw_training, load_image, normalise, post_homography
 from tasks.pretrain.config import PretrainConfig
+from tasks.training.order import MASKS, generator_at, sample_at
 
 
 class PretrainBatch(NamedTuple):
@@ -37,10 +39,17 @@ class PretrainBatch(NamedTuple):
     bev_shape: tuple[int, int, int]  # C, X, Y
 
     def to(self, device: torch.device) -> "PretrainBatch":
-        def moved(value):
-            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        return PretrainBatch(*map(moved, self))._replace(cameras=Cameras(*map(moved, self.cameras)))
+    def pinned(self) -> "PretrainBatch":
+        """The same in page-locked memory: from there `to` copies to a GPU while both go on computing."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "PretrainBatch":
+        def made(value):
+            return function(value) if isinstance(value, Tensor) else value
+
+        return PretrainBatch(*map(made, self))._replace(cameras=Cameras(*map(made, self.cameras)))
 
     def lidar_bev(self) -> Tensor:
         """(B, C, X, Y) float16, made on the device where the batch is."""
@@ -52,21 +61,31 @@ class PretrainBatch(NamedTuple):
 
 
 class PretrainBatches:
-    """Makes batches out of the three caches and the images. Safe to call from a thread."""
+    """Makes batches out of the three caches and the images. Safe to call from several threads, and to pickle."""
 
     def __init__(self, config: PretrainConfig, dataroot: Path, index: Index, bev: BevReader, depth: DepthReader):
         self.config, self.dataroot, self.index, self.bev, self.depth = config, dataroot, index, bev, depth
 
-    def training(self, samples: np.ndarray, generator: np.random.Generator) -> PretrainBatch:
-        """Augmented samples; all that is random comes from `generator`."""
-        flips = [generator.integers(0, 2, 2).astype(bool) & self.config.bev_flip for _ in samples]
-        made = [self._sample(s, generator, flip) for s, flip in zip(samples, flips)]
-        return self._collate(samples, made, int(generator.integers(2**62)))
+    def training_at(self, positions: range, samples: np.ndarray) -> PretrainBatch:
+        """What stands at `positions` of a training on `samples` (see tasks/training/order.py), augmented.
+
+        positions: a step's, or a rank's or a micro-batch's share of them. What is random about a sample follows from
+        the seed and its position; so do its masks, or from the seed and the step where the step shares them.
+        """
+        config = self.config
+        chosen, made = [sample_at(position, samples, config.seed) for position in positions], []
+        for position, sample in zip(positions, chosen):
+            generator = generator_at(position, config.seed)
+            flip = generator.integers(0, 2, 2).astype(bool) & config.bev_flip
+            made.append(self._sample(sample, generator, flip))
+        places = [positions[0] // config.batch_size] if config.mask_shared else positions
+        seeds = [int(generator_at(place, config.seed, MASKS).integers(2**62)) for place in places]
+        return self._collate(chosen, made, torch.cat([self._groups(1, seed) for seed in seeds]))
 
     def held_out(self, samples: np.ndarray) -> PretrainBatch:
         """The same samples without augmentation, each with masks that are always its own."""
         made = [self._sample(s, None, np.zeros(2, bool)) for s in samples]
-        return self._collate(samples, made, int(samples[0]))
+        return self._collate(samples, made, self._groups(len(samples), int(samples[0])))
 
     def _sample(self, sample: int, generator: np.random.Generator | None, flip: np.ndarray) -> tuple:
         """Images, the fields of Cameras, depth maps: arrays; and the teacher's Cells."""
@@ -99,21 +118,24 @@ class PretrainBatches:
         path = self.dataroot / str(self.index.camera_path[sample, camera])
         return load_image(path, draw, config.size, source), post_homography(draw, config.size)
 
-    def _collate(self, samples: np.ndarray, made: list[tuple], seed: int) -> PretrainBatch:
+    def _groups(self, samples: int, seed: int) -> Tensor:
+        """Random halves of the tokens of so many samples: (1, H/32, W/32) if shared, else one for each image."""
+        c = self.config
+        generator = torch.Generator().manual_seed(seed)
+        groups = draw_halves(samples * len(self.index.cameras), c.mask_grid, generator, c.mask_ratio, c.mask_shared)
+        cells = c.mask_cell // STRIDE
+        return groups.repeat_interleave(cells, 1).repeat_interleave(cells, 2)
+
+    def _collate(self, samples: Sequence[int], made: list[tuple], groups: Tensor) -> PretrainBatch:
         *arrays, bev = zip(*made)
         images, *cameras, maps = map(np.stack, arrays)
         _, x, y = self.bev.shape
         bev_index = np.concatenate([b * x * y + index.astype(np.int64) for b, (index, _) in enumerate(bev)])
-        generator = torch.Generator().manual_seed(seed)
-        c = self.config
-        views = images.shape[0] * images.shape[1]
-        groups = draw_halves(views, c.mask_grid, generator, c.mask_ratio, c.mask_shared)
-        cells = c.mask_cell // STRIDE
         return PretrainBatch(
             [str(self.index.token[s]) for s in samples],
             torch.from_numpy(images),
             Cameras(*(torch.from_numpy(c).float() for c in cameras)),
-            groups.repeat_interleave(cells, 1).repeat_interleave(cells, 2),
+            groups,
             torch.from_numpy(maps),
             torch.from_numpy(bev_index),
             torch.from_numpy(np.concatenate([values for _, values in bev])),

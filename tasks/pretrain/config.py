@@ -6,9 +6,9 @@ from pydantic import Field, model_validator
 
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
-from tasks.settings import Settings, runtime
+from tasks.settings import Settings, external_file, runtime
 
-VERSION = 1
+VERSION = 2
 
 
 class DecoderConfig(Settings):
@@ -34,6 +34,9 @@ class PretrainConfig(Settings):
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
     image: ImageConfig = Field(default_factory=ImageConfig)
     decoder: DecoderConfig = Field(default_factory=DecoderConfig)
+    init: str | None = external_file(
+        None, "Checkpoint to begin from: MixMAE's (as in the original), a Swin's or a GeoMIM's; none: random weights."
+    )
 
     mask_ratio: float = Field(0.5, ge=0.5, lt=1, description="Share of the image hidden from each reconstruction.")
     mask_cell: int = Field(32, ge=STRIDE, multiple_of=STRIDE, description="Pixels a side of what is hidden as one.")
@@ -41,7 +44,8 @@ class PretrainConfig(Settings):
 
     depth_bins: tuple[float, float, float] = Field((1.0, 60.0, 0.5), description="Nearest, farthest and step (m).")
     depth_sweeps: int = Field(9, ge=0, le=10, description="Previous LiDAR sweeps in the depth target.")
-    depth_weight: float = Field(0.01, ge=0)
+    reconstruction_weight: float = Field(1.0, ge=0, description="Of the BEV's loss; 0: depth is the only target.")
+    depth_weight: float = Field(0.01, ge=0, description="Of the depth loss; 0: the BEV is the only target.")
     context: int = Field(80, ge=1, description="Channels lifted into the BEV.")
     height: tuple[float, float] = Field((-10.0, 10.0), description="Heights (m, LiDAR frame) that are lifted.")
     splat_ratio: Literal[1, 2] = Field(2, description="Splatted cells per cell of the teacher's grid, along each axis.")
@@ -51,16 +55,30 @@ class PretrainConfig(Settings):
     )
 
     steps: int = Field(88_000, ge=1, description="Optimiser steps; 88,000 of 16 samples pass 50 times over nuScenes.")
-    batch_size: int = Field(16, ge=1, description="Samples a step.")
+    batch_size: int = Field(16, ge=1, description="Samples a step, over all ranks.")
+    sampling: Literal["uniform", "cbgs"] = Field(
+        "uniform", description="Every sample once an epoch, or those with rare classes more often, as the original."
+    )
+    accumulate: int = Field(
+        1, ge=1, description="Micro-batches a step, one after the other; batch norm sees one at a time."
+    )
     rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="On all weights, as in the original.")
     warmup: int = Field(500, ge=0, description="Steps of linear warm-up from a third of the rate; a cosine follows.")
     clip_norm: float = Field(35.0, gt=0, description="Largest norm of the gradient.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the forward pass; weights stay fp32.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay of the weights' average, which is then the result; 0: none.")
     seed: int = Field(0, ge=0)
 
     evaluate_every: int = Field(500, ge=1, description="Steps between evaluations on held-out samples.")
     held_out: int = Field(64, ge=1, description="At most so many samples of val (of train where val is empty).")
+    probe_samples: int = Field(
+        64, ge=0, description="Training samples to fit the linear probe on at each evaluation; 0: no probe."
+    )
+    ranks: int = runtime(0, "Processes that share a step; 0: one per GPU that batch_size allows, one on a CPU.", ge=0)
+    compile: bool = runtime(False, "Let torch.compile fuse the network; the first steps take minutes.")
+    checkpointing: bool = runtime(False, "Recompute activations in the backward pass: less memory, more time.")
+    loaders: int = runtime(0, "Threads of each rank that load ahead; 0: one on a CPU, else its cores but one.", ge=0)
     threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
     device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
     seconds_between_saves: float = runtime(120.0, "Between checkpoints.", gt=0)
@@ -74,6 +92,13 @@ class PretrainConfig(Settings):
         low, high, step = self.depth_bins
         if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
             raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
+        if self.batch_size % (self.accumulate * max(1, self.ranks)):
+            raise ValueError(
+                f"batch_size is {self.batch_size}, which accumulate ({self.accumulate}) times ranks "
+                f"({max(1, self.ranks)}) does not divide: every rank needs the same number of samples"
+            )
+        if self.reconstruction_weight == self.depth_weight == 0:
+            raise ValueError("reconstruction_weight and depth_weight are both 0: there is nothing to learn")
         if self.height[0] >= self.height[1]:
             raise ValueError(f"height {self.height} must ascend")
         return self

@@ -4,9 +4,9 @@ metrics.jsonl, events...   losses of every step, errors on held-out samples; Ten
 backbone.safetensors       the Swin, under the names of models.swin: what finetuning reads
 model.safetensors          everything: backbone, decoder, view transform, head
 pretrain.png               held-out samples: input, mask, target and predicted BEV, depth
+bev_colours.npz            what its BEV's colours stand for, for other pictures of the same target
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,37 @@ from storage.artifact import Artifact
 from storage.bev import BevReader
 from storage.depth import DepthReader
 from storage.index import Index
+from tasks.batches.cbgs import class_balanced
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
 from tasks.errors import UserError
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.held_out import HeldOut, split_samples
 from tasks.pretrain.model import build_model
+from tasks.pretrain.objective import Objective, load_parts
 from tasks.pretrain.picture import draw_picture
+from tasks.pretrain.weights import initialise
 from tasks.progress import say
 from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
-from tasks.training.log import MetricLog
+from tasks.training.ema import Ema
 from tasks.training.loop import train
-from tasks.training.order import batch_at, generator_at
+from tasks.training.prefetch import choose_loaders
+from tasks.training.ranks import choose_ranks, distribute, rank, rank_count, run_ranks
 from tasks.training.schedule import cosine_with_warmup
 
 
 def run(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
     """Pretrain, going on from the artifact's checkpoint where there is one; the summary holds the held-out errors."""
+    device = choose_device(config.device)
+    ranks = choose_ranks(config.ranks, device, config.batch_size // config.accumulate)
     with threads(config.threads):
-        return _pretrain(config, inputs, artifact)
+        return run_ranks(ranks, device, _pretrain, config, inputs, artifact)
 
 
 def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
-    device = choose_device(config.device)
+    """What every rank does; the summary is rank 0's."""
+    first, device = rank() == 0, choose_device(config.device)
     index = Index.open(inputs["ingest"].path / "index.zarr")
     bev = BevReader(inputs["teacher"].path / "bev.zarr")
     depth = DepthReader(inputs["depth"].path / "depth.zarr")
@@ -51,47 +58,58 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
 
     torch.manual_seed(config.seed)
     model = build_model(config, bev.shape[0], bev.attributes.range, bev.attributes.cell_size[0]).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), config.rate, weight_decay=config.weight_decay, fused=True)
-    checkpoint = Checkpoint(artifact.path / ".checkpoint.pt")  # a dot file: gone when the manifest is there
-    held_out = HeldOut(batches, held_out_samples, train_samples, device)
+    model.backbone.checkpointing = model.decoder.checkpointing = config.checkpointing
+    if config.init:
+        told = initialise(model, Path(config.init))
+        if first:
+            say(told)
+    for unused in (model.view_transform.downsample, model.head):
+        unused.requires_grad_(config.reconstruction_weight > 0)  # ranks wait for gradients of whatever requires one
+    if not first:
+        torch.manual_seed(config.seed + rank())  # the same weights, but a drop path of its own
+    ema = Ema(model, config.ema) if config.ema and first else None
+    result = ema.model if ema else model
+    network = distribute(model)
+    objective = Objective(config, model, torch.compile(network) if config.compile else network, device)
+    held_out = HeldOut(batches, held_out_samples, train_samples, device) if first else None
+    drawn_from = class_balanced(index, train_samples, config.seed) if config.sampling == "cbgs" else train_samples
 
-    def load_batch(step: int) -> PretrainBatch:
-        samples = batch_at(step, train_samples, config.batch_size, config.seed)
-        return batches.training(samples, generator_at(step, config.seed))
+    def load_batch(step: int) -> list[PretrainBatch]:
+        parts = load_parts(batches, drawn_from, step)
+        return [part.pinned() for part in parts] if device.type == "cuda" else parts
 
-    def loss_terms(batch: PretrainBatch) -> dict[str, torch.Tensor]:
-        batch = batch.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            made = model(batch.normalised_images(), batch.cameras, batch.groups)
-        losses = model.losses(made, batch.lidar_bev(), batch.depth_map)
-        return {"reconstruction": losses.reconstruction, "depth": model.depth_weight * losses.depth}
-
-    def rate_factor(step: int) -> float:
-        return cosine_with_warmup(step, config.steps, config.warmup)
-
-    done, _ = checkpoint.load(model, optimizer)
-    for mark in [*range(config.evaluate_every, config.steps, config.evaluate_every), config.steps]:
-        if mark < done:
-            continue
-        train(
-            model.train(),
-            optimizer,
-            load_batch,
-            loss_terms,
-            lambda batch: batch.tokens,
-            mark,
-            rate_factor,
-            config.clip_norm,
-            checkpoint,
-            artifact.path,
-            "pretrain",
-            config.seconds_between_saves,
-            lambda steps: artifact.write_progress(steps, config.steps),
+    def evaluate(steps: int) -> dict[str, float]:
+        errors = held_out.evaluate(result)
+        say(
+            f"pretrain: {steps} steps, held-out error {errors['held_out_reconstruction']:.4f} "
+            f"(mean map {errors['held_out_mean_map']:.4f}, zero {errors['held_out_zero']:.4f})"
         )
-        errors = evaluate(model, held_out, artifact.path, mark)
+        return errors
 
-    draw_picture(artifact.path / "pretrain.png", model, held_out, held_out_samples[:2])
-    export(model, artifact.path)
+    errors = train(
+        model.train(),
+        torch.optim.AdamW(model.parameters(), config.rate, weight_decay=config.weight_decay, fused=True),
+        load_batch,
+        objective.terms,
+        lambda part: part.batch.tokens,
+        config.steps,
+        lambda step: cosine_with_warmup(step, config.steps, config.warmup),
+        config.clip_norm,
+        Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
+        artifact.path,
+        "pretrain",
+        config.seconds_between_saves,
+        after_save=lambda steps: artifact.write_progress(steps, config.steps),
+        network=network,
+        micro_batches=objective.parts,
+        ema=ema,
+        every=config.evaluate_every,
+        at_mark=evaluate,
+        loaders=choose_loaders(config.loaders, device, rank_count()),
+    )
+    if first:
+        draw_picture(artifact.path / "pretrain.png", result, held_out, held_out_samples[:2])
+        export(result, artifact.path)
     return {"steps": config.steps, "samples": len(train_samples), "held_out": len(held_out_samples), **errors}
 
 
@@ -109,24 +127,6 @@ def check_inputs(config: PretrainConfig, index: Index, bev: BevReader, depth: De
     low, high = bev.attributes.range[:2], bev.attributes.range[3:5]
     if config.bev_flip and any(abs(a + b) > 1e-6 for a, b in zip(low, high)):
         raise UserError("pretrain.bev_flip needs a lidar.range that is symmetric about the LiDAR: set it to false")
-
-
-def evaluate(model: GeoMIM, held_out: HeldOut, folder: Path, steps: int) -> dict[str, float]:
-    """Held-out errors after `steps` steps, logged; a run that was killed in between finds them in the log."""
-    path = folder / "metrics.jsonl"
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        entry = json.loads(line)
-        if entry["step"] == steps - 1 and "held_out_reconstruction" in entry:
-            return {name: value for name, value in entry.items() if name != "step"}
-    errors = held_out.evaluate(model)
-    with MetricLog(folder, steps) as log:
-        log.write(steps - 1, errors)
-    say(
-        f"pretrain: {steps} steps, held-out error {errors['held_out_reconstruction']:.4f} "
-        f"(mean map {errors['held_out_mean_map']:.4f}, zero {errors['held_out_zero']:.4f}), "
-        f"depth {errors['held_out_depth']:.2f} m"
-    )
-    return errors
 
 
 def export(model: GeoMIM, folder: Path) -> None:

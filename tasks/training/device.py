@@ -1,5 +1,6 @@
-"""Where a network runs: its device, how many CPU threads it takes, and the thread that loads ahead of it."""
+"""Where a network runs: its device, how many CPU threads it takes, and the threads that load ahead of it."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,18 +34,21 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def loader_thread() -> ThreadPoolExecutor:
-    """A thread that prepares the next batch, kept to one core.
+def loader_threads(count: int) -> ThreadPoolExecutor:
+    """Threads that prepare the next batches, each kept to one core.
 
     Two teams of OpenMP threads on the same cores halve each other's speed.
     """
-    count = torch.get_num_threads()
-    ahead = ThreadPoolExecutor(1)
-    ahead.submit(_one_thread).result()
-    torch.set_num_threads(count)
-    return ahead
+    before, started = torch.get_num_threads(), threading.Barrier(count + 1)
 
+    def begin() -> None:
+        torch.get_num_threads()  # makes torch set up this thread, which would undo the next call at its first operation
+        torch.set_num_threads(1)  # also for threads that torch has not set up yet: put back below, once all are
+        started.wait()
 
-def _one_thread() -> None:
-    torch.get_num_threads()  # makes torch set up this thread, which would undo the next call at its first operation
-    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(count, "loader", begin)
+    for _ in range(count):
+        pool.submit(int)
+    started.wait()
+    torch.set_num_threads(before)
+    return pool

@@ -1,24 +1,54 @@
-"""Which samples a step takes and what is random in it, from the seed and the step's number alone.
+"""Which samples a step takes and what is random in them, from the seed, the epoch and the position alone.
 
-Nothing has to be stored to go on after an interruption, and batches may be prepared ahead of time in any order.
+Training walks through positions 0, 1, 2, ... without end: a step takes the next `batch_size` of them, a rank a share of
+the step's, a micro-batch a share of its rank's. Whatever is random about a sample follows from its position, so that
+the same samples come with the same augmentation on any number of ranks and micro-batches, and nothing has to be stored
+to go on after an interruption. Batches may be made ahead of time, in any order.
 """
+
+from functools import lru_cache
 
 import numpy as np
 
-ORDER, AUGMENTATION = 0, 1  # streams of random numbers that share a seed without sharing numbers
+# Streams of random numbers that share a seed without sharing numbers.
+ORDER, AUGMENTATION, MASKS, RESAMPLING = range(4)
+
+
+def positions_at(step: int, batch_size: int) -> range:
+    """The positions of a step (the first is 0), over all ranks and micro-batches."""
+    return range(step * batch_size, (step + 1) * batch_size)
+
+
+def share(positions: range, part: int, parts: int) -> range:
+    """The part number `part` of `parts` equal ones, in order: a rank's positions of a step, a micro-batch's of a rank.
+
+    Equal, because the mean of the parts' mean losses must be the mean over all. ValueError where they cannot be.
+    """
+    size, rest = divmod(len(positions), parts)
+    if rest:
+        raise ValueError(f"{len(positions)} samples do not divide into {parts} equal parts")
+    return positions[part * size : (part + 1) * size]
+
+
+def sample_at(position: int, samples: np.ndarray, seed: int) -> int:
+    """The sample at a position: every entry of `samples` once an epoch, in an order of that epoch's own.
+
+    A step may reach into the next epoch, so that all have the same size, whatever the number of samples.
+    """
+    epoch, place = divmod(position, len(samples))
+    return int(samples[_order(seed, epoch, len(samples))[place]])
+
+
+def generator_at(position: int, seed: int, stream: int = AUGMENTATION) -> np.random.Generator:
+    """The random numbers of what stands at a position; or of a step, where all its samples share them."""
+    return np.random.default_rng([seed, stream, position])
 
 
 def batch_at(step: int, samples: np.ndarray, batch_size: int, seed: int) -> np.ndarray:
-    """The samples (batch_size,) of a step: every sample once an epoch, in an order of that epoch's own.
-
-    A batch may reach into the next epoch, so that all have the same size, whatever the number of samples.
-    """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = places // len(samples)
-    orders = {e: np.random.default_rng([seed, ORDER, e]).permutation(len(samples)) for e in np.unique(epochs)}
-    return np.array([samples[orders[e][place % len(samples)]] for e, place in zip(epochs, places)])
+    """The samples (batch_size,) of a whole step."""
+    return np.array([sample_at(position, samples, seed) for position in positions_at(step, batch_size)])
 
 
-def generator_at(step: int, seed: int) -> np.random.Generator:
-    """The random numbers of a step's augmentation."""
-    return np.random.default_rng([seed, AUGMENTATION, step])
+@lru_cache(4)  # a loader looks ahead, at most into the next epoch
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, ORDER, epoch]).permutation(count)

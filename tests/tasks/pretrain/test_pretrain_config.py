@@ -13,6 +13,11 @@ from tasks.pretrain.config import PretrainConfig, check_grid
         ({"decoder": {"width": 100, "num_heads": 8}}, "num_heads is 8, which does not divide the width 100"),
         ({"depth_bins": (60.0, 1.0, 0.5)}, "nearest < farthest"),
         ({"mask_ratio": 0.3}, "greater than or equal to 0.5"),
+        (
+            {"batch_size": 12, "accumulate": 2, "ranks": 4},
+            r"batch_size is 12, which accumulate \(2\) times ranks \(4\)",
+        ),
+        ({"reconstruction_weight": 0, "depth_weight": 0}, "both 0: there is nothing to learn"),
         ({"patches": 18}, "Extra inputs"),
     ],
 )
@@ -28,5 +33,6 @@ def test_the_patch_divides_the_teachers_grid():
 
 
 def test_how_it_runs_is_not_part_of_the_key():
-    assert PretrainConfig(device="cuda", threads=4).key_fields() == PretrainConfig().key_fields()
+    how = PretrainConfig(device="cuda", threads=4, ranks=8, compile=True, checkpointing=True)
+    assert how.key_fields() == PretrainConfig().key_fields()
     assert PretrainConfig(seed=1).key_fields() != PretrainConfig().key_fields()

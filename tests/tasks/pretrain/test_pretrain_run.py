@@ -1,28 +1,29 @@
 """Pretraining on a handful of made-up samples, through the real stores and the real loop."""
 
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rank_jobs import KilledAt3
 from safetensors.torch import load_file
 
 from models.names import CAMERAS, CLASSES
 from storage.artifact import Artifact
-from storage.bev import FLIPS, BevAttributes, BevReader, BevWriter
+from storage.bev import BevAttributes, BevReader, BevWriter
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
 from tasks.backbone import build_backbone
-from tasks.batches.pretrain import PretrainBatches, camera_to_key_lidar
+from tasks.batches.pretrain import PretrainBatches
+from tasks.child import StageFailed
 from tasks.errors import UserError
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.held_out import split_samples
 from tasks.pretrain.run import run
 from tasks.stage import Inputs
-from tasks.training.order import batch_at
 
 SAMPLES, WIDTH, HEIGHT = 5, 128, 72
 CONFIG = {
@@ -102,15 +103,24 @@ def world(tmp_path_factory) -> Inputs:
     return Inputs(root, "v1.0-mini", artifacts)
 
 
-def pretrain(world: Inputs, folder: Path, **fields) -> tuple[dict, dict[str, torch.Tensor]]:
-    artifact = Artifact(folder, "pretrain", "0" * 64)
+class InterruptedAt3(Artifact):
+    def write_progress(self, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+
+def pretrain(
+    world: Inputs, folder: Path, kind: type[Artifact] = Artifact, **fields
+) -> tuple[dict, dict[str, torch.Tensor]]:
+    artifact = kind(folder, "pretrain", "0" * 64)
     artifact.path.mkdir(parents=True, exist_ok=True)
     summary = run(PretrainConfig(**CONFIG | fields), world, artifact)
     return summary, load_file(artifact.path / "model.safetensors")
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, tmp_path):
-    summary, weights = pretrain(world, tmp_path / "whole")
+@pytest.mark.parametrize("fields", [{}, {"accumulate": 2, "ema": 0.999}])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, tmp_path, fields):
+    summary, weights = pretrain(world, tmp_path / "whole", **fields)
     folder = tmp_path / "whole/pretrain" / ("0" * 16)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
@@ -120,19 +130,61 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, tmp_path):
     assert (folder / "pretrain.png").stat().st_size > 10_000
     assert not (folder / "checkpoint.pt").exists()
 
-    # An image that is gone stops the run at the first step that needs it: the second, for this seed.
-    missing = int(batch_at(1, np.arange(SAMPLES - 1), CONFIG["batch_size"], seed=0)[0])
-    path = world.dataroot / f"samples/CAM_BACK/{missing}.jpg"
-    hidden = path.with_suffix(".away")
-    path.rename(hidden)
-    with pytest.raises(UserError, match=rf"CAM_BACK/{missing}.jpg: cannot be read"):
-        pretrain(world, tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(world, tmp_path / "stopped", kind=InterruptedAt3, **fields)
     assert (tmp_path / "stopped/pretrain" / ("0" * 16) / ".checkpoint.pt").is_file()
-    hidden.rename(path)
-    again, resumed = pretrain(world, tmp_path / "stopped")
+    again, resumed = pretrain(world, tmp_path / "stopped", **fields)
     assert again == summary
     assert weights.keys() == resumed.keys()
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+@pytest.mark.timeout(120)
+def test_two_ranks_learn_as_one_does(world, tmp_path):
+    """The same losses to rounding; killed and resumed, the same weights exactly, or to rounding on one rank."""
+    fields = {"batch_size": 4, "accumulate": 2, "ema": 0.999, "evaluate_every": 100, "probe_samples": 0}
+    two, weights = pretrain(world, tmp_path / "two", ranks=2, **fields)
+    with pytest.raises(StageFailed, match="rank 0 of 2 was killed by SIGKILL; the same command goes on from there"):
+        pretrain(world, tmp_path / "killed", kind=KilledAt3, ranks=2, **fields)
+    shutil.copytree(tmp_path / "killed", tmp_path / "moved")
+    again, resumed = pretrain(world, tmp_path / "killed", ranks=2, **fields)
+    assert again == two
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+    one, _ = pretrain(world, tmp_path / "one", **fields)
+    pretrain(world, tmp_path / "moved", **fields)
+    runs = {name: losses(tmp_path / name) for name in ("two", "killed", "one", "moved")}
+    assert runs["two"] == runs["killed"]
+    assert len(runs["one"]) == 6
+    np.testing.assert_allclose(runs["two"], runs["one"], rtol=1e-5)
+    np.testing.assert_allclose(runs["moved"], runs["one"], rtol=1e-5)
+    assert two["held_out_reconstruction"] == pytest.approx(one["held_out_reconstruction"], rel=1e-4)
+
+
+def test_depth_alone_and_features_alone_can_be_learnt(world, tmp_path):
+    for name, weight in (("depth", "reconstruction_weight"), ("reconstruction", "depth_weight")):
+        pretrain(world, tmp_path / name, steps=2, **{weight: 0})
+        log = tmp_path / name / "pretrain" / ("0" * 16) / "metrics.jsonl"
+        lines = [line for line in map(json.loads, log.read_text().splitlines()) if "loss" in line]
+        assert all(line["loss"] == line[name] for line in lines)
+        assert {"depth", "reconstruction"} & set(lines[0]) == {name}
+
+
+def losses(folder: Path) -> list[list[float]]:
+    """Loss, its terms and the gradient's norm at each step."""
+    lines = (folder / "pretrain" / ("0" * 16) / "metrics.jsonl").read_text().splitlines()
+    names = ("loss", "reconstruction", "depth", "gradient_norm")
+    return [[line[name] for name in names] for line in map(json.loads, lines) if "loss" in line]
+
+
+def test_an_image_that_is_gone_is_named(world, tmp_path):
+    path = world.dataroot / "samples/CAM_BACK/2.jpg"
+    path.rename(hidden := path.with_suffix(".away"))
+    try:
+        with pytest.raises(UserError, match=r"CAM_BACK/2.jpg: cannot be read"):
+            pretrain(world, tmp_path)
+    finally:
+        hidden.rename(path)
 
 
 def test_the_backbone_is_what_finetuning_builds(world, tmp_path):
@@ -156,67 +208,6 @@ def batches(world) -> PretrainBatches:
     index = Index.open(world["ingest"].path / "index.zarr")
     bev, depth = BevReader(world["teacher"].path / "bev.zarr"), DepthReader(world["depth"].path / "depth.zarr")
     return PretrainBatches(PretrainConfig(**CONFIG), world.dataroot, index, bev, depth)
-
-
-def test_a_batch_follows_its_generator(batches):
-    first, again, other = (batches.training(np.array([0, 2]), np.random.default_rng(s)) for s in (1, 1, 2))
-    assert first.tokens == ["sample-0", "sample-2"]
-    for a, b, c in zip(*((*x.cameras, x.images, x.groups, x.depth_map, x.lidar_bev()) for x in (first, again, other))):
-        assert torch.equal(a, b)
-        assert a.shape == c.shape
-    assert not torch.equal(first.images, other.images)
-    assert first.images.shape == (2, 6, 64, 96, 3)
-    assert first.groups.shape == (1, 2, 3)
-    assert first.depth_map.shape == (2, 6, 64, 96)
-    assert first.lidar_bev().shape == (2, 3, 16, 16)
-
-
-def test_a_batch_holds_the_teachers_maps(batches):
-    samples = np.array([3, 1])
-    made = batches.held_out(samples).to(torch.device("cpu"))
-    assert torch.equal(made.lidar_bev(), torch.stack([torch.from_numpy(batches.bev[s]) for s in (3, 1)]))
-    assert len(made.bev_index) == int((made.lidar_bev() != 0).any(1).sum())  # the active cells travel, no others
-
-
-def test_a_mirrored_scene_is_mirrored_everywhere(batches):
-    """What stands at a cell of the target is where the camera's transform puts it, whatever was mirrored."""
-    plain = batches.held_out(np.array([1]))
-    seen = set()
-    for seed in range(12):
-        flipped = batches.training(np.array([1]), np.random.default_rng(seed))
-        mirror = flipped.cameras.camera_to_lidar[0] @ torch.inverse(plain.cameras.camera_to_lidar[0])
-        signs = mirror[0].diagonal().round().tolist()
-        torch.testing.assert_close(mirror, torch.diag(torch.tensor(signs)).expand(6, 4, 4), atol=1e-4, rtol=0)
-        dims = [axis for axis, sign in ((2, signs[0]), (3, signs[1])) if sign < 0]
-        assert torch.equal(flipped.lidar_bev(), plain.lidar_bev().flip(dims))
-        seen.add(tuple(dims))
-    assert seen == {(), (2,), (3,), (2, 3)}
-
-
-def test_a_mirrored_scene_has_its_own_map_where_the_store_keeps_one(batches, tmp_path):
-    attributes = replace(batches.bev.attributes, flips=FLIPS)
-    writer = BevWriter(tmp_path / "bev.zarr", batches.index.token, (3, 16, 16), attributes)
-    writer.write(0, some_maps(np.random.default_rng(1), 4 * SAMPLES))
-    reader = batches.bev = BevReader(tmp_path / "bev.zarr")
-    plain = batches.held_out(np.array([1]))
-    assert torch.equal(plain.lidar_bev()[0], torch.from_numpy(reader.dense(1)))
-    seen = set()
-    for seed in range(12):
-        flipped = batches.training(np.array([1]), np.random.default_rng(seed))
-        mirror = flipped.cameras.camera_to_lidar[0, 0] @ torch.inverse(plain.cameras.camera_to_lidar[0, 0])
-        flip = "".join(axis for axis, sign in zip("xy", mirror.diagonal()) if sign < 0) or "none"
-        assert torch.equal(flipped.lidar_bev()[0], torch.from_numpy(reader.dense(1, flip)))
-        seen.add(flip)
-    assert seen == set(FLIPS)
-
-
-def test_cameras_reach_the_lidar_through_both_poses(batches):
-    index = batches.index
-    point = np.array([1.0, 2.0, 3.0, 1.0])
-    for camera in range(6):
-        in_global = index.camera_ego_to_global[2, camera] @ index.camera_to_ego[2, camera] @ point
-        in_lidar = np.linalg.inv(index.lidar_ego_to_global[2] @ index.lidar_to_ego[2]) @ in_global
-        np.testing.assert_allclose(camera_to_key_lidar(index, 2)[camera] @ point, in_lidar, atol=1e-9)
 
 
 def test_without_val_the_end_of_train_is_held_out(batches):

@@ -93,6 +93,81 @@ def simple(tmp_path, steps, losses=lambda step: 1.0, model=None, optimizer=None)
     return model, optimizer
 
 
+def test_micro_batches_add_up_to_the_batch(tmp_path):
+    """The same weights and losses, to rounding; and the samples of a bad loss are those of its micro-batch."""
+    batches = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(0))
+
+    def trained(folder, parts, batches=batches):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 1)
+        train(
+            model,
+            torch.optim.AdamW(model.parameters(), 0.1),
+            lambda step: (step, batches[step]),
+            lambda part: {"a": model(part[1]).square().mean(), "b": part[1].mean()},
+            lambda part: [f"token{part[0]}-{len(part[1])}-{part[1].isnan().any()}"],
+            3,
+            lambda step: 1.0,
+            1.0,
+            Checkpoint(folder / "checkpoint.pt"),
+            folder,
+            "test",
+            micro_batches=lambda batch: [(batch[0], part) for part in batch[1].chunk(parts)],
+        )
+        return torch.cat([model.weight.flatten(), model.bias])
+
+    torch.testing.assert_close(trained(tmp_path / "one", 1), trained(tmp_path / "three", 3))
+    for one, three in zip(lines(tmp_path / "one"), lines(tmp_path / "three"), strict=True):
+        assert one == pytest.approx(three, rel=1e-5)
+    batches[1, 4] = math.nan
+    with pytest.raises(NonFiniteLoss, match=r"step 1: loss is nan, a is nan, b is nan.*; samples token1-2-True: "):
+        trained(tmp_path / "bad", 3)
+
+
+def test_marks_are_logged_once_and_the_last_is_returned(tmp_path):
+    """Every second step and the last; a finished run says again what it said at its end."""
+    seen = []
+
+    def run_to_5(interrupted=False):
+        model = torch.nn.Linear(1, 1)
+
+        def at_mark(steps):
+            if interrupted and steps == 4:
+                raise KeyboardInterrupt
+            seen.append(steps)
+            return {"held_out": float(steps)}
+
+        return train(
+            model,
+            torch.optim.SGD(model.parameters(), 1.0),
+            lambda step: step,
+            lambda step: {"a": model(torch.ones(1, 1)).sum()},
+            lambda step: [],
+            5,
+            lambda step: 0.5,
+            1.0,
+            Checkpoint(tmp_path / "checkpoint.pt"),
+            tmp_path,
+            "test",
+            0.0,
+            every=2,
+            at_mark=at_mark,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run_to_5(interrupted=True)
+    assert run_to_5() == {"held_out": 5.0}
+    assert run_to_5() == {"held_out": 5.0}
+    assert seen == [2, 4, 5]
+    assert [(line["step"], line["held_out"]) for line in lines(tmp_path) if "held_out" in line] == [
+        (1, 2),
+        (3, 4),
+        (4, 5),
+    ]
+    assert [line["step"] for line in lines(tmp_path) if "loss" in line] == [0, 1, 2, 3, 4]
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2  # one a run that had something to do
+
+
 def test_training_in_two_calls_keeps_the_base_rate(tmp_path):
     model, optimizer = simple(tmp_path, 2)
     simple(tmp_path, 4, model=model, optimizer=optimizer)

@@ -1,0 +1,70 @@
+"""What a step of pretraining minimises, in parts: a rank's share of each micro-batch.
+
+The parts' losses are such that their mean over ranks and micro-batches is the loss of all samples taken together.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.depth_bins import NO_LABEL, nearest_in_cells
+from models.geomim.model import STRIDE, GeoMIM
+from tasks.batches.pretrain import PretrainBatch, PretrainBatches
+from tasks.pretrain.config import PretrainConfig
+from tasks.training.order import positions_at, share
+from tasks.training.ranks import rank, rank_count, sum_over_ranks
+
+
+def load_parts(batches: PretrainBatches, samples: np.ndarray, step: int) -> list[PretrainBatch]:
+    """This rank's share of each micro-batch of a step.
+
+    Shares of micro-batches, not micro-batches of a share: so a micro-batch, which is what batch norm sees, holds the
+    same samples on any number of ranks.
+    """
+    config = batches.config
+    positions = positions_at(step, config.batch_size)
+    return [
+        batches.training_at(share(share(positions, part, config.accumulate), rank(), rank_count()), samples)
+        for part in range(config.accumulate)
+    ]
+
+
+class Part(NamedTuple):
+    """A rank's share of a micro-batch, on the device."""
+
+    batch: PretrainBatch
+    labelled: Tensor  # (): its cells with a depth label, relative to the mean over a step's parts
+
+
+class Objective:
+    """The loss whose mean over parts and ranks is that of the step's samples taken together.
+
+    The mean over BEV cells is one of equal counts. Depth is averaged over the cells that LiDAR hit, of which each part
+    has another number: its mean counts as much as it has cells.
+    """
+
+    def __init__(self, config: PretrainConfig, model: GeoMIM, network: nn.Module, device: torch.device):
+        self.config, self.model, self.network, self.device = config, model, network, device
+
+    def parts(self, batches: list[PretrainBatch]) -> list[Part]:
+        """A rank's batches of one step, moved; called on all ranks."""
+        moved = [batch.to(self.device) for batch in batches]
+        bins = self.model.view_transform.bins
+        cells = [(bins.labels(nearest_in_cells(batch.depth_map, STRIDE)) != NO_LABEL).sum() for batch in moved]
+        counts = torch.stack(cells).float()
+        mean = sum_over_ranks(counts.sum()) / (rank_count() * len(counts))
+        return [Part(*pair) for pair in zip(moved, counts / mean.clamp(min=1 / (rank_count() * len(counts))))]
+
+    def terms(self, part: Part) -> dict[str, Tensor]:
+        """The weighted losses of a part, those of weight 0 left out."""
+        batch, config = part.batch, self.config
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            made = self.network(batch.normalised_images(), batch.cameras, batch.groups)
+        losses = self.model.losses(made, batch.lidar_bev(), batch.depth_map)
+        terms = {
+            "reconstruction": (config.reconstruction_weight, losses.reconstruction),
+            "depth": (config.depth_weight, losses.depth * part.labelled),
+        }
+        return {name: weight * loss for name, (weight, loss) in terms.items() if weight > 0}

@@ -1,0 +1,31 @@
+"""The running average of a network's weights: often better than the last ones, at the price of a copy."""
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+RAMP = 2000  # updates; a young average forgets fast
+
+
+class Ema:
+    """A copy of `model` whose floating-point tensors (statistics of batch norms too) follow it.
+
+    average <- d average + (1 - d) weights, with d = decay (1 - exp(-n / RAMP)) at the n-th update, as in BEVDet. A run
+    much shorter than RAMP ends close to its last weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After optimiser step `step` (the first is 0) of `model`."""
+        decay = self.decay * (1 - math.exp(-(step + 1) / RAMP))
+        averages, values = self.model.state_dict(), model.state_dict()
+        floats = [name for name, value in values.items() if value.is_floating_point()]
+        torch._foreach_lerp_([averages[name] for name in floats], [values[name] for name in floats], 1 - decay)
+        for name in values.keys() - floats:
+            averages[name].copy_(values[name])

@@ -1,0 +1,186 @@
+"""Training on several processes of one machine, the ranks: one a GPU, started, failing and ending together.
+
+`run_ranks` starts them. Everything else here is called by the ranks themselves, and does the obvious where there is
+only one: a process that nobody started as a rank.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from models.sync_norm import synchronise_norms
+from tasks.child import StageFailed, die_with, how_it_ended
+from tasks.errors import UserError
+
+Result = TypeVar("Result")
+
+HOST = "127.0.0.1"
+# The others wait while rank 0 evaluates. Nobody waits in vain: a rank that ends takes the others with it.
+LONGEST_WAIT = timedelta(hours=12)
+SECONDS_FOR_THE_CAUSE = (
+    2.0  # a rank that ends makes the others fail in its wake; the first to report may be one of them
+)
+
+
+def choose_ranks(asked: int, device: torch.device, batch_size: int) -> int:
+    """How many ranks share micro-batches of `batch_size` samples: as asked; for 0 as many GPUs as share it equally.
+
+    Raises UserError where there are not as many GPUs, or where shares would differ.
+    """
+    many = device.type == "cuda" and device.index is None
+    most = torch.cuda.device_count() if many else 1
+    if asked == 0:
+        return max(n for n in range(1, most + 1) if batch_size % n == 0)
+    if device.type == "cuda" and asked > most:
+        raise UserError(f"ranks is {asked}, but device {str(device)!r} has {most} GPU: set ranks to {most} or fewer")
+    if batch_size % asked:
+        raise UserError(f"ranks is {asked}, which does not divide a (micro-)batch of {batch_size} samples")
+    return asked
+
+
+def run_ranks(count: int, device: torch.device, run: Callable[..., Result], *args: Any) -> Result:
+    """`run(*args)` in `count` processes at once, as one group of torch.distributed; what rank 0 returned.
+
+    run: a module's function. It and its arguments are pickled, so that every rank has its own.
+
+    NCCL on CUDA, where rank r has GPU r, else gloo. The ranks share this process's number of CPU threads. If one of
+    them fails, all end, and its exception is raised here: UserError as it is, StageFailed where the rank was killed,
+    RuntimeError with its traceback for anything else. They die with this process, however it ends. With one rank `run`
+    is called right here.
+    """
+    if count == 1:
+        return run(*args)
+    store = distributed.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # on a free port
+    threads = max(1, torch.get_num_threads() // count)
+    context = multiprocessing.get_context("spawn")
+    work = pickle.dumps((run, args))  # plainly: torch's way would give all ranks the same tensors
+    processes, outcomes = [], {}
+    try:
+        for number in range(count):
+            receive, send = context.Pipe(duplex=False)
+            group = (number, count, store.port, device.type)
+            process = context.Process(target=_rank, args=(os.getpid(), threads, group, send, work))
+            process.start()
+            send.close()  # so that the rank's end closes the pipe
+            processes.append(process)
+            outcomes[receive] = number
+        return _result(outcomes, processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _result(outcomes: dict[multiprocessing.connection.Connection, int], processes: list) -> Any:
+    """What rank 0 returned, once all have returned; raises as soon as it is clear which rank failed, and why."""
+    result = failure = deadline = None
+    while outcomes:
+        ready = multiprocessing.connection.wait(outcomes, deadline and deadline - time.monotonic())
+        if not ready:
+            break
+        for receive in ready:
+            number = outcomes.pop(receive)
+            name = f"rank {number} of {len(processes)}"
+            try:
+                value, error = pickle.loads(receive.recv_bytes())
+            except EOFError:
+                processes[number].join()
+                died = how_it_ended(processes[number].exitcode)
+                raise StageFailed(f"{name} {died}; the same command goes on from there") from None
+            if isinstance(error, UserError):
+                raise error
+            if error and not failure:
+                failure, deadline = f"{name} failed:\n{error}", time.monotonic() + SECONDS_FOR_THE_CAUSE
+            result = value if number == 0 else result
+    if failure:
+        raise RuntimeError(failure)
+    return result
+
+
+def _rank(parent: int, threads: int, group: tuple[int, int, int, str], outcome: Any, work: bytes) -> None:
+    die_with([parent])
+    torch.set_num_threads(threads)
+    number, count, port, device = group
+    try:
+        gpu = torch.device("cuda", number) if device == "cuda" else None
+        if gpu:
+            torch.cuda.set_device(gpu)
+        distributed.init_process_group(
+            "nccl" if gpu else "gloo",
+            store=distributed.TCPStore(HOST, port, is_master=False),
+            rank=number,
+            world_size=count,
+            timeout=LONGEST_WAIT,
+            device_id=gpu,
+        )
+        run, args = pickle.loads(work)
+        result = run(*args)
+        wait_for_ranks()  # whoever leaves closes its connections
+        distributed.destroy_process_group()
+        told = result, None
+    except UserError as error:
+        told = None, error
+    except Exception:
+        told = None, traceback.format_exc()
+    outcome.send_bytes(pickle.dumps(told))  # (torch's way of sending a tensor needs the sender to live on)
+
+
+def rank() -> int:
+    """This process's number among the ranks: 0 writes files and logs."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def rank_count() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of all ranks' `values`, of one shape and on the training device."""
+    if rank_count() > 1:
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values
+
+
+def gathered(value: Any) -> list[Any]:
+    """All ranks' values, in their order; anything that pickles."""
+    values = [value] * rank_count()
+    if rank_count() > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
+def wait_for_ranks() -> None:
+    """Return when every rank is here."""
+    if rank_count() > 1:
+        distributed.barrier()
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """What to call instead of `model` so that a backward pass averages the gradients over the ranks.
+
+    Its batch norms become those of all ranks, in place. All that requires a gradient must get one in every step.
+    """
+    if rank_count() == 1:
+        return model
+    return DistributedDataParallel(
+        synchronise_norms(model),
+        forward_sync_buffers=False,  # they are statistics, which are the same on all ranks, or constants
+        gradient_as_bucket_view=True,
+    )
+
+
+def without_averaging(network: nn.Module | None) -> AbstractContextManager:
+    """Inside, backward passes through `network` only add to this rank's own gradients."""
+    return getattr(network, "no_sync", nullcontext)()

@@ -1,0 +1,53 @@
+"""What the tests of ranks run in processes of their own: a module, so that those processes can import it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed, nn
+
+from storage.artifact import Artifact
+from tasks.errors import UserError
+from tasks.training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, without_averaging
+
+
+class KilledAt3(Artifact):
+    """An artifact whose third step of training is the last of rank 0."""
+
+    def write_progress(self, done: int, total: int) -> None:
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def gradients(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Outputs, gradients and buffers of a network with batch norms over (2, B, C, H, W): two micro-batches of a step.
+
+    Each rank takes its share of both; the loss is the mean of the squared outputs' fourth power.
+    """
+    network = distribute(net.train())
+    halves = [half.chunk(rank_count())[rank()].clone().requires_grad_() for half in x]
+    with without_averaging(network):
+        first = network(halves[0])
+        (first.square().square().mean() / 2).backward()
+    second = network(halves[1])
+    (second.square().square().mean() / 2).backward()
+    made = {"first": first, "second": second}
+    made |= {f"input {i}": half.grad / rank_count() for i, half in enumerate(halves)}
+    made = {name: torch.cat(gathered(value.detach())) for name, value in made.items()}
+    made |= {name: p.grad for name, p in net.named_parameters()} | dict(net.named_buffers())
+    return made | {"sum": sum_over_ranks(x.new_tensor(rank() + 1.0))}
+
+
+def fail_at_rank_1() -> None:
+    """Rank 0 waits for a sum that rank 1 will never add to."""
+    if rank() == 1:
+        raise UserError("samples/1.jpg: cannot be read")
+    distributed.all_reduce(torch.ones(1))
+
+
+def sleep(folder: Path) -> None:
+    """Every rank says in `folder` that it runs, and goes on doing so."""
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)

@@ -1,0 +1,55 @@
+"""The order of samples against one written down epoch by epoch."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.training.order import AUGMENTATION, MASKS, ORDER, batch_at, generator_at, positions_at, sample_at, share
+
+
+def order_by_epochs(samples, epochs, seed) -> list[int]:
+    """Every position of so many epochs."""
+    shuffled = (np.random.default_rng([seed, ORDER, e]).permutation(len(samples)) for e in range(epochs))
+    return [int(samples[place]) for order in shuffled for place in order]
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 30), batch_size=st.integers(1, 9), seed=st.integers(0, 3))
+def test_a_step_takes_the_next_positions_of_shuffled_epochs(count, batch_size, seed):
+    samples = np.arange(100, 100 + count)
+    wanted = order_by_epochs(samples, 3, seed)
+    for epoch in range(3):
+        assert sorted(wanted[epoch * count : (epoch + 1) * count]) == samples.tolist()
+    for step in range(3 * count // batch_size):
+        positions = positions_at(step, batch_size)
+        chosen = [sample_at(position, samples, seed) for position in positions]
+        assert chosen == wanted[step * batch_size : (step + 1) * batch_size]
+        assert batch_at(step, samples, batch_size, seed).tolist() == chosen
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
+def test_shares_of_shares_are_the_step_in_order(step, each, ranks, micro_batches):
+    whole = positions_at(step, each * ranks * micro_batches)
+    by_rank = [share(share(whole, r, ranks), m, micro_batches) for r in range(ranks) for m in range(micro_batches)]
+    by_micro_batch = [
+        share(share(whole, m, micro_batches), r, ranks) for m in range(micro_batches) for r in range(ranks)
+    ]
+    for shares in (by_rank, by_micro_batch):
+        assert [len(part) for part in shares] == [each] * (ranks * micro_batches)
+        assert [position for part in shares for position in part] == [*whole]
+
+
+def test_unequal_shares():
+    with pytest.raises(ValueError, match="7 samples do not divide into 2 equal parts"):
+        share(range(7), 0, 2)
+
+
+def test_seeds_epochs_positions_and_streams_differ():
+    samples = np.arange(50)
+    assert (batch_at(0, samples, 50, 0) != batch_at(1, samples, 50, 0)).any()
+    assert (batch_at(0, samples, 50, 0) != batch_at(0, samples, 50, 1)).any()
+    drawn = {generator_at(*of).random() for of in ((3, 0), (4, 0), (3, 1), (3, 0, MASKS))}
+    assert len(drawn) == 4
+    assert generator_at(3, 0).random() == generator_at(3, 0, AUGMENTATION).random()
