@@ -1,18 +1,36 @@
-"""How well the network does on samples that it does not learn from, and how well one does that sees nothing."""
+"""How well the network does on samples that it does not learn from, and how well one does that sees nothing.
 
+What `HeldOut.evaluate` reports, each name with `held_out_` before it:
+
+reconstruction               mean squared error of the normalised BEV, mean of the two halves, over all cells
+zero, mean_map               the same of the answers 0 (the mean of a normalised target) and `baseline.Blind`
+shuffled                     the same of the network given another sample's images: where it is no worse than
+                             `reconstruction`, the network ignores what it sees
+active, active_zero, ...     the four, over the cells where the teacher saw something: a third of the map or less, and
+                             nearly all that there is to get right
+depth, depth_blind           mean absolute error (m) of the expected depth, and of `baseline.Blind`
+depth_0_15, ...              the first, by the LiDAR's range (m)
+delta1, delta1_0_15, ...     share of depths within a factor 1.25
+probe_...                    see tasks/pretrain/probe.py
+"""
+
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.depth_bins import NO_LABEL, DepthBins, nearest_in_cells
-from models.geomim.model import STRIDE, GeoMIM
+from models.depth_bins import DepthBins
+from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
 from storage.index import Index
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
+from tasks.pretrain.baseline import blind_answers, labelled_depth, spread
+from tasks.pretrain.probe import Probe
 
-SAMPLES_FOR_MEAN = 64
+DEPTH_RANGES = ((0, 15), (15, 30), (30, 45), (45, 60))  # m
+DELTA1 = 1.25
 
 
 def split_samples(index: Index, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,61 +42,115 @@ def split_samples(index: Index, most: int) -> tuple[np.ndarray, np.ndarray]:
     if len(val) == 0:
         cut = max(1, len(train) - max(1, len(train) // 10))
         train, val = train[:cut], train[cut:] if len(train) > 1 else train
-    return train, val[np.unique(np.linspace(0, len(val) - 1, min(most, len(val))).astype(int))]
+    return train, spread(val, most)
 
 
 class HeldOut:
     """Evaluation on fixed samples with fixed masks, against what can be said without looking.
 
-    Baselines: 0, which is the mean of a normalised target; and the mean target of the training samples, cell by cell.
+    samples: to evaluate on. train: to take the blind answers and the linear probe from.
     """
 
     def __init__(self, batches: PretrainBatches, samples: np.ndarray, train: np.ndarray, device: torch.device):
         self.batches, self.samples, self.device = batches, samples, device
-        chosen = train[np.unique(np.linspace(0, len(train) - 1, min(SAMPLES_FOR_MEAN, len(train))).astype(int))]
-        patch = batches.config.patch
-        maps = [
-            normalise_patches(torch.from_numpy(batches.bev[s]).contiguous()[None].float(), patch)
-            for s in chosen.tolist()
-        ]
-        self.mean_map = sum(maps) / len(maps)
+        self.blind = blind_answers(batches, train)
+        self.probe = Probe(batches, train, samples, device) if batches.config.probe_samples else None
 
     def evaluate(self, model: GeoMIM) -> dict[str, float]:
-        """Mean squared errors of the normalised BEV, and of depth (m, mean absolute) in cells that LiDAR hit."""
-        reconstruction, zero, mean_map, depth, cells = [], [], [], 0.0, 0
-        for batch, made in self.predictions(model):
-            target = normalise_patches(batch.lidar_bev().float(), model.patch)
-            reconstruction += [float((bev.float() - target).square().mean()) for bev in made.bev]
-            zero.append(float(target.square().mean()))
-            mean_map.append(float((target - self.mean_map.to(target)).square().mean()))
-            error, count = depth_error(made.depth_prob, batch.depth_map, model.view_transform.bins)
-            depth, cells = depth + error, cells + count
-        return {
-            "held_out_reconstruction": float(np.mean(reconstruction)),
-            "held_out_zero": float(np.mean(zero)),
-            "held_out_mean_map": float(np.mean(mean_map)),
-            "held_out_depth": depth / max(1, cells),
-        }
+        """The metrics above; those of which nothing can be said (depths at a range where none is) are left out."""
+        bev, depth = BevErrors(), DepthErrors(model.view_transform.bins)
+        blind_bev, blind_depth = (answer.to(self.device) for answer in self.blind)
+        first = previous = None
+        for batch, made in self.predictions(model, far_apart(self.samples)):
+            lidar_bev = batch.lidar_bev()
+            seen = normalise_patches(lidar_bev.float(), model.patch), (lidar_bev != 0).any(1)
+            bev.add("", made.bev, *seen)
+            bev.add("zero", torch.zeros_like(made.bev), *seen)
+            bev.add("mean_map", blind_bev, *seen)
+            if previous is not None:
+                bev.add("shuffled", previous, *seen)
+            first, previous = first or seen, made.bev
+            depth.add(made.depth_prob[:, 0], blind_depth, batch.depth_map[0])
+        if len(self.samples) > 1:
+            bev.add("shuffled", previous, *first)
+        metrics = bev.metrics() | depth.metrics() | (self.probe.evaluate(model) if self.probe else {})
+        return {f"held_out_{name}": value for name, value in metrics.items()}
 
     @torch.no_grad()
-    def predictions(self, model: GeoMIM, samples: np.ndarray | None = None) -> Iterator[tuple[PretrainBatch, tuple]]:
+    def predictions(
+        self, model: GeoMIM, samples: np.ndarray | None = None
+    ) -> Iterator[tuple[PretrainBatch, Reconstruction]]:
         """(batch of one, reconstruction) of the held-out samples, or of `samples`; `model` is left as it was."""
         training = model.training
         model.eval()
-        for sample in self.samples if samples is None else samples:
-            batch = self.batches.held_out(np.array([sample])).to(self.device)
-            yield batch, model(batch.normalised_images(), batch.cameras, batch.groups)
-        model.train(training)
+        try:
+            for sample in self.samples if samples is None else samples:
+                batch = self.batches.held_out(np.array([sample])).to(self.device)
+                yield batch, model(batch.normalised_images(), batch.cameras, batch.groups)
+        finally:
+            model.train(training)
 
 
-def depth_error(depth_prob: Tensor, depth_map: Tensor, bins: DepthBins) -> tuple[float, int]:
-    """Summed |expected - nearest LiDAR depth| (m) over labelled cells of all halves, and how many they are.
+class BevErrors:
+    """Squared errors of several answers, summed over all cells and over the active ones."""
 
-    depth_prob: (2, B, N, D, h, w); depth_map: (B, N, H, W).
-    """
-    centres = bins.edges().to(depth_prob) + bins.step / 2
-    expected = (depth_prob * centres[:, None, None]).sum(3)
-    nearest = nearest_in_cells(depth_map, STRIDE)
-    valid = bins.labels(nearest) != NO_LABEL
-    errors = (expected - nearest).abs()[:, valid]
-    return float(errors.sum()), errors.numel()
+    def __init__(self):
+        self._sums = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))  # over all cells, over active ones
+        self._cells = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+
+    def add(self, name: str, bev: Tensor, target: Tensor, active: Tensor) -> None:
+        """bev: (..., 1, C, X, Y), any number of guesses at the target (1, C, X, Y); active: (1, X, Y) bool."""
+        squared = (bev.float() - target).square().flatten(0, -4).mean((0, 1))  # (X, Y)
+        chosen = squared[active[0]]
+        self._sums[name] += torch.stack([squared.sum(dtype=torch.float64), chosen.sum(dtype=torch.float64)]).cpu()
+        self._cells[name] += torch.tensor([squared.numel(), chosen.numel()])
+
+    def metrics(self) -> dict[str, float]:
+        """`reconstruction` and `active` for the answer called "", else `NAME` and `active_NAME`."""
+        metrics = {}
+        for place, prefix, nameless in ((0, "", "reconstruction"), (1, "active_", "active")):
+            for name, sums in self._sums.items():
+                cells = self._cells[name][place].clamp(min=1)
+                metrics[prefix + name if name else nameless] = float(sums[place] / cells)
+        return metrics
+
+
+class DepthErrors:
+    """Expected depths and the LiDAR's nearest, in every block of pixels where there is one."""
+
+    def __init__(self, bins: DepthBins):
+        self._bins, self._rows = bins, []
+
+    def add(self, depth_prob: Tensor, blind: Tensor, depth_map: Tensor) -> None:
+        """depth_prob: (2, N, D, h, w); blind: (N, h, w) m; depth_map: (N, H, W) m."""
+        centres = self._bins.edges().to(depth_prob) + self._bins.step / 2
+        expected = (depth_prob.float() * centres[:, None, None]).sum(2)
+        nearest = labelled_depth(depth_map, self._bins)
+        rows = torch.stack([*expected, blind, nearest], -1)[nearest > 0]
+        self._rows.append(rows.float().cpu())
+
+    def metrics(self) -> dict[str, float]:
+        """`depth`, `depth_blind` and `delta1`, the first and the last by range as well; nothing without a label."""
+        rows = torch.cat(self._rows)
+        expected, blind, nearest = rows[:, :2], rows[:, 2], rows[:, 3:]
+        if len(nearest) == 0:
+            return {}
+        error = (expected - nearest).abs().mean(1)
+        close = (torch.maximum(expected / nearest, nearest / expected) < DELTA1).float().mean(1)
+        metrics = {
+            "depth": float(error.mean()),
+            "depth_blind": float((blind - nearest[:, 0]).abs().mean()),
+            "delta1": float(close.mean()),
+        }
+        for low, high in DEPTH_RANGES:
+            inside = (nearest[:, 0] >= low) & (nearest[:, 0] < high)
+            if inside.any():
+                metrics[f"depth_{low}_{high}"] = float(error[inside].mean())
+                metrics[f"delta1_{low}_{high}"] = float(close[inside].mean())
+        return metrics
+
+
+def far_apart(samples: np.ndarray) -> np.ndarray:
+    """The samples in an order in which neighbours are half the list apart, so rarely of one scene."""
+    half = len(samples) // 2
+    return np.concatenate([np.stack([samples[:half], samples[half : 2 * half]], 1).ravel(), samples[2 * half :]])

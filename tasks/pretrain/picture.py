@@ -1,77 +1,134 @@
-"""What pretraining sees and makes of it, as one picture."""
+"""What pretraining sees and makes of it, as one picture.
 
+BEV features become colours along three principal components of a target. They are kept beside the picture
+(bev_colours.npz), so that pictures of other steps, and other programs, use the same ones.
+"""
+
+import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from models.depth_bins import nearest_in_cells
-from models.geomim.model import STRIDE, GeoMIM
+from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
+from storage.atomic import write_bytes
+from tasks.batches.lidar import sample_boxes
 from tasks.batches.pretrain import PretrainBatch
+from tasks.pretrain.baseline import labelled_depth
 from tasks.pretrain.held_out import HeldOut
+
+COLOURS_FILE = "bev_colours.npz"
+VIEW_INCHES, BEV_INCHES = 2.9, 3.8
+MOST_ERROR = 3.0  # where the colour of the error ends, in deviations of the normalised target
+
+
+class BevColours(NamedTuple):
+    """An affine map from features to colours."""
+
+    centre: np.ndarray  # (C,) shown as grey
+    directions: np.ndarray  # (C, 3), orthonormal: red, green and blue
+    reach: np.ndarray  # (3,) features from the centre to full colour
+
+    @classmethod
+    def of(cls, bev: Tensor) -> "BevColours":
+        """The directions in which the cells of a map (C, X, Y) differ most, up to 2.5 deviations; signs are fixed."""
+        cells = bev.flatten(1).T.double().cpu()
+        centre = cells.mean(0)
+        variances, directions = torch.linalg.eigh((cells - centre).T.cov().view(len(bev), len(bev)))
+        variances, directions = variances[-3:].flip(0), directions[:, -3:].flip(1)
+        largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+        directions = torch.where(largest < 0, -directions, directions)
+        missing = (0, 3 - len(variances))  # of fewer than three channels
+        reach = torch.nn.functional.pad(2.5 * variances.clamp(min=1e-12).sqrt(), missing, value=1.0)
+        return cls(*(a.numpy() for a in (centre, torch.nn.functional.pad(directions, missing), reach)))
+
+    @classmethod
+    def kept(cls, path: Path, bev: Tensor) -> "BevColours":
+        """Those of the file at `path`, which is made from `bev` where it is missing."""
+        if not path.is_file():
+            buffer = io.BytesIO()
+            np.savez(buffer, **cls.of(bev)._asdict())
+            write_bytes(path, buffer.getvalue())
+        with np.load(path) as file:
+            return cls(*(file[name] for name in cls._fields))
+
+    def __call__(self, bev: Tensor) -> np.ndarray:
+        """(X, Y, 3) in 0..1 of a map (C, X, Y)."""
+        projected = (bev.float().cpu().numpy().transpose(1, 2, 0) - self.centre) @ self.directions
+        return (projected / (2 * self.reach) + 0.5).clip(0, 1)
 
 
 def draw_picture(path: Path, model: GeoMIM, held_out: HeldOut, samples: np.ndarray) -> None:
-    """One block per sample: images, what the first half shows, LiDAR depth, predicted depth; below, three BEV maps.
-
-    BEV features become colours by the first three principal components of the FIRST sample's target: one fixed basis
-    for every map in the picture.
-    """
+    """One block per sample: a panorama of images, what the first half shows, depth; below them maps of the BEV."""
     from matplotlib.figure import Figure  # no pyplot: no global state
 
-    views = len(held_out.batches.index.cameras)
-    figure = Figure(figsize=(2.4 * views, 7.2 * len(samples)), layout="constrained")
-    basis = None
+    views, (height, width) = len(held_out.batches.index.cameras), held_out.batches.config.image.size
+    inches = 4 * (VIEW_INCHES * height / width + 0.12) + 0.2, BEV_INCHES  # of the cameras, of the BEV
+    figure = Figure(figsize=(VIEW_INCHES * max(views, 5) + 0.8, sum(inches) * len(samples)), layout="constrained")
     blocks = figure.subfigures(len(samples), squeeze=False)[:, 0]
-    for block, (batch, made) in zip(blocks, held_out.predictions(model, samples)):
-        target = normalise_patches(batch.lidar_bev().float(), model.patch)[0]
-        basis = principal_components(target) if basis is None else basis
-        top, bottom = block.subfigures(2, 1, height_ratios=(4, 3.4))
-        _draw_cameras(top, batch, made.depth_prob[0, 0], model)
-        bevs = {"target": target, "from half 1": made.bev[0, 0], "from half 2": made.bev[1, 0]}
-        for axis, (name, bev) in zip(bottom.subplots(1, len(bevs)), bevs.items()):
-            # Rows are x and columns y; turned so that y (ahead) points up and x to the right.
-            axis.imshow(bev_colours(bev.float().cpu(), basis).transpose(1, 0, 2), origin="lower")
-            axis.set_title(f"BEV, {name}", fontsize=9)
-            axis.set_axis_off()
+    for (batch, made), sample, block in zip(held_out.predictions(model, samples), samples, blocks):
+        block.suptitle(f"sample {batch.tokens[0]}", fontsize=10)
+        top, bottom = block.subfigures(2, 1, height_ratios=inches)
+        _draw_cameras(top, batch, made, model, held_out.batches.index.cameras)
+        _draw_bev(bottom, batch, made, model, held_out, int(sample), path.parent / COLOURS_FILE)
     figure.savefig(path, dpi=80)
 
 
-def _draw_cameras(figure, batch: PretrainBatch, depth_prob: torch.Tensor, model: GeoMIM) -> None:
-    images = batch.images[0].cpu().numpy()
-    bins = model.view_transform.bins
-    centres = bins.edges().to(depth_prob) + bins.step / 2
-    expected = (depth_prob * centres[:, None, None]).sum(1).cpu().numpy()
-    nearest = nearest_in_cells(batch.depth_map[0], STRIDE).cpu().numpy()
-    axes = figure.subplots(4, len(images))
-    for camera, image in enumerate(images):
+def _draw_cameras(figure, batch: PretrainBatch, made: Reconstruction, model: GeoMIM, names: tuple[str, ...]) -> None:
+    images, bins = batch.images[0].cpu().numpy(), model.view_transform.bins
+    prob = made.depth_prob[0, 0].float()  # from half 1
+    centres = bins.edges().to(prob) + bins.step / 2
+    expected = (prob * centres[:, None, None]).sum(1).cpu().numpy()
+    nearest = labelled_depth(batch.depth_map[0], bins).cpu().numpy()
+    ahead = batch.cameras.camera_to_lidar[0, :, :2, 2].cpu()
+    axes = figure.subplots(4, len(images), squeeze=False)
+    for column, camera in enumerate(torch.atan2(ahead[:, 0], ahead[:, 1]).argsort().tolist()):  # from left to right
+        image = images[camera]
         shown = (batch.groups[camera % len(batch.groups)] == 0).cpu().numpy()
         cell = image.shape[0] // shown.shape[0]
         visible = shown.repeat(cell, 0).repeat(cell, 1)[..., None]
-        axes[0, camera].imshow(image)
-        axes[1, camera].imshow(np.where(visible, image, 128).astype(np.uint8))
-        axes[2, camera].imshow(np.where(nearest[camera] > 0, nearest[camera], np.nan), vmin=bins.low, vmax=bins.high)
-        axes[3, camera].imshow(expected[camera], vmin=bins.low, vmax=bins.high)
-    for row, name in enumerate(("input", "half 1", "LiDAR depth", "predicted depth")):
-        axes[row, 0].set_title(name, fontsize=9, loc="left")
+        axes[0, column].imshow(image)
+        axes[0, column].set_title(names[camera].removeprefix("CAM_").replace("_", " ").lower(), fontsize=9)
+        axes[1, column].imshow(np.where(visible, image, 128).astype(np.uint8))
+        for row, depth in ((2, np.where(nearest[camera] > 0, nearest[camera], np.nan)), (3, expected[camera])):
+            drawn = axes[row, column].imshow(depth, vmin=bins.low, vmax=bins.high, cmap="turbo_r")
+    for row, name in enumerate(("image", "what half 1 shows", "LiDAR depth", "depth from half 1")):
+        axes[row, 0].set_ylabel(name, fontsize=9)
+    figure.colorbar(drawn, ax=axes[2:], label="m", shrink=0.8)
     for axis in axes.flat:
-        axis.set_axis_off()
+        axis.set(xticks=[], yticks=[])
 
 
-def principal_components(bev: torch.Tensor) -> torch.Tensor:
-    """(C, 3): the directions in which the cells of a map (C, X, Y) differ most, each with a fixed sign."""
-    cells = bev.flatten(1).T.double().cpu()
-    _, directions = torch.linalg.eigh(torch.cov((cells - cells.mean(0)).T))
-    directions = directions[:, -3:].flip(1)
-    if directions.shape[1] < 3:
-        directions = torch.nn.functional.pad(directions, (0, 3 - directions.shape[1]))
-    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
-    return torch.where(largest < 0, -directions, directions).float()
+def _draw_bev(
+    figure, batch: PretrainBatch, made: Reconstruction, model: GeoMIM, held_out: HeldOut, sample: int, colours: Path
+) -> None:
+    target = normalise_patches(batch.lidar_bev().float(), model.patch)
+    colour = BevColours.kept(colours, target[0])
+    squared = (made.bev.float() - target).square().mean((0, 1, 2)).cpu()  # (X, Y)
+    blind = (held_out.blind.bev.to(target) - target).square().mean((0, 1)).cpu()
+    x_low, y_low, _, x_high, y_high, _ = held_out.batches.bev.attributes.range
+    corners = sample_boxes(held_out.batches.index, sample, min_lidar_points=1).corners()[:, [0, 1, 2, 3, 0], :2]
 
+    axes = figure.subplots(1, 5)
 
-def bev_colours(bev: torch.Tensor, basis: torch.Tensor) -> np.ndarray:
-    """(X, Y, 3) in 0..1: a map (C, X, Y) along the basis, -2 to 2 deviations of the normalised target's channels."""
-    projected = (bev.flatten(1).T @ basis).view(*bev.shape[1:], 3)
-    scale = 4 * max(1.0, bev.shape[0] ** 0.5) / 2
-    return (projected / scale + 0.5).clamp(0, 1).numpy()
+    def draw(axis, name: str, values: np.ndarray, boxes: str = "white", cmap: str | None = None, limits=(None, None)):
+        # Rows are x and columns y; turned so that y (ahead) points up and x to the right.
+        turned, extent = values.swapaxes(0, 1), (x_low, x_high, y_low, y_high)
+        drawn = axis.imshow(turned, cmap, vmin=limits[0], vmax=limits[1], origin="lower", extent=extent)
+        for outline in corners:
+            axis.plot(*outline.T, color=boxes, linewidth=0.8)
+        axis.set(xlim=(x_low, x_high), ylim=(y_low, y_high), xticks=[], yticks=[])
+        axis.set_title(name, fontsize=9)
+        if cmap:
+            figure.colorbar(drawn, ax=axis, shrink=0.7)
+
+    draw(axes[0], "teacher's BEV: 3 principal components; boxes", colour(target[0]))
+    draw(axes[1], "rebuilt from half 1", colour(made.bev[0, 0]))
+    draw(axes[2], "rebuilt from half 2", colour(made.bev[1, 0]))
+    error = f"error (deviations; mean square {squared.mean():.3f})"
+    draw(axes[3], error, squared.sqrt().numpy(), "white", "magma", (0, MOST_ERROR))
+    gain = f"better (blue) or worse than no images ({blind.mean():.3f})"
+    draw(axes[4], gain, (blind - squared).numpy(), "black", "RdBu", (-1, 1))

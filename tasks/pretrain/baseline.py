@@ -1,0 +1,57 @@
+"""What can be said of a sample without its images: the marks that pretraining has to pass.
+
+The cameras are fixed to the car, so a model that sees no images is told the same for every sample and has one answer
+for all of them. The best such answer needs no training: under squared error the mean of the targets, cell by cell, and
+under absolute error the median depth, pixel by pixel.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.depth_bins import NO_LABEL, DepthBins, nearest_in_cells
+from models.geomim.model import STRIDE
+from models.geomim.target import normalise_patches
+from tasks.batches.pretrain import PretrainBatches
+
+BEV_SAMPLES, DEPTH_SAMPLES = 512, 64  # a mean of n maps has an error of its own, 1/n of theirs at best
+
+
+class Blind(NamedTuple):
+    """The answers of a model that sees no images."""
+
+    bev: Tensor  # (1, C, X, Y) mean of the normalised targets
+    depth: Tensor  # (N, h, w) m, median of the nearest LiDAR depth in every stride x stride block
+
+
+def blind_answers(batches: PretrainBatches, train: np.ndarray) -> Blind:
+    """From samples spread over `train`, without augmentation."""
+    config, bins = batches.config, DepthBins(*batches.config.depth_bins)
+    mean, chosen = torch.zeros(1, *batches.bev.shape), spread(train, BEV_SAMPLES)
+    for sample in chosen.tolist():
+        bev = torch.from_numpy(np.ascontiguousarray(batches.bev[sample]))[None].float()
+        mean += normalise_patches(bev, config.patch) / len(chosen)
+    held_out = (batches.held_out(np.array([sample])) for sample in spread(train, DEPTH_SAMPLES))
+    return Blind(mean, median_depth(torch.stack([labelled_depth(batch.depth_map[0], bins) for batch in held_out])))
+
+
+def labelled_depth(depth_map: Tensor, bins: DepthBins) -> Tensor:
+    """Nearest LiDAR depth of every block that the depth loss looks at, 0 elsewhere: (..., H, W) -> (..., h, w), m."""
+    nearest = nearest_in_cells(depth_map, STRIDE)
+    return torch.where(bins.labels(nearest) != NO_LABEL, nearest, 0.0)
+
+
+def median_depth(depths: Tensor) -> Tensor:
+    """Median of labelled (positive) depths over the first dimension; where no sample has one, the median of them all.
+
+    (S, N, h, w) -> (N, h, w); zeros if nothing is labelled at all.
+    """
+    known = torch.where(depths > 0, depths, torch.nan)
+    return known.nanmedian(0).values.nan_to_num(float(known.nanmedian().nan_to_num(0.0)))
+
+
+def spread(samples: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the samples, evenly spaced, the first and the last among them."""
+    return samples[np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))]

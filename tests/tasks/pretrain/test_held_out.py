@@ -1,0 +1,197 @@
+"""What evaluation reports, against loops over made-up samples: with a model that knows the answers, and a real one."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from made_up_batches import CHANNELS, CONFIG, SIDE, TRAIN, VAL, VIEWS, MadeUpBatches
+from torch import nn
+
+from models.depth_bins import DepthBins
+from models.geomim.model import Reconstruction
+from models.geomim.target import normalise_patches
+from tasks.pretrain.baseline import labelled_depth, median_depth, spread
+from tasks.pretrain.held_out import DEPTH_RANGES, HeldOut, far_apart
+from tasks.pretrain.model import build_model
+from tasks.pretrain.probe import Probe, frozen_bev
+
+CPU = torch.device("cpu")
+
+
+class Oracle(nn.Module):
+    """Knows the target of the sample that it is shown, and is off by one in its second half; says 10 to 11 m."""
+
+    patch = CONFIG.patch
+    view_transform = SimpleNamespace(bins=DepthBins(*CONFIG.depth_bins))
+
+    def __init__(self, batches: MadeUpBatches):
+        super().__init__()
+        self.batches = batches
+        self.known = [batches.held_out(np.array([s])).normalised_images() for s in range(len(batches.images))]
+        self.shown: list[int] = []
+
+    def forward(self, images, cameras, groups):
+        self.shown += [s for s, known in enumerate(self.known) if torch.equal(known, images)]
+        target = normalise_patches(self.batches.maps[self.shown[-1:]].float(), self.patch)
+        depth = torch.zeros(2, 1, VIEWS, 48, 4, 6)
+        depth[:, :, :, 9] = 1
+        return Reconstruction(torch.stack([target, target + 1]), depth)
+
+
+def test_errors_of_a_model_that_knows():
+    batches = MadeUpBatches(CONFIG.model_copy(update={"probe_samples": 0}))
+    model = Oracle(batches).train()
+    got = HeldOut(batches, VAL, TRAIN, CPU).evaluate(model)
+    assert model.training
+    assert sorted(model.shown) == VAL.tolist()
+
+    targets = [normalise_patches(m[None].float(), 4)[0] for m in batches.maps]
+    active = [(m != 0).any(0) for m in batches.maps]
+    mean_map = torch.stack([targets[s] for s in TRAIN]).mean(0)
+    before = {s: model.shown[i - 1] for i, s in enumerate(model.shown)}  # whose images a sample is judged with
+    answers = {
+        "reconstruction": lambda s: [targets[s], targets[s] + 1],
+        "zero": lambda s: [torch.zeros_like(targets[s])],
+        "mean_map": lambda s: [mean_map],
+        "shuffled": lambda s: [targets[before[s]], targets[before[s]] + 1],
+    }
+    for name, guesses in answers.items():
+        everywhere, where_active = [], []
+        for s in VAL:
+            for guess in guesses(s):
+                squared = (guess - targets[s]) ** 2
+                everywhere += squared.flatten().tolist()
+                where_active += squared[:, active[s]].flatten().tolist()
+        assert got[f"held_out_{name}"] == pytest.approx(np.mean(everywhere), rel=1e-5)
+        place = "active" if name == "reconstruction" else f"active_{name}"
+        assert got[f"held_out_{place}"] == pytest.approx(np.mean(where_active), rel=1e-5)
+    assert got["held_out_reconstruction"] == pytest.approx(0.5)
+
+
+def test_depth_errors():
+    batches = MadeUpBatches(CONFIG.model_copy(update={"probe_samples": 0}))
+    held_out = HeldOut(batches, VAL, TRAIN, CPU)
+    got = held_out.evaluate(Oracle(batches))
+    errors, close, blind = [], [], []
+    for s in VAL:
+        for view in range(VIEWS):
+            for i in range(4):
+                for j in range(6):
+                    block = batches.depths[s, view, 16 * i : 16 * i + 16, 16 * j : 16 * j + 16]
+                    nearest = min([d for d in block.flatten().tolist() if d > 0], default=0.0)
+                    if 1 <= nearest < 49:
+                        errors.append((nearest, abs(nearest - 10.5)))
+                        close.append((nearest, max(nearest / 10.5, 10.5 / nearest) < 1.25))
+                        blind.append(abs(float(held_out.blind.depth[view, i, j]) - nearest))
+    assert got["held_out_depth"] == pytest.approx(np.mean([e for _, e in errors]), rel=1e-5)
+    assert got["held_out_delta1"] == pytest.approx(np.mean([c for _, c in close]), rel=1e-5)
+    assert got["held_out_depth_blind"] == pytest.approx(np.mean(blind), rel=1e-5)
+    for low, high in DEPTH_RANGES:
+        for name, rows in (("depth", errors), ("delta1", close)):
+            inside = [value for depth, value in rows if low <= depth < high]
+            assert len(inside) > 3
+            assert got[f"held_out_{name}_{low}_{high}"] == pytest.approx(np.mean(inside), rel=1e-5)
+
+
+def test_nothing_is_said_of_depths_that_no_point_has():
+    batches = MadeUpBatches(CONFIG.model_copy(update={"probe_samples": 0}))
+    batches.depths[:] = 0
+    got = HeldOut(batches, VAL[:1], TRAIN, CPU).evaluate(Oracle(batches))
+    assert not any("depth" in name or "delta1" in name or "shuffled" in name for name in got)
+    assert "held_out_zero" in got
+
+
+def test_the_median_of_what_is_known():
+    depths = torch.zeros(3, 1, 2, 2)
+    depths[:, 0, 0, 0] = torch.tensor([5.0, 0.0, 9.0])
+    depths[:, 0, 0, 1] = torch.tensor([1.0, 2.0, 30.0])
+    assert median_depth(depths)[0].tolist() == [[5.0, 2.0], [5.0, 5.0]]
+    assert median_depth(torch.zeros(2, 1, 1, 1)).tolist() == [[[0.0]]]
+
+
+def test_labelled_depths_are_those_of_the_bins():
+    depth_map = torch.zeros(16, 48)
+    depth_map[3, 3], depth_map[9, 3], depth_map[0, 20] = 7.0, 5.0, 60.0
+    assert labelled_depth(depth_map, DepthBins(1, 49, 1)).tolist() == [[5.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_neighbours_in_order_are_far_apart(count):
+    samples = np.arange(10, 10 + count)
+    order = far_apart(samples)
+    assert sorted(order) == samples.tolist()
+    if count > 4:
+        assert np.abs(np.diff(order))[:-1].min() >= count // 2 - 1
+
+
+def test_spread():
+    assert spread(np.arange(10, 20), 3).tolist() == [10, 14, 19]
+    assert spread(np.arange(3), 9).tolist() == [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(CONFIG, CHANNELS, (-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), 1.0)
+
+
+def test_the_frozen_bev_is_what_the_head_gets(model):
+    batch = MadeUpBatches().held_out(np.array([2]))
+    seen = []
+    handle = model.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.eval()(batch.normalised_images(), batch.cameras, torch.zeros_like(batch.groups))
+    handle.remove()
+    torch.testing.assert_close(frozen_bev(model.train(), batch), seen[0])
+    assert model.training
+
+
+def test_evaluation_of_a_real_model_repeats_and_changes_nothing(model):
+    batches = MadeUpBatches()
+    held_out = HeldOut(batches, VAL, TRAIN, CPU)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first, again = held_out.evaluate(model), held_out.evaluate(model)
+    assert first == again
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(np.isfinite(value) for value in first.values())
+    for name in ("prior_ap", "prior_iou", "probe_ap", "probe_iou"):
+        assert 0 <= first[f"held_out_{name}"] < 1
+
+
+class Giveaway(Probe):
+    """A BEV one of whose channels has the boxes in it, beneath some noise."""
+
+    def _features(self, model, sample):
+        noise = torch.randn(SIDE * SIDE, 3, generator=torch.Generator().manual_seed(int(sample)), dtype=torch.float64)
+        noise[:, 1] += 9 * self._occupied(sample)
+        return noise
+
+
+def test_a_bev_that_shows_the_boxes_beats_one_that_is_not_looked_at(model):
+    batches = MadeUpBatches()
+    probe = Giveaway(batches, TRAIN, VAL, CPU)
+    got = probe.evaluate(model)
+    assert got["probe_ap"] > 0.98
+    assert got["probe_iou"] > 0.8
+    occupied = [probe._occupied(s).tolist() for s in range(len(TRAIN) + len(VAL))]
+    frequency = np.mean([occupied[s] for s in TRAIN], 0)
+    rows = [(f, cell) for s in VAL for f, cell in zip(frequency, occupied[s])]
+    area = recall = 0.0
+    for threshold in sorted(set(frequency), reverse=True):
+        chosen = [cell for f, cell in rows if f >= threshold]
+        area += (sum(chosen) / sum(cell for _, cell in rows) - recall) * sum(chosen) / len(chosen)
+        recall = sum(chosen) / sum(cell for _, cell in rows)
+    assert got["prior_ap"] == pytest.approx(area)
+
+    def overlap_at(threshold, samples):
+        pairs = [(f >= threshold, cell) for s in samples for f, cell in zip(frequency, occupied[s])]
+        return sum(a and b for a, b in pairs) / sum(a or b for a, b in pairs)
+
+    best = max(set(frequency), key=lambda threshold: overlap_at(threshold, TRAIN))
+    assert got["prior_iou"] == pytest.approx(overlap_at(best, VAL))
+
+
+def test_no_probe_without_boxes(model):
+    batches = MadeUpBatches()
+    batches.index.box_label[:] = -1
+    assert not any("probe" in name for name in HeldOut(batches, VAL, TRAIN, CPU).evaluate(model))
