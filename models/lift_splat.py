@@ -101,9 +101,13 @@ class _Splat(torch.autograd.Function):
     @staticmethod
     def forward(ctx, prob: Tensor, context: Tensor, cells: Tensor, num_cells: int) -> Tensor:
         ctx.save_for_backward(prob, context, cells)
-        entries, pixels, starts = _by_cell(cells, num_cells)
+        # Entries p * D + d sorted by cell, those outside as a last cell: no size depends on the data, so a GPU need
+        # not wait to be told it; stable, so that sums add up in one order.
+        sorted_cells, entries = torch.where(cells < 0, num_cells, cells).reshape(-1).sort(stable=True)
+        starts = torch.searchsorted(sorted_cells, torch.arange(num_cells + 1, device=cells.device))
         weights = prob.reshape(-1)[entries].to(context.dtype)
-        return F.embedding_bag(pixels, context, starts, mode="sum", per_sample_weights=weights)
+        pixels = entries // cells.shape[1]
+        return F.embedding_bag(pixels, context, starts, mode="sum", per_sample_weights=weights)[:-1]
 
     @staticmethod
     def backward(ctx, grad_bev: Tensor):
@@ -122,13 +126,3 @@ class _Splat(torch.autograd.Function):
             columns = [(padded[rows[:, d]] * context).sum(-1) for d in range(num_bins)]
             grad_prob = torch.stack(columns, 1).to(prob.dtype)
         return grad_prob, grad_context, None, None
-
-
-def _by_cell(cells: Tensor, num_cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Entries (p * D + d) sorted by cell without the outside ones, their pixels p, and where each cell starts."""
-    flat = cells.reshape(-1)
-    inside = (flat >= 0).nonzero().squeeze(1)
-    sorted_cells, order = flat[inside].sort(stable=True)
-    entries = inside[order]
-    starts = torch.searchsorted(sorted_cells, torch.arange(num_cells, device=cells.device))
-    return entries, entries // cells.shape[1], starts

@@ -10,9 +10,9 @@ Inside, maps are channels-last: (M, H, W, C), M = batch x cameras.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-# The group of window padding: no token's.
-PADDING = -2
+from models.window_attention import WindowAttention, Windows
 
 
 class Swin(nn.Module):
@@ -25,6 +25,7 @@ class Swin(nn.Module):
         drop_path: rate of stochastic depth at the last block, rising linearly from 0 at the first.
         padding_visible: without groups, tokens attend to the zero padding of incomplete windows, as in the released
             detectors; with groups the padding belongs to none and is never seen.
+        checkpointing: keep only the blocks' inputs for the backward pass, which then computes each block again.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Swin(nn.Module):
         pretrain_grid: int = 56,
         drop_path: float = 0.0,
         padding_visible: bool = True,
+        checkpointing: bool = False,
     ):
         super().__init__()
+        self.checkpointing = checkpointing
         self.channels = tuple(embed_dim * 2**i for i in range(len(depths)))
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         self.absolute_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, pretrain_grid, pretrain_grid))
@@ -67,8 +70,9 @@ class Swin(nn.Module):
         maps = []
         for i, stage in enumerate(self.stages):
             stage_groups = None if groups is None else upsample_groups(groups, x.shape[1], x.shape[2])
+            windows = stage.blocks[0].attn.windows(x, stage_groups)
             for block in stage.blocks:
-                x = block(x, stage_groups)
+                x = run_block(block, self.checkpointing, x, windows)
             norm = {2: self.norm2, 3: self.norm3}.get(i, nn.Identity())
             maps.append(norm(x).permute(0, 3, 1, 2))
             if stage.downsample is not None:
@@ -138,51 +142,9 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, groups: Tensor | None = None) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), groups))
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), windows))
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class WindowAttention(nn.Module):
-    """Multi-head self-attention inside square windows with a learned bias for every relative offset."""
-
-    def __init__(self, dim: int, num_heads: int, window: int, padding_visible: bool):
-        super().__init__()
-        self.num_heads, self.window, self.padding_visible = num_heads, window, padding_visible
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, groups: Tensor | None = None) -> Tensor:
-        """x: (M, H, W, C); groups: integer (1 or M, H, W) or None. Returns (M, H, W, C)."""
-        height, width = x.shape[1:3]
-        hidden_padding = groups is not None or not self.padding_visible
-        # A window that overhangs a small map is cut to it where its padding would not be seen anyway.
-        wh, ww = (min(self.window, height), min(self.window, width)) if hidden_padding else (self.window, self.window)
-        pad_h, pad_w = -height % wh, -width % ww
-        if pad_h or pad_w:
-            x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
-            if hidden_padding:
-                groups = x.new_zeros((1, height, width), dtype=torch.int64) if groups is None else groups
-                groups = F.pad(groups, (0, pad_w, 0, pad_h), value=PADDING)
-
-        windows = to_windows(x, wh, ww)  # (M, nW, n, C), n = tokens in a window
-        q, k, v = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (M, nW, heads, n, n)
-        # In place: the product's backward does not need its result, and this is the network's largest tensor.
-        scores += self.position_bias(wh, ww).to(scores.dtype)
-        if groups is not None and (blocked := blocked_pairs(groups, wh, ww)) is not None:
-            scores.masked_fill_(blocked.unsqueeze(2), float("-inf"))
-        out = scores.softmax(-1) @ v
-        out = self.proj(out.transpose(2, 3).flatten(3))
-        return from_windows(out, wh, ww, x.shape[1], x.shape[2])[:, :height, :width]
-
-    def position_bias(self, height: int, width: int) -> Tensor:
-        """(heads, n, n) of a window of height x width tokens, n = height * width."""
-        table = self.relative_position_bias_table
-        index = relative_position_index(height, width, self.window, table.device)
-        return table.index_select(0, index.flatten()).view(*index.shape, -1).permute(2, 0, 1)
 
 
 class Mlp(nn.Module):
@@ -192,7 +154,14 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim if out is None else out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = self.fc1(x)
+        if not torch.is_grad_enabled():
+            return self._project(hidden)
+        # The activation is as large as all else a block keeps, and cheap: the backward pass makes it again.
+        return checkpoint(self._project, hidden, use_reentrant=False, preserve_rng_state=False)
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        return self.fc2(F.gelu(hidden))
 
 
 class DropPath(nn.Module):
@@ -209,34 +178,11 @@ class DropPath(nn.Module):
         return x * keep / (1 - self.rate)
 
 
-def relative_position_index(height: int, width: int, window: int, device: torch.device | None = None) -> Tensor:
-    """Rows (n, n) of a (2 window - 1)^2 bias table: entry (i, j) is the offset of token i from token j."""
-    rows = torch.arange(height, device=device)
-    cols = torch.arange(width, device=device)
-    row, col = (t.flatten() for t in torch.meshgrid(rows, cols, indexing="ij"))
-    return (row[:, None] - row + window - 1) * (2 * window - 1) + (col[:, None] - col + window - 1)
-
-
-def to_windows(x: Tensor, height: int, width: int) -> Tensor:
-    """(M, H, W, C) -> (M, windows, height * width, C)."""
-    m, h, w, c = x.shape
-    x = x.view(m, h // height, height, w // width, width, c).transpose(2, 3)
-    return x.reshape(m, -1, height * width, c)
-
-
-def from_windows(windows: Tensor, height: int, width: int, map_height: int, map_width: int) -> Tensor:
-    """The inverse of `to_windows`: (M, windows, height * width, C) -> (M, map_height, map_width, C)."""
-    m, _, _, c = windows.shape
-    x = windows.view(m, map_height // height, map_width // width, height, width, c).transpose(2, 3)
-    return x.reshape(m, map_height, map_width, c)
-
-
-def blocked_pairs(groups: Tensor, height: int, width: int) -> Tensor | None:
-    """Pairs of tokens (1 or M, windows, n, n) that must not see each other; None where every window is one group."""
-    windows = to_windows(groups.unsqueeze(-1), height, width).squeeze(-1)
-    if bool((windows == windows[..., :1]).all()):
-        return None
-    return windows.unsqueeze(-1) != windows.unsqueeze(-2)
+def run_block(block: nn.Module, checkpointing: bool, *inputs: Tensor | Windows | int) -> Tensor:
+    """The block's output; with checkpointing nothing inside it is kept for the backward pass."""
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)
 
 
 def upsample_groups(groups: Tensor, height: int, width: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.geomim.blocks import Block, CrossViewBlock
-from models.swin import Mlp
+from models.swin import Mlp, run_block
 
 CAMERA_NUMBERS = 22
 
@@ -29,6 +29,7 @@ class Decoder(nn.Module):
         pos_grid: side of the stored sin-cos position embedding (pretraining image size / 32).
         cross_view, geometry_branch, camera_aware: the paper's ablations; without a geometry branch both maps are the
             semantic one.
+        checkpointing: see `models.swin.Swin`.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class Decoder(nn.Module):
         cross_view: bool = True,
         geometry_branch: bool = True,
         camera_aware: bool = True,
+        checkpointing: bool = False,
     ):
         super().__init__()
+        self.checkpointing = checkpointing
         if depth % 4:
             raise ValueError(f"The decoder's depth is {depth}: it must be a multiple of 4.")
         self.embed = nn.Linear(in_dim, dim)
@@ -84,14 +87,13 @@ class Decoder(nn.Module):
         geometry, _ = self._run(fork, views, blocks, crosses, self.geometry_cross_after)
         return DecoderMaps(semantic, self.geometry_norm(geometry).permute(0, 3, 1, 2))
 
-    @staticmethod
-    def _run(x, views, blocks, cross_blocks, cross_after, fork_after=None):
+    def _run(self, x, views, blocks, cross_blocks, cross_after, fork_after=None):
         fork = None
         crosses = iter(cross_blocks)
         for i, block in enumerate(blocks):
-            x = block(x, views)
+            x = run_block(block, self.checkpointing, x, views)
             if i in cross_after:
-                x = next(crosses)(x, views)
+                x = run_block(next(crosses), self.checkpointing, x, views)
             if i == fork_after:
                 fork = x
         return x, fork

@@ -39,7 +39,8 @@ class Fusion(nn.Module):
         """c4: (M, C, h, w); c5: (M, 2C, h/2, w/2); groups: (1 or M, h, w). Returns (M, h, w, C)."""
         top = self.project(c5.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         fused = c4 + F.interpolate(top, c4.shape[-2:], mode="nearest")
-        return self.norm(self.block(fused.permute(0, 2, 3, 1), groups))
+        fused = fused.permute(0, 2, 3, 1)
+        return self.norm(self.block(fused, self.block.attn.windows(fused, groups)))
 
 
 class GeoMIM(nn.Module):

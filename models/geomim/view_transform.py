@@ -64,4 +64,9 @@ class ViewTransform(nn.Module):
         depth_prob = out[:, :, :bins].softmax(2)
         nx, ny = self.grid.shape
         bev = splat(depth_prob, out[:, :, bins:], cells, nx * ny)
-        return self.downsample(bev.unflatten(-1, (nx, ny))), depth_prob
+        # A cell's channels lie side by side, which is what a GPU's convolutions like: viewed in this order, torch sees
+        # channels-last maps and copies nothing. A CPU's batch norm would add such maps up in fp32, too coarsely.
+        bev = bev.transpose(1, 2).unflatten(1, (nx, ny)).permute(0, 3, 1, 2)
+        if bev.device.type == "cpu":
+            bev = bev.contiguous()
+        return self.downsample(bev), depth_prob

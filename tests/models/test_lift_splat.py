@@ -66,6 +66,21 @@ def test_frustum_features_never_exist():
     assert largest.elements <= max(num_cells * channels + channels, 2 * prob.numel()) < prob.numel() * channels
 
 
+def test_sums_are_the_same_every_time():
+    """Bit for bit, though many points share a cell, on any number of threads."""
+    generator = torch.Generator().manual_seed(0)
+    prob, context = (torch.randn(shape, generator=generator) for shape in ((2, 3, 8, 9, 9), (2, 3, 16, 9, 9)))
+    cells = torch.randint(-1, 5, prob.shape, generator=generator)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 2):
+        torch.set_num_threads(threads)
+        inputs = prob.clone().requires_grad_(), context.clone().requires_grad_()
+        bev = splat(*inputs, cells, 5)
+        results.append([bev, *torch.autograd.grad(bev.square().sum(), inputs)])
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other))
+
+
 def test_points_return_to_their_pixels():
     """A frustum point, taken from the BEV frame through camera and augmentation, lies at its own pixel and depth."""
     generator = np.random.default_rng(0)
