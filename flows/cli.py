@@ -31,9 +31,7 @@ Overrides = Annotated[
 Root = Annotated[
     Path, typer.Option("--root", envvar="GEOMIM_ROOT", help="Where artifacts live.", show_default="./artifacts")
 ]
-Dataroot = Annotated[
-    Path | None, typer.Option("--dataroot", help="A folder in nuScenes format.", show_default=False)
-]
+Dataroot = Annotated[Path | None, typer.Option("--dataroot", help="A folder in nuScenes format.", show_default=False)]
 Version = Annotated[
     str | None, typer.Option("--version", help="Its tables, such as v1.0-trainval.", show_default=False)
 ]
@@ -135,7 +133,32 @@ def teacher(
 
 
 _stage("depth", "Cache the LiDAR points seen by each camera (no server).")
-_stage("pretrain", "Pretrain the camera backbone on the caches (no server).")
+
+
+@app.command()
+def pretrain(
+    nproc: Annotated[
+        int | None,
+        typer.Option(help="Processes that share each step, one a GPU; sets pretrain.ranks.", min=1, show_default=False),
+    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    dataroot: Dataroot = None,
+    version: Version = None,
+    force: Force = False,
+) -> None:
+    """Pretrain the camera backbone on the caches (no server).
+
+    Example: geomim pretrain --config configs/geomim-swin-b.yaml --nproc 8
+    """
+    from flows.run import run_one
+    from tasks.config import load_config
+
+    chosen = [f"pretrain.ranks={nproc}"] if nproc else []
+    run_one(load_config(config, [*(overrides or []), *chosen], dataroot, version), root, "pretrain", force)
+
+
 _stage("finetune", "Finetune and evaluate the camera detector (no server).")
 
 

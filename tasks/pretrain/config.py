@@ -76,7 +76,6 @@ class PretrainConfig(Settings):
         64, ge=0, description="Training samples to fit the linear probe on at each evaluation; 0: no probe."
     )
     ranks: int = runtime(0, "Processes that share a step; 0: one per GPU that batch_size allows, one on a CPU.", ge=0)
-    compile: bool = runtime(False, "Let torch.compile fuse the network; the first steps take minutes.")
     checkpointing: bool = runtime(False, "Recompute activations in the backward pass: less memory, more time.")
     loaders: int = runtime(0, "Threads of each rank that load ahead; 0: one on a CPU, else its cores but one.", ge=0)
     threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)

@@ -70,7 +70,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     ema = Ema(model, config.ema) if config.ema and first else None
     result = ema.model if ema else model
     network = distribute(model)
-    objective = Objective(config, model, torch.compile(network) if config.compile else network, device)
+    objective = Objective(config, model, network, device)
     held_out = HeldOut(batches, held_out_samples, train_samples, device) if first else None
     drawn_from = class_balanced(index, train_samples, config.seed) if config.sampling == "cbgs" else train_samples
 

@@ -1,9 +1,9 @@
 """Which samples a step takes and what is random in them, from the seed, the epoch and the position alone.
 
-Training walks through positions 0, 1, 2, ... without end: a step takes the next `batch_size` of them, a rank a share of
-the step's, a micro-batch a share of its rank's. Whatever is random about a sample follows from its position, so that
-the same samples come with the same augmentation on any number of ranks and micro-batches, and nothing has to be stored
-to go on after an interruption. Batches may be made ahead of time, in any order.
+Training walks through positions 0, 1, 2, ... without end: a step takes the next `batch_size` of them, a micro-batch
+a share of the step's, a rank a share of each micro-batch. Whatever is random about a sample follows from its position,
+so that the same samples come with the same augmentation on any number of ranks and micro-batches, and nothing has to be
+stored to go on after an interruption. Batches may be made ahead of time, in any order.
 """
 
 from functools import lru_cache
@@ -20,7 +20,7 @@ def positions_at(step: int, batch_size: int) -> range:
 
 
 def share(positions: range, part: int, parts: int) -> range:
-    """The part number `part` of `parts` equal ones, in order: a rank's positions of a step, a micro-batch's of a rank.
+    """The part number `part` of `parts` equal ones, in order: a micro-batch's of a step, a rank's of a micro-batch.
 
     Equal, because the mean of the parts' mean losses must be the mean over all. ValueError where they cannot be.
     """
