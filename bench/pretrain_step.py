@@ -4,9 +4,10 @@
 
 On a CPU: forward, losses and backward (with --optimizer also AdamW's step) of the same weights on the same batch, in
 fp32 by `bench/geomim_reference.py` and by `models/geomim`, and by the latter under bf16 autocast (and, with
---checkpointing, keeping only the blocks' inputs). One after another they have a process of their own, since two
-of full size need not fit into memory. Times are medians of the steps after the first; memory is what the first added
-to the process's peak. Exit code 1 unless the losses agree and (at --size full) both marks are met.
+--checkpointing, keeping only the blocks' inputs). One after another they have a process of their own, since two of full
+size need not fit into memory. Times are medians of the steps after the first; memory is what the first added to the
+process's peak. CPU time, over all threads, tells more than the clock where others use the machine too. Exit code 1
+unless the losses agree and (at --size full) both marks are met.
 
 On CUDA: samples per second, model FLOP utilisation and peak memory by batch size for Swin-B and Swin-L, eager fp32
 against bf16 and bf16 compiled, and the share of the step that encoding the teacher's target online would have cost.
@@ -155,7 +156,7 @@ def step_of(model: GeoMIM, forward: Callable, batch: Batch, bf16: bool, optimize
 
 
 def work(variant: str, setup: Setup, rounds: int) -> None:
-    """Print, for each of 1 + rounds steps, a line of JSON: losses, seconds, MiB added to the process's peak."""
+    """Print, for each of 1 + rounds steps, a line of JSON: losses, seconds, CPU seconds, MiB added to the peak."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model = setup.build()
     batch = Batch.random(setup, bev_cells(model))
@@ -164,10 +165,10 @@ def work(variant: str, setup: Setup, rounds: int) -> None:
     step = step_of(model, forward, batch, "bf16" in variant, setup.optimizer)
     before = memory("VmRSS")
     for _ in range(1 + rounds):
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         losses = step()
-        seconds = time.perf_counter() - begin
-        print(json.dumps([losses, seconds, memory("VmHWM") - before]), flush=True)
+        seconds = time.perf_counter() - begin, time.process_time() - cpu
+        print(json.dumps([losses, *seconds, memory("VmHWM") - before]), flush=True)
 
 
 def memory(field: str) -> float:
@@ -176,34 +177,39 @@ def memory(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
+def measured(variant: str, setup: Setup, threads: int, rounds: int) -> list[list]:
+    """What `work` printed, in a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, __file__, "--worker", variant, "--setup", json.dumps(asdict(setup))]
+    command += ["--rounds", str(rounds)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{variant}: its process ended with code {done.returncode}; is there memory enough?")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def compare(setup: Setup, variants: list[str], threads: int, rounds: int) -> bool:
     """Print a line per variant; whether the losses agree and, at full size, the marks are met."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    answers = {}
-    for variant in variants:
-        command = [sys.executable, __file__, "--worker", variant, "--setup", json.dumps(asdict(setup))]
-        command += ["--rounds", str(rounds)]
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            sys.exit(f"{variant}: its process ended with code {done.returncode}; is there memory enough?")
-        answers[variant] = [json.loads(line) for line in done.stdout.splitlines()]
-
     last = "AdamW's step" if setup.optimizer else "no optimizer step"
     size = "x".join(map(str, setup.image_size))
     print(f"{setup.model} ({setup.size}), {setup.batch} x {setup.views} x {size}, {threads} thread(s), {last}")
-    print(f"{'':20}{'step':>9}{'added memory':>15}{'faster':>9}{'memory':>9}{'loss':>12}{'difference':>12}")
-    seconds = {v: statistics.median(s for _, s, _ in a[1:]) for v, a in answers.items()}
-    memories = {v: a[0][2] for v, a in answers.items()}
-    good = True
+    titles = "step", "faster", "CPU time", "less", "added memory", "share", "loss", "difference"
+    print(" " * 18, *(f"{title:>12}" for title in titles), sep="")
+    rows, good = {}, True
     for variant in variants:
-        losses, wanted = answers[variant][0][0], answers["reference"][0][0]
+        answers = measured(variant, setup, threads, rounds)
+        losses, memory_added = answers[0][0], answers[0][3]
+        seconds, cpu = (statistics.median(a[i] for a in answers[1:]) for i in (1, 2))
+        rows[variant] = losses, seconds, cpu, memory_added
+        wanted, *reference = rows["reference"]
         error = max(abs(a - b) / abs(b) for a, b in zip(losses, wanted))
-        faster, share = seconds["reference"] / seconds[variant], memories[variant] / memories["reference"]
+        faster, cheaper, share = reference[0] / seconds, reference[1] / cpu, memory_added / reference[2]
         agrees = error <= TOLERANCE["bf16" if "bf16" in variant else "fp32"]
         good &= agrees and (variant != "fp32" or setup.size != "full" or (faster >= FASTER and share <= MEMORY))
         print(
-            f"{variant:20}{seconds[variant]:7.1f} s{memories[variant]:11.0f} MiB{faster:8.2f}x{share:9.2f}"
-            f"{losses[0]:12.6f}{error:10.0e} {'OK' if agrees else 'FAIL'}"
+            f"{variant:18}{seconds:10.1f} s{faster:11.2f}x{cpu:10.1f} s{cheaper:11.2f}x{memory_added:8.0f} MiB"
+            f"{share:12.2f}{losses[0]:12.6f}{error:12.0e} {'OK' if agrees else 'FAIL'}",
+            flush=True,
         )
     if setup.size == "full":
         print(f"marks: fp32 at least {FASTER}x faster with at most {MEMORY} of the memory: {'OK' if good else 'FAIL'}")
