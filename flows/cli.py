@@ -83,6 +83,21 @@ def simulate(
     print(json.dumps({"path": str(out), **summary}, indent=2))
 
 
+def _run_one(
+    name: str,
+    config: Path | None,
+    overrides: list[str] | None,
+    root: Path,
+    dataroot: Path | None,
+    version: str | None,
+    force: bool,
+) -> None:
+    from flows.run import run_one
+    from tasks.config import load_config
+
+    run_one(load_config(config, overrides, dataroot, version), root, name, force)
+
+
 def _stage(name: str, help_text: str) -> None:
     def command(
         config: ConfigFile = None,
@@ -92,10 +107,7 @@ def _stage(name: str, help_text: str) -> None:
         version: Version = None,
         force: Force = False,
     ) -> None:
-        from flows.run import run_one
-        from tasks.config import load_config
-
-        run_one(load_config(config, overrides, dataroot, version), root, name, force)
+        _run_one(name, config, overrides, root, dataroot, version, force)
 
     app.command(name=name, help=f"{help_text}\n\nExample: geomim {name} --config configs/demo.yaml")(command)
 
@@ -125,11 +137,8 @@ def teacher(
 
     Example: geomim teacher --checkpoint lidar-only-det.pth --dataroot data/nuscenes --version v1.0-trainval
     """
-    from flows.run import run_one
-    from tasks.config import load_config
-
     chosen = [f"teacher.weights={json.dumps(str(checkpoint))}"] if checkpoint else []
-    run_one(load_config(config, [*(overrides or []), *chosen], dataroot, version), root, "teacher", force)
+    _run_one("teacher", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
 _stage("depth", "Cache the LiDAR points seen by each camera (no server).")
@@ -152,11 +161,8 @@ def pretrain(
 
     Example: geomim pretrain --config configs/geomim-swin-b.yaml --nproc 8
     """
-    from flows.run import run_one
-    from tasks.config import load_config
-
     chosen = [f"pretrain.ranks={nproc}"] if nproc else []
-    run_one(load_config(config, [*(overrides or []), *chosen], dataroot, version), root, "pretrain", force)
+    _run_one("pretrain", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
 _stage("finetune", "Finetune and evaluate the camera detector (no server).")
