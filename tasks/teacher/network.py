@@ -132,10 +132,14 @@ def _mmdet3d_teacher(config: TeacherConfig) -> Teacher:
 
     tensors: dict[str, Tensor] | None = None if config.weights == "random" else read_tensors(Path(config.weights))
     try:
+        settings = read_config(Path(config.mmdet3d))
+    except DetectorUnavailable as error:  # names the file itself
+        raise UserError(str(error)) from None
+    try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             layer = "middle_encoder" if config.output == "encoder" else "neck"
-            teacher = MMDet3DTeacher(read_config(Path(config.mmdet3d)), layer, torch.device("cpu"))
+            teacher = MMDet3DTeacher(settings, layer, torch.device("cpu"))
         if tensors is not None:
             teacher.load(tensors)
     except DetectorUnavailable as error:
