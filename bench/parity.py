@@ -18,7 +18,7 @@ from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 
 import numpy as np
-from oracles import augmentation, bevdet, center_head, depth, geomim, teacher, view_transform
+from oracles import augmentation, bevdet, bevdet_aug, center_head, depth, geomim, teacher, view_transform
 from oracles.base import Kind, Oracle, Output, as_array
 
 KINDS = (
@@ -29,9 +29,9 @@ KINDS = (
     *depth.KINDS,
     *bevdet.KINDS,
     *center_head.KINDS,
+    *bevdet_aug.KINDS,
     Kind("bevstereo4d", ("inter/frame0_cost", "head6/task0_reg")),
     Kind("depth_net27", ("mono/mlp_input",)),
-    Kind("bevdet_aug", ("bda/bda_mat", "image/train_resize")),
     Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
     Kind("mim4d_temporal", ("inputs/volume0", "out/volume")),
 )
