@@ -65,7 +65,7 @@ def cost_volume(current: Tensor, earlier: Tensor, seen: Rays, depths: Tensor, bi
     current, earlier: features (M, C, h, w) at stride 4. A depth costs the sum over the channels of the features'
     absolute difference, and `bias` more where the point was not in the earlier image.
     """
-    current, earlier = current.float(), earlier.float()
+    current, earlier = (features.to(seen.towards.dtype) for features in (current, earlier))  # fp32 under autocast
     height, width = earlier.shape[-2:]
     costs = current.new_empty(len(current), len(depths), height, width)
     for number, depth in enumerate(depths):  # bin by bin: the warped features of all bins would be D times as large
