@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 import parity  # noqa: E402
 from oracles.base import Kind, Oracle, Output, Tolerance  # noqa: E402
 
+
 @pytest.mark.parametrize("path", sorted(ORACLES.glob("*.npz")), ids=lambda path: path.stem)
 def test_the_originals_outputs(path):
     results = parity.check_file(path)
