@@ -18,7 +18,19 @@ from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 
 import numpy as np
-from oracles import augmentation, bevdet, bevdet_aug, center_head, depth, geomim, teacher, view_transform
+from oracles import (
+    augmentation,
+    bevdet,
+    bevdet4d,
+    bevdet_aug,
+    bevstereo,
+    center_head,
+    depth,
+    depth_net,
+    geomim,
+    teacher,
+    view_transform,
+)
 from oracles.base import Kind, Oracle, Output, as_array
 
 KINDS = (
@@ -28,10 +40,11 @@ KINDS = (
     *augmentation.KINDS,
     *depth.KINDS,
     *bevdet.KINDS,
+    *bevdet4d.KINDS,
+    *bevstereo.KINDS,
+    *depth_net.KINDS,
     *center_head.KINDS,
     *bevdet_aug.KINDS,
-    Kind("bevstereo4d", ("inter/frame0_cost", "head6/task0_reg")),
-    Kind("depth_net27", ("mono/mlp_input",)),
     Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
     Kind("mim4d_temporal", ("inputs/volume0", "out/volume")),
 )
