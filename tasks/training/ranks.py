@@ -153,6 +153,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def relative_to_mean(counts: Tensor) -> Tensor:
+    """counts (n, ...), one a micro-batch, relative to the mean over the micro-batches of all ranks.
+
+    A mean over what the counts count, times this, is its part of the mean over all of it.
+    """
+    parts = rank_count() * len(counts)
+    return counts / (sum_over_ranks(counts.sum(0)) / parts).clamp(min=1 / parts)
+
+
 def gathered(value: Any) -> list[Any]:
     """All ranks' values, in their order; anything that pickles."""
     values = [value] * rank_count()
