@@ -7,6 +7,8 @@ same network without groups. Views are images: cameras meet in the decoder, not 
 Inside, maps are channels-last: (M, H, W, C), M = batch x cameras.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,19 +67,21 @@ class Swin(nn.Module):
 
         images: (M, 3, H, W). groups: integer (1 or M, H/32, W/32), the group of every 32x32 pixel cell, or None.
         """
+        return list(self.maps(images, groups))
+
+    def maps(self, images: Tensor, groups: Tensor | None = None) -> Iterator[Tensor]:
+        """What `forward` returns one by one: no stage is computed before its map is asked for."""
         x = self.patch_embed(images)
         x = x + self.position_embedding(x.shape[1], x.shape[2]).to(x.dtype)
-        maps = []
         for i, stage in enumerate(self.stages):
             stage_groups = None if groups is None else upsample_groups(groups, x.shape[1], x.shape[2])
             windows = stage.blocks[0].attn.windows(x, stage_groups)
             for block in stage.blocks:
                 x = run_block(block, self.checkpointing, x, windows)
             norm = {2: self.norm2, 3: self.norm3}.get(i, nn.Identity())
-            maps.append(norm(x).permute(0, 3, 1, 2))
+            yield norm(x).permute(0, 3, 1, 2)
             if stage.downsample is not None:
                 x = stage.downsample(x)
-        return maps
 
     def position_embedding(self, height: int, width: int) -> Tensor:
         """The absolute position embedding at a token grid, (1, height, width, C)."""

@@ -1,13 +1,24 @@
-"""BEVDet (arXiv 2112.11790): six images to boxes through one bird's-eye-view map.
+"""The BEVDet family (arXiv 2112.11790, 2203.17054): cameras to boxes through one bird's-eye-view map.
 
 Everything is in the key frame's EGO frame, maps laid out (B, C, Y, X). Swin -> image neck at stride 16 -> a depth
-distribution and a context vector per feature pixel -> splat into the BEV grid -> residual encoder -> neck -> head.
+distribution and a context vector per feature pixel -> splat into the BEV grid -> beside it the same of earlier frames,
+in the key frame's place -> residual encoder -> neck -> head.
+
+| released as        | frames | camera_aware | stereo |
+|--------------------|--------|--------------|--------|
+| BEVDet             | 1      |              |        |
+| BEVDet4D           | 2      |              |        |
+| BEVDepth4D         | 2      | yes          |        |
+| BEVStereo4D        | 2      | yes          | yes    |
 """
 
-from typing import NamedTuple
-
+import torch
 from torch import Tensor, nn
 
+from models.bevdet import cost_volume
+from models.bevdet.alignment import aligned, sampling_grid
+from models.bevdet.cameras import Cameras
+from models.bevdet.depth_net import CameraDepthNet
 from models.bevdet.encoder import ResidualEncoder
 from models.bevdet.necks import FpnLss
 from models.depth_bins import DepthBins
@@ -17,29 +28,26 @@ from models.swin import Swin
 STRIDE = 16  # of the image feature map that is lifted
 
 
-class Cameras(NamedTuple):
-    """Where N cameras of B samples look.
-
-    intrinsics (B, N, 3, 3) of the stored images; post_homography (B, N, 4, 4), stored pixel (u, v, d, 1) -> pixel of
-    the network's input; camera_to_bev (B, N, 4, 4), into the BEV frame, BEV augmentation included.
-    """
-
-    intrinsics: Tensor
-    post_homography: Tensor
-    camera_to_bev: Tensor
-
-
 class BevDet(nn.Module):
-    """One frame's camera detector.
+    """A camera detector of one or more frames.
 
     Args:
-        backbone: its last two stages (strides 16 and 32) are used.
+        backbone: its last two stages (strides 16 and 32) are used; the first (stride 4) for stereo.
         head: what makes boxes of the map (B, bev_out, Y, X); kept here so that its weights belong to the detector.
         grid, depth_bins, image_size (H, W): see `models.lift_splat`.
         image_out: channels of the image neck. context: channels of the lifted features.
         bev_widths: of the three stages of the BEV encoder, each at half the resolution of the one before.
         bev_out: channels of the head's input.
+        frames: whose maps enter the BEV encoder: the key frame and frames - 1 earlier ones. Gradients flow into the
+            key frame only.
+        camera_aware: depth from `CameraDepthNet`, which is told of the camera, instead of one 1x1 convolution.
+        aspp_width: see there.
+        stereo: depth from `cost_volume` too; takes one earlier frame more, with which the earliest is compared.
+        stereo_bias: see there.
+        align_after_splat: splat earlier frames around the ego of their own time and move the maps (`alignment`),
+            instead of splatting them straight into the key frame's place.
         truncate_cells: round points to cells as the released detectors do, see `bev_cells`.
+        align_at_corners: move maps as the released detectors do, see `sampling_grid`.
     """
 
     def __init__(
@@ -53,37 +61,115 @@ class BevDet(nn.Module):
         context: int,
         bev_widths: tuple[int, int, int],
         bev_out: int,
+        frames: int = 1,
+        camera_aware: bool = False,
+        aspp_width: int = 96,
+        stereo: bool = False,
+        stereo_bias: float = 5.0,
+        align_after_splat: bool = False,
         truncate_cells: bool = False,
+        align_at_corners: bool = False,
     ):
         super().__init__()
-        self.grid, self.depth_bins, self.truncate_cells = grid, depth_bins, truncate_cells
+        if stereo and not camera_aware:
+            raise ValueError("stereo needs the camera-aware depth net")
+        self.grid, self.depth_bins, self.image_size = grid, depth_bins, image_size
+        self.frames, self.camera_aware, self.stereo, self.stereo_bias = frames, camera_aware, stereo, stereo_bias
+        self.align_after_splat, self.align_at_corners = align_after_splat, align_at_corners
+        self.truncate_cells = truncate_cells
         self.backbone = backbone
         self.image_neck = FpnLss((backbone.channels[2], backbone.channels[3]), image_out)
-        self.depth_net = nn.Conv2d(image_out, depth_bins.count + context, 1)
-        self.bev_encoder = ResidualEncoder(context, bev_widths)
+        if camera_aware:
+            self.depth_net = CameraDepthNet(image_out, depth_bins.count, context, aspp_width, stereo)
+        else:
+            self.depth_net = nn.Conv2d(image_out, depth_bins.count + context, 1)
+        self.pre_encoder = ResidualEncoder(context, (context,), stride=1) if frames > 1 else None
+        self.bev_encoder = ResidualEncoder(context * frames, bev_widths)
         self.bev_neck = FpnLss((bev_widths[0], bev_widths[2]), bev_out, scale=4, extra_scale=2)
         self.head = head
         edges = depth_bins.edges().float()
+        self.register_buffer("edges", edges, persistent=False)
         self.register_buffer("frustum", frustum(edges, image_size, STRIDE), persistent=False)
 
-    def forward(self, images: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-        """images (B, N, 3, H, W), normalised -> BEV map (B, bev_out, Y, X), depth probabilities (B, N, D, h, w)."""
-        bev, depth_prob = self.lift(images, cameras)
-        return self.encode(bev), depth_prob
+    @property
+    def input_frames(self) -> int:
+        """T: how many frames the detector is fed."""
+        return self.frames + int(self.stereo)
 
-    def lift(self, images: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-        """The splatted context (B, context, Y, X), and depth probabilities (B, N, D, h, w)."""
+    def forward(self, images: Tensor, cameras: Cameras, with_previous: bool = True) -> tuple[Tensor, Tensor]:
+        """images (B, T, N, 3, H, W), normalised -> BEV map (B, bev_out, Y, X), depth probabilities (B, N, D, h, w).
+
+        with_previous: False looks at the key frame only and puts zeros in place of the earlier maps, as in the first
+        epochs of training.
+        """
+        maps, depth_prob = self.frame_maps(images, cameras, with_previous)
+        return self.encode(torch.cat(maps, 1)), depth_prob
+
+    def frame_maps(
+        self, images: Tensor, cameras: Cameras, with_previous: bool = True
+    ) -> tuple[list[Tensor], Tensor]:
+        """Each frame's map (B, context, Y, X) in the key frame's place, and the key frame's depth probabilities."""
+        if images.shape[1] != self.input_frames:
+            raise ValueError(f"the detector looks at {self.input_frames} frames, not at {images.shape[1]}")
+        maps, fine = [], None
+        if with_previous:
+            with torch.no_grad():
+                if self.stereo:
+                    fine = next(self.backbone.maps(images[:, -1].flatten(0, 1)))
+                for frame in range(self.frames - 1, 0, -1):
+                    bev, _, fine = self.lift(images[:, frame], cameras, frame, fine)
+                    maps.insert(0, self._in_place(bev, cameras, frame))
+        key, depth_prob, _ = self.lift(images[:, 0], cameras, 0, fine)
+        if not with_previous:
+            maps = [torch.zeros_like(key)] * (self.frames - 1)
+        return [key, *maps], depth_prob
+
+    def lift(
+        self, images: Tensor, cameras: Cameras, frame: int, earlier: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One frame's images (B, N, 3, H, W) to its map.
+
+        earlier: fine features (B N, C, H/4, W/4) of the frame before, for stereo, where there is one. Returns the map
+        (B, context, Y, X), depth probabilities (B, N, D, h, w) and the frame's own fine features.
+        """
         batch, count = images.shape[:2]
-        fine, coarse = self.backbone(images.flatten(0, 1))[2:]
-        features = self.depth_net(self.image_neck(fine, coarse)).unflatten(0, (batch, count))
-        depth_prob = features[:, :, : self.depth_bins.count].softmax(2)
-        context = features[:, :, self.depth_bins.count :]
-        points = frustum_points(self.frustum, cameras.intrinsics, cameras.post_homography, cameras.camera_to_bev)
-        cells = bev_cells(points, self.grid, order="yx", truncate=self.truncate_cells)
+        fine, _, middle, coarse = self.backbone(images.flatten(0, 1))
+        features = self.image_neck(middle, coarse)
+        if self.camera_aware:
+            cost = self.compare(fine, earlier, cameras, frame) if self.stereo and earlier is not None else None
+            lifted = self.depth_net(features, cameras.vector(frame).flatten(0, 1), cost)
+        else:
+            lifted = self.depth_net(features)
+        lifted = lifted.unflatten(0, (batch, count))
+        depth_prob = lifted[:, :, : self.depth_bins.count].softmax(2)
+        context = lifted[:, :, self.depth_bins.count :]
         nx, ny = self.grid.shape
-        return splat(depth_prob, context, cells, nx * ny).unflatten(2, (ny, nx)), depth_prob
+        bev = splat(depth_prob, context, self.cells(cameras, frame), nx * ny).unflatten(2, (ny, nx))
+        return bev if self.pre_encoder is None else self.pre_encoder(bev)[0], depth_prob, fine
+
+    def compare(self, fine: Tensor, earlier: Tensor, cameras: Cameras, frame: int) -> Tensor:
+        """The cost volume (B N, D, H/4, W/4) of a frame's fine features and those of the frame before."""
+        pair = (frame, frame + 1)
+        seen = cost_volume.rays(
+            self.image_size,
+            cameras.to_earlier(frame).flatten(0, 1),
+            tuple(cameras.intrinsics[:, f].flatten(0, 1) for f in pair),
+            tuple(cameras.post_homography[:, f].flatten(0, 1) for f in pair),
+        )
+        return cost_volume.cost_volume(fine, earlier, seen, self.edges, self.stereo_bias)
+
+    def cells(self, cameras: Cameras, frame: int) -> Tensor:
+        """Flat BEV cell y * nx + x of every frustum point of a frame, int64 (B, N, D, h, w), -1 outside."""
+        pose = cameras.camera_to_bev(0 if self.align_after_splat else frame)
+        located = frustum_points(self.frustum, cameras.intrinsics[:, frame], cameras.post_homography[:, frame], pose)
+        return bev_cells(located, self.grid, order="yx", truncate=self.truncate_cells)
 
     def encode(self, bev: Tensor) -> Tensor:
-        """(B, context, Y, X) -> (B, bev_out, Y, X)."""
+        """The frames' maps one after the other (B, frames * context, Y, X) -> (B, bev_out, Y, X)."""
         first, _, last = self.bev_encoder(bev)
         return self.bev_neck(first, last)
+
+    def _in_place(self, bev: Tensor, cameras: Cameras, frame: int) -> Tensor:
+        if not self.align_after_splat:
+            return bev
+        return aligned(bev, sampling_grid(cameras, frame, self.grid, self.align_at_corners))

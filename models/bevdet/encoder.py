@@ -5,15 +5,15 @@ from torch.nn import functional as F
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; with `project`, the shortcut is a biased 3x3 convolution without norm."""
+    """Two 3x3 convolutions and a shortcut: the input or, by a kernel's side, a biased convolution without norm."""
 
-    def __init__(self, channels: int, out: int, stride: int = 1, project: bool = False):
+    def __init__(self, channels: int, out: int, stride: int = 1, shortcut: int | None = None):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out)
-        self.downsample = nn.Conv2d(channels, out, 3, stride, padding=1) if project else None
+        self.downsample = None if shortcut is None else nn.Conv2d(channels, out, shortcut, stride, shortcut // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -27,7 +27,7 @@ class ResidualEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList()
         for width in widths:
-            first = ResidualBlock(channels, width, stride, project=True)
+            first = ResidualBlock(channels, width, stride, shortcut=3)
             self.layers.append(nn.Sequential(first, *(ResidualBlock(width, width) for _ in range(blocks - 1))))
             channels = width
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.bevdet.detector import STRIDE, Cameras
+from models.bevdet.cameras import Cameras
+from models.bevdet.detector import STRIDE
 from models.boxes import Boxes
 from models.depth_bins import DepthBins
 from models.geometry import inverse
@@ -28,7 +29,7 @@ class Batch:
 
     samples: np.ndarray  # (B,) rows of the index
     tokens: list[str]
-    images: Tensor  # (B, N, H, W, 3) uint8
+    images: Tensor  # (B, T, N, H, W, 3) uint8; frame 0 is the key frame
     cameras: Cameras
     boxes: list[Boxes]  # the truth in the (augmented) ego frame; empty lists where there is none
     depth_labels: Tensor | None  # (B, N, h, w) int64, bin or NO_LABEL of models.depth_bins
@@ -43,7 +44,7 @@ class Batch:
         )
 
     def normalised(self) -> Tensor:
-        """(B, N, 3, H, W) float32, the network's input."""
+        """(B, T, N, 3, H, W) float32, the network's input."""
         return normalise(self.images)
 
 
@@ -71,7 +72,7 @@ class Batches:
 
     def _batch(self, samples: np.ndarray, random: np.random.Generator | None) -> Batch:
         size, index = self.config.image.size, self.index
-        files, posts, poses, boxes = [], [], [], []
+        files, posts, poses, scenes, boxes = [], [], [], [], []
         for sample in samples:
             scene = np.eye(4)
             if random is not None:
@@ -83,7 +84,8 @@ class Batches:
                 draws = [draw_training(self.config.image, wh, random) for wh in sizes]
             files += zip(index.camera_path[sample], draws, sizes)
             posts.append(np.stack([post_homography(draw, size) for draw in draws]))
-            poses.append(scene @ camera_to_ego(index, sample))
+            poses.append(camera_to_ego(index, sample))
+            scenes.append(scene)
             truth = sample_boxes(index, sample, self.config.min_lidar_points)
             truth = truth.moved(index.lidar_to_ego[sample])
             boxes.append(augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1])
@@ -93,8 +95,13 @@ class Batches:
         return Batch(
             samples=samples,
             tokens=[str(token) for token in index.token[samples]],
-            images=torch.from_numpy(np.stack(images)).unflatten(0, (len(samples), -1)),
-            cameras=Cameras(_float(index.intrinsics[samples]), _float(post), _float(np.stack(poses))),
+            images=torch.from_numpy(np.stack(images)).unflatten(0, (len(samples), 1, -1)),
+            cameras=Cameras(
+                _float(index.intrinsics[samples])[:, None],
+                _float(post)[:, None],
+                _float(np.stack(poses))[:, None],
+                _float(np.stack(scenes)),
+            ),
             boxes=boxes,
             depth_labels=None if self.depth is None else self._depth_labels(samples, post),
         )

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.bevdet.detector import BevDet, Cameras
+from models.bevdet.cameras import Cameras
+from models.bevdet.detector import BevDet
 from models.bevdet.necks import FpnLss
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid
@@ -31,10 +32,10 @@ def test_a_lone_object_lands_in_its_cell():
     nn.init.constant_(net.depth_net.bias[: bins.count], -50.0)
     with torch.no_grad():
         net.depth_net.bias[3], net.depth_net.bias[bins.count :] = 50.0, 1.0  # bin 3 stands at 4 m
-    intrinsics = torch.tensor([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]])[None, None]
-    looking_ahead = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])[None, None]
-    cameras = Cameras(intrinsics, torch.eye(4)[None, None], looking_ahead)
-    bev, depth = net.eval().lift(torch.randn(1, 1, 3, 64, 64), cameras)
+    intrinsics = torch.tensor([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]])[None, None, None]
+    looking_ahead = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])[None, None, None]
+    cameras = Cameras(intrinsics, torch.eye(4)[None, None, None], looking_ahead, torch.eye(4)[None])
+    (bev,), depth = net.eval().frame_maps(torch.randn(1, 1, 1, 3, 64, 64), cameras)
     assert bev.shape == (1, 4, 16, 16)  # (B, C, Y, X)
     hit = bev[0, 0].abs() > 1e-4
     assert hit.any(0).nonzero().flatten().tolist() == [12]  # x in [4, 5)

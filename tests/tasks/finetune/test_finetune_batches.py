@@ -33,11 +33,11 @@ def test_boxes_stay_where_the_cameras_see_them(world):
         for camera in range(len(index.cameras)):
             camera_to_global = index.camera_ego_to_global[sample, camera] @ index.camera_to_ego[sample, camera]
             matrices = (
-                m[i, camera].double().numpy() for m in (batch.cameras.intrinsics, batch.cameras.post_homography)
+                m[i, 0, camera].double().numpy() for m in (batch.cameras.intrinsics, batch.cameras.post_homography)
             )
             intrinsics, post = matrices
             expected, depth = project(camera_to_global, index.intrinsics[sample, camera], post, centers)
-            camera_to_bev = batch.cameras.camera_to_bev[i, camera].double().numpy()
+            camera_to_bev = batch.cameras.camera_to_bev(0)[i, camera].double().numpy()
             pixels, _ = project(camera_to_bev, intrinsics, post, batch.boxes[i].centers)
             ahead = depth > 1
             seen += ahead.sum()
@@ -53,7 +53,7 @@ def test_headings_and_velocities_turn_with_the_scene(world):
         truth = sample_boxes(index, sample, world.config.min_lidar_points).moved(index.lidar_to_ego[sample])
         key = index.lidar_ego_to_global[sample]
         to_ego = inverse(key) @ index.camera_ego_to_global[sample, 0] @ index.camera_to_ego[sample, 0]
-        scene = batch.cameras.camera_to_bev[i, 0].double().numpy() @ np.linalg.inv(to_ego)
+        scene = batch.cameras.camera_to_bev(0)[i, 0].double().numpy() @ np.linalg.inv(to_ego)
         made = batch.boxes[i]
         for ahead, made_ahead in (
             (heading(truth) * truth.sizes[:, :1] / 2, heading(made) * made.sizes[:, :1] / 2),
@@ -73,7 +73,7 @@ def test_depth_labels_are_the_nearest_point_of_each_cell(world):
     points = made.depth.read(int(batch.samples[0]))
     u, v, depth = points.camera(2, sweeps=0)
     expected = np.full(batch.depth_labels.shape[-2:], np.inf)
-    post = batch.cameras.post_homography[0, 2].double().numpy()
+    post = batch.cameras.post_homography[0, 0, 2].double().numpy()
     for pixel in zip(u, v, depth):
         x, y, _, _ = post @ [*pixel, 1]
         row, column = int(np.floor(y / 16)), int(np.floor(x / 16))
@@ -89,7 +89,7 @@ def test_a_step_is_a_function_of_its_number(world):
     one, again = (batches(world).training(3, world.index.samples("train")) for _ in range(2))
     other = batches(world).training(4, world.index.samples("train"))
     assert torch.equal(one.images, again.images)
-    assert torch.equal(one.cameras.camera_to_bev, again.cameras.camera_to_bev)
+    assert torch.equal(one.cameras.camera_to_bev(0), again.cameras.camera_to_bev(0))
     assert not torch.equal(one.cameras.post_homography, other.cameras.post_homography)
 
 
