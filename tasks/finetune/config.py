@@ -72,6 +72,11 @@ class FinetuneConfig(TrainingSettings):
     bev_width: int = Field(256, ge=1, description="Channels of the BEV neck, the head's input.")
     class_groups: Literal["one", "six"] = Field("one", description="Branches of the head: CenterPoint's six, or one.")
     head_width: int = Field(64, ge=1, description="Channels of the head.")
+    nms: Literal["circle", "rotated"] = Field(
+        "circle", description="Boxes of a class suppress each other within its radius (CenterPoint), or by overlap "
+        "of outlines that grow by a factor for each class (BEVDet's scale-NMS)."
+    )
+    velocity_weight: float = Field(0.2, ge=0, description="Of the velocity's loss beside a box's other parts (BEVDet: 1).")
     gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
     score_threshold: float = Field(0.1, ge=0, lt=1, description="Boxes that score lower are not predicted.")
 

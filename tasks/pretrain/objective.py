@@ -14,7 +14,7 @@ from models.geomim.model import STRIDE, GeoMIM
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
 from tasks.pretrain.config import PretrainConfig
 from tasks.training.order import parts_at
-from tasks.training.ranks import relative_to_mean
+from tasks.training.ranks import weights_of_parts
 
 
 def load_parts(batches: PretrainBatches, samples: np.ndarray, step: int) -> list[PretrainBatch]:
@@ -45,7 +45,7 @@ class Objective:
         moved = [batch.to(self.device) for batch in batches]
         bins = self.model.view_transform.bins
         cells = [(bins.labels(nearest_in_cells(batch.depth_map, STRIDE)) != NO_LABEL).sum() for batch in moved]
-        return [Part(*pair) for pair in zip(moved, relative_to_mean(torch.stack(cells).float()))]
+        return [Part(*pair) for pair in zip(moved, weights_of_parts(torch.stack(cells).float()))]
 
     def terms(self, part: Part) -> dict[str, Tensor]:
         """The weighted losses of a part, those of weight 0 left out."""

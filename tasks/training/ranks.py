@@ -153,13 +153,13 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def relative_to_mean(counts: Tensor) -> Tensor:
-    """counts (n, ...), one a micro-batch, relative to the mean over the micro-batches of all ranks.
+def weights_of_parts(counts: Tensor) -> Tensor:
+    """How much each micro-batch's losses count, so that their mean over all ranks' micro-batches is the loss of all.
 
-    A mean over what the counts count, times this, is its part of the mean over all of it.
+    counts (n, ...): by how many (or by 1, where there are none) the sum of a micro-batch's losses was divided.
     """
     parts = rank_count() * len(counts)
-    return counts / (sum_over_ranks(counts.sum(0)) / parts).clamp(min=1 / parts)
+    return counts.clamp(min=1) / (sum_over_ranks(counts.sum(0)) / parts).clamp(min=1 / parts)
 
 
 def gathered(value: Any) -> list[Any]:
