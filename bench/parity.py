@@ -18,7 +18,7 @@ from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 
 import numpy as np
-from oracles import augmentation, bevdet, depth, geomim, teacher, view_transform
+from oracles import augmentation, bevdet, bevdet4d, bevstereo, depth, depth_net, geomim, teacher, view_transform
 from oracles.base import Kind, Oracle, Output, as_array
 
 KINDS = (
@@ -28,9 +28,10 @@ KINDS = (
     *augmentation.KINDS,
     *depth.KINDS,
     *bevdet.KINDS,
-    Kind("bevstereo4d", ("inter/frame0_cost", "head6/task0_reg")),
+    *bevdet4d.KINDS,
+    *bevstereo.KINDS,
+    *depth_net.KINDS,
     Kind("centerhead_targets", ("annos/ego_boxes", "preds/heatmap")),
-    Kind("depth_net27", ("mono/mlp_input",)),
     Kind("bevdet_aug", ("bda/bda_mat", "image/train_resize")),
     Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
     Kind("mim4d_temporal", ("inputs/volume0", "out/volume")),

@@ -118,8 +118,9 @@ class BevDet(nn.Module):
                     fine = next(self.backbone.maps(images[:, -1].flatten(0, 1)))
                 for frame in range(self.frames - 1, 0, -1):
                     bev, _, fine = self.lift(images[:, frame], cameras, frame, fine)
-                    maps.insert(0, self._in_place(bev, cameras, frame))
-        key, depth_prob, _ = self.lift(images[:, 0], cameras, 0, fine)
+                    maps.insert(0, self._in_place(self._pre_encoded(bev), cameras, frame))
+        bev, depth_prob, _ = self.lift(images[:, 0], cameras, 0, fine)
+        key = self._pre_encoded(bev)
         if not with_previous:
             maps = [torch.zeros_like(key)] * (self.frames - 1)
         return [key, *maps], depth_prob
@@ -127,7 +128,7 @@ class BevDet(nn.Module):
     def lift(
         self, images: Tensor, cameras: Cameras, frame: int, earlier: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One frame's images (B, N, 3, H, W) to its map.
+        """One frame's images (B, N, 3, H, W), splatted.
 
         earlier: fine features (B N, C, H/4, W/4) of the frame before, for stereo, where there is one. Returns the map
         (B, context, Y, X), depth probabilities (B, N, D, h, w) and the frame's own fine features.
@@ -145,7 +146,7 @@ class BevDet(nn.Module):
         context = lifted[:, :, self.depth_bins.count :]
         nx, ny = self.grid.shape
         bev = splat(depth_prob, context, self.cells(cameras, frame), nx * ny).unflatten(2, (ny, nx))
-        return bev if self.pre_encoder is None else self.pre_encoder(bev)[0], depth_prob, fine
+        return bev, depth_prob, fine
 
     def compare(self, fine: Tensor, earlier: Tensor, cameras: Cameras, frame: int) -> Tensor:
         """The cost volume (B N, D, H/4, W/4) of a frame's fine features and those of the frame before."""
@@ -168,6 +169,9 @@ class BevDet(nn.Module):
         """The frames' maps one after the other (B, frames * context, Y, X) -> (B, bev_out, Y, X)."""
         first, _, last = self.bev_encoder(bev)
         return self.bev_neck(first, last)
+
+    def _pre_encoded(self, bev: Tensor) -> Tensor:
+        return bev if self.pre_encoder is None else self.pre_encoder(bev)[0]
 
     def _in_place(self, bev: Tensor, cameras: Cameras, frame: int) -> Tensor:
         if not self.align_after_splat:

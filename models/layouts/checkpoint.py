@@ -8,8 +8,9 @@ WeightsMismatch lists what does not fit, and nothing is changed.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +157,7 @@ def fill_geomim(model: nn.Module, checkpoint: Checkpoint) -> Filled:
             decoder = {name for name in weights if name.startswith("decoder.")}
             weights = {name: tensor for name, tensor in weights.items() if name not in decoder}
             ignored = sorted([*ignored, *(checkpoint.names[name] for name in decoder)])
-    given, filled = _fitted(own, weights, checkpoint.names, may_lack, ignored)
+    given, filled = fitted(own, weights, checkpoint.names, may_lack, ignored, backbone_sizes)
     model.load_state_dict(given, strict=False)
     return filled
 
@@ -167,19 +168,25 @@ def fill_backbone(backbone: Swin, checkpoint: Checkpoint) -> Filled:
     weights = {name: tensor for name, tensor in checkpoint.weights.items() if name.startswith("backbone.")}
     unused = [checkpoint.names[name] for name in checkpoint.weights if name not in weights]
     may_lack = None if checkpoint.whole else _MAY_LACK
-    given, filled = _fitted(own, weights, checkpoint.names, may_lack, sorted([*checkpoint.ignored, *unused]))
+    ignored = sorted([*checkpoint.ignored, *unused])
+    given, filled = fitted(own, weights, checkpoint.names, may_lack, ignored, backbone_sizes)
     backbone.load_state_dict(without_prefix(given, "backbone."), strict=False)
     return filled
 
 
-def _fitted(
+def fitted(
     own: dict[str, Tensor],
     weights: dict[str, Tensor],
     names: dict[str, str],
     may_lack: re.Pattern | None,
     ignored: list[str],
+    sizes_of: Callable[[dict[str, Tensor]], dict[str, Any]],
 ) -> tuple[dict[str, Tensor], Filled]:
-    """`weights` with position tables of the sizes of `own`. Raises WeightsMismatch."""
+    """`weights` with position tables of the sizes of `own`, and what became of them.
+
+    may_lack: names in `own` that may stay as they are. names, ignored: as in `Checkpoint`. sizes_of: what weights say
+    of their network, called as in the config. Raises WeightsMismatch.
+    """
     given, resized = {}, Counter()
     for name in filter(weights.__contains__, own):
         given[name] = _resized(name, weights[name], own[name].shape)
@@ -197,7 +204,12 @@ def _fitted(
     }
     if any(faults.values()):
         raise WeightsMismatch(
-            "; ".join([*_differences(weights, own), *(_listed(kind, found) for kind, found in faults.items() if found)])
+            "; ".join(
+                [
+                    *_differences(sizes_of(weights), sizes_of(own)),
+                    *(_listed(kind, found) for kind, found in faults.items() if found),
+                ]
+            )
         )
     return given, Filled(list(given), left, resized, ignored)
 
@@ -221,11 +233,15 @@ def _shapes_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, torch.Si
     return {name: tensor.shape for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _differences(weights: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
-    """In which sizes two backbones differ, called as in the config."""
-    theirs, ours = (swin_sizes(without_prefix(state, "backbone.")) for state in (weights, own))
-    fields = ("embed_dim", "depths", "num_heads")
-    return [f"{f} is {theirs[f]} in the file, {ours[f]} in the config" for f in fields if theirs[f] != ours[f]]
+def backbone_sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """What weights below `backbone.` say of a Swin, without what may be resized."""
+    sizes = swin_sizes(without_prefix(weights, "backbone."))
+    return {field: sizes[field] for field in ("embed_dim", "depths", "num_heads")}
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """In which sizes two networks differ."""
+    return [f"{f} is {theirs[f]} in the file, {ours[f]} in the config" for f in ours if theirs.get(f) != ours[f]]
 
 
 def _listed(kind: str, names: list[str]) -> str:
