@@ -18,7 +18,7 @@ from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 
 import numpy as np
-from oracles import augmentation, bevdet, depth, geomim, teacher, view_transform
+from oracles import augmentation, bevdet, center_head, depth, geomim, teacher, view_transform
 from oracles.base import Kind, Oracle, Output, as_array
 
 KINDS = (
@@ -28,8 +28,8 @@ KINDS = (
     *augmentation.KINDS,
     *depth.KINDS,
     *bevdet.KINDS,
+    *center_head.KINDS,
     Kind("bevstereo4d", ("inter/frame0_cost", "head6/task0_reg")),
-    Kind("centerhead_targets", ("annos/ego_boxes", "preds/heatmap")),
     Kind("depth_net27", ("mono/mlp_input",)),
     Kind("bevdet_aug", ("bda/bda_mat", "image/train_resize")),
     Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
