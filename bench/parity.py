@@ -18,7 +18,18 @@ from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 
 import numpy as np
-from oracles import augmentation, bevdet, bevdet4d, bevstereo, depth, depth_net, geomim, teacher, view_transform
+from oracles import (
+    augmentation,
+    bevdet,
+    bevdet4d,
+    bevstereo,
+    center_head,
+    depth,
+    depth_net,
+    geomim,
+    teacher,
+    view_transform,
+)
 from oracles.base import Kind, Oracle, Output, as_array
 
 KINDS = (
@@ -31,7 +42,7 @@ KINDS = (
     *bevdet4d.KINDS,
     *bevstereo.KINDS,
     *depth_net.KINDS,
-    Kind("centerhead_targets", ("annos/ego_boxes", "preds/heatmap")),
+    *center_head.KINDS,
     Kind("bevdet_aug", ("bda/bda_mat", "image/train_resize")),
     Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
     Kind("mim4d_temporal", ("inputs/volume0", "out/volume")),

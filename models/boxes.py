@@ -4,6 +4,7 @@ Size is (length, width, height) along the box's own x, y, z; yaw is counter-cloc
 length axis; the centre is the centre of gravity. nuScenes writes (w, l, h) and a quaternion: only this file converts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -33,6 +34,12 @@ class Boxes:
     @classmethod
     def empty(cls) -> "Boxes":
         return cls(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 2)), np.zeros(0, np.int64))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Boxes]") -> "Boxes":
+        """The boxes of at least one part, one after the other; with scores if every part has them."""
+        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        return cls(**{k: None if any(a is None for a in v) else np.concatenate(v) for k, v in columns.items()})
 
     @classmethod
     def from_nuscenes(cls, translation, size_wlh, rotation, velocity, labels, scores=None) -> "Boxes":
@@ -74,6 +81,11 @@ class Boxes:
         signs = np.concatenate([np.c_[xy, -np.ones(4)], np.c_[xy, np.ones(4)]])
         local = signs[None] * self.sizes[:, None] / 2
         return local @ np.swapaxes(rotation_z(self.yaws), -1, -2) + self.centers[:, None]
+
+    def centred_in(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether the centre's x and y lie between those of `low` and `high`."""
+        xy = self.centers[:, :2]
+        return ((xy > low) & (xy < high)).all(1)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """(N, P) bool: whether point p (P, 3) lies inside or on box n."""

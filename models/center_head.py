@@ -1,17 +1,24 @@
-"""CenterPoint's detection head on a bird's-eye-view map: mmdet3d's CenterHead, fed and read in this project's types.
+"""CenterPoint's detection head on a bird's-eye-view map (arXiv 2006.11275), as BEVDet and mmdetection3d compute it.
 
-The LiDAR detector and the camera detector share it. Like mmdet3d's, it works on `[C, Y, X]` maps (`bev.swap_xy`).
+The LiDAR detector and the camera detector share it. It works on `[C, Y, X]` maps (`bev.swap_xy`). Layers have the names
+of mmdetection3d's head, so that published weights are a renaming away.
+
+Shape legend: B samples, C classes of a group, M slots for true boxes, K boxes predicted at most.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models import nms
 from models.boxes import Boxes
+from models.heatmap import draw_gaussian, gaussian_radius
+from models.initialise import kaiming_init
 from models.names import CLASSES
-from models.openmmlab import CenterHead, InstanceData, LiDARInstance3DBoxes, circle_nms, kaiming_init
 
 # CenterPoint's groups of classes of like size.
 SIX_GROUPS = (
@@ -24,33 +31,37 @@ SIX_GROUPS = (
 )
 ONE_GROUP = (CLASSES,)
 
-# Of two boxes of a class whose centres are nearer than this (m), the better-scored one stays (CenterPoint's radii).
-NMS_RADIUS = {
-    "car": 2.0,
-    "truck": 3.46,
-    "construction_vehicle": 3.46,
-    "bus": 3.16,
-    "trailer": 3.16,
-    "barrier": 1.0,
-    "motorcycle": 0.92,
-    "bicycle": 0.92,
-    "pedestrian": 0.42,
-    "traffic_cone": 0.42,
-}
+# What is said of a box at its centre's cell: offset of the centre (cells), height of the centre (m), log of length,
+# width and height, (sin, cos) of yaw, velocity (m/s).
+PARTS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 
 HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: without it the first focal loss explodes
 LARGEST_LOG_SIZE = 5.0  # 148 m: only a network that has learnt nothing says more, and exp of it may overflow
-_CHANNELS = {"reg": (2, 2), "height": (1, 2), "dim": (3, 2), "rot": (2, 2), "vel": (2, 2)}
-_CODE_WEIGHTS = [1.0] * 8 + [0.2] * 2
+BOX_WEIGHT = 0.25
+KEEP_MARGIN, KEEP_HEIGHT = 10.0, 10.0  # m beyond the map, m from zero: boxes farther out are not predicted
+_BRANCH_WIDTH = 64  # of the convolution before each part, whatever the head's width
+_SURE = 1e-4  # the loss sees no probability nearer to 0 or 1
 
 Predictions = list[dict[str, Tensor]]  # one dict a class group: reg, height, dim, rot, vel, heatmap (B, c, Y, X)
+
+
+class Targets(NamedTuple):
+    """What one class group should say. The M slots keep the order of the boxes, by class, then as they were given."""
+
+    heatmap: Tensor  # (B, C, Y, X) float32, 1 at centres
+    codes: Tensor  # (B, M, 10) float32, the PARTS; NaN where unknown
+    cells: Tensor  # (B, M) int64, y * X + x
+    used: Tensor  # (B, M) bool; a slot is empty at the end, and where a box has no size or lies off the map
 
 
 class CenterPointHead(nn.Module):
     """Heatmap of centres per class, and at each centre offset, height, log size, (sin, cos) of yaw and velocity.
 
     range: x, y, z minimum then maximum (m) in the map's frame; cell_size: of the map, along x and y (m).
+    class_groups: each has its own branches. max_boxes: of a group in a sample, true and predicted.
     gaussian_overlap and min_radius (cells): how wide a centre's target is drawn.
+    velocity_weight: of the velocity's loss against the other parts'; BEVDet's is 1.
+    rules: of non-maximum suppression, see `models.nms`; they name each class of the head once.
     """
 
     def __init__(
@@ -64,141 +75,159 @@ class CenterPointHead(nn.Module):
         max_boxes: int = 500,
         gaussian_overlap: float = 0.1,
         min_radius: int = 2,
+        velocity_weight: float = 0.2,
+        rules: Sequence[nms.Nms] = nms.CENTERPOINT,
     ):
         super().__init__()
         self.class_groups = tuple(tuple(group) for group in class_groups)
-        names = [name for group in self.class_groups for name in group]
-        # mmdet3d numbers classes in the order of the groups.
-        self.register_buffer("to_class", torch.tensor([CLASSES.index(n) for n in names]), persistent=False)
-        grid = [round((range[i + 3] - range[i]) / cell_size[i]) for i in (0, 1)]
-        self.shape_YX = (grid[1], grid[0])
-        self.keep_range = [range[0] - 10, range[1] - 10, -10.0, range[3] + 10, range[4] + 10, 10.0]
-        self.net = _Net(
-            in_channels=in_channels,
-            tasks=[{"num_class": len(group), "class_names": list(group)} for group in self.class_groups],
-            share_conv_channel=width,
-            common_heads=_CHANNELS,
-            separate_head={"type": "SeparateHead", "init_bias": HEATMAP_BIAS, "final_kernel": 3},
-            bbox_coder={
-                "type": "CenterPointBBoxCoder",
-                "pc_range": list(range[:2]),
-                "voxel_size": list(cell_size),
-                "out_size_factor": 1,
-                "max_num": min(max_boxes, grid[0] * grid[1]),
-                "score_threshold": score_threshold,
-                "code_size": 9,
-                "post_center_range": self.keep_range,
-            },
-            train_cfg={
-                "grid_size": grid,
-                "point_cloud_range": list(range),
-                "voxel_size": list(cell_size),
-                "out_size_factor": 1,
-                "max_objs": max_boxes,
-                "dense_reg": 1,
-                "gaussian_overlap": gaussian_overlap,
-                "min_radius": min_radius,
-                "code_weights": _CODE_WEIGHTS,
-            },
-        )
-        self.net.loss_bbox = _KnownL1()
-        kaiming_init(self.net)
-        for head in self.net.task_heads:
-            # Scores begin at the bias's 0.1 everywhere; random scores near 1 would cost the first dozens of steps.
-            nn.init.normal_(head.heatmap[-1].weight, std=0.01)
-            nn.init.constant_(head.heatmap[-1].bias, HEATMAP_BIAS)
+        ruled = [name for rule in rules for name in rule.classes]
+        if wrong := [name for group in self.class_groups for name in group if ruled.count(name) != 1]:
+            raise ValueError(f"the rules of non-maximum suppression must name once: {', '.join(wrong)}")
+        self.low, self.high = np.array(range[:3]), np.array(range[3:])
+        self.cell_size = np.array(cell_size)
+        self.shape_YX = tuple(round(n) for n in ((self.high - self.low)[:2] / self.cell_size)[::-1])
+        self.score_threshold, self.max_boxes, self.rules = score_threshold, max_boxes, tuple(rules)
+        self.gaussian_overlap, self.min_radius, self.velocity_weight = gaussian_overlap, min_radius, velocity_weight
+        self.net = _Net(in_channels, width, [len(group) for group in self.class_groups])
 
     def forward(self, bev_CYX: Tensor) -> Predictions:
         """Raw maps of a BEV (B, C, Y, X)."""
-        return self.net.forward_single(bev_CYX)
+        return self.net(bev_CYX)
 
     def loss(self, predictions: Predictions, boxes: Sequence[Boxes]) -> dict[str, Tensor]:
         """Gaussian focal loss of the heatmaps and L1 of the boxes, a term of each per class group.
 
-        boxes: the truth of each sample in the map's frame; classes in no group and boxes outside the range are left
-        out; an unknown velocity (NaN) is not learnt from.
+        boxes: the truth of each sample in the map's frame; classes in no group and boxes centred outside the range are
+        left out; an unknown velocity (NaN) is not learnt from.
         """
-        truth = [self._instances(b) for b in boxes]
-        terms = self.net.loss_by_feat([[dict(group)] for group in predictions], truth)
-        return {name.replace("loss_", "").replace("bbox", "box"): term for name, term in terms.items()}
+        truth = [b[b.centred_in(self.low[:2], self.high[:2])] for b in boxes]
+        terms = {}
+        for number, (maps, targets) in enumerate(zip(predictions, self.targets(truth))):
+            terms[f"task{number}.heatmap"] = heatmap_loss(maps["heatmap"], targets.heatmap)
+            terms[f"task{number}.box"] = code_losses(maps, targets, self.velocity_weight).sum()
+        return terms
+
+    def targets(self, boxes: Sequence[Boxes]) -> list[Targets]:
+        """What each class group should say of the samples' boxes; drawn on the CPU, and moved at once."""
+        device = self.net.shared_conv.conv.weight.device
+        out = []
+        for group in self.class_groups:
+            labels = [CLASSES.index(name) for name in group]
+            samples = zip(*(self._target(b, labels) for b in boxes))
+            out.append(Targets(*(torch.from_numpy(np.stack(part)).to(device) for part in samples)))
+        return out
+
+    def _target(self, boxes: Boxes, labels: list[int]) -> tuple[np.ndarray, ...]:
+        """One sample's Targets for one group, without the first dimension."""
+        rows = np.concatenate([np.flatnonzero(boxes.labels == label) for label in labels])[: self.max_boxes]
+        boxes = boxes[rows]
+        # In float32, as the original: a centre on the border of two cells falls into the same one.
+        xyz, sizes, yaws = (a.astype(np.float32) for a in (boxes.centers, boxes.sizes, boxes.yaws))
+        cell_size = self.cell_size.astype(np.float32)
+        place = (xyz[:, :2] - self.low[:2].astype(np.float32)) / cell_size
+        cell = place.astype(np.int64)  # towards zero: a box less than a cell off the map's low sides would count
+        on_map = ((cell >= 0) & (cell < self.shape_YX[::-1])).all(1)
+        used = on_map & (sizes > 0).all(1)
+        length, width = (np.maximum(sizes[:, :2], 0) / cell_size).T
+        radii = np.maximum(gaussian_radius(length, width, self.gaussian_overlap).astype(int), self.min_radius)
+
+        heatmap = np.zeros((len(labels), *self.shape_YX), np.float32)
+        for i in np.flatnonzero(used):
+            draw_gaussian(heatmap[labels.index(boxes.labels[i])], (cell[i, 1], cell[i, 0]), radii[i])
+        log_sizes = np.log(np.where(used[:, None], sizes, 1))
+        codes = np.c_[place - cell, xyz[:, 2], log_sizes, np.sin(yaws), np.cos(yaws), boxes.velocities]
+        return (
+            heatmap,
+            self._slots(codes.astype(np.float32), used),
+            self._slots(cell[:, 1] * self.shape_YX[1] + cell[:, 0], used),
+            self._slots(used, used),
+        )
+
+    def _slots(self, values: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """The boxes' values (N, ...) in M slots, zero where there is no box to learn from."""
+        slots = np.zeros((self.max_boxes, *values.shape[1:]), values.dtype)
+        slots[: len(values)][used] = values[used]
+        return slots
 
     @torch.no_grad()
     def predict(self, predictions: Predictions) -> list[Boxes]:
         """Boxes of each sample: centres of gravity, scores, velocities (m/s in the map's frame), best first."""
-        found: list[list[Boxes]] = [[] for _ in range(len(predictions[0]["heatmap"]))]
-        first_class = 0
-        for maps in predictions:
-            sine, cosine = maps["rot"].float().split(1, 1)
-            self.net.bbox_coder.post_center_range = self.keep_range  # it overwrites its own list with a tensor
-            decoded = self.net.bbox_coder.decode(
-                maps["heatmap"].float().sigmoid(),
-                sine,
-                cosine,
-                maps["height"].float(),
-                maps["dim"].float().clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE).exp(),
-                maps["vel"].float(),
-                reg=maps["reg"].float(),
+        groups = zip(*(self.decode(maps, group) for maps, group in zip(predictions, self.class_groups)))
+        return [nms.suppressed(Boxes.joined(parts), self.rules) for parts in groups]
+
+    @torch.no_grad()
+    def decode(self, maps: dict[str, Tensor], group: Sequence[str]) -> list[Boxes]:
+        """The best boxes of one class group in each sample, before suppression, best first."""
+        heat = maps["heatmap"].float().sigmoid()
+        height, width = heat.shape[2:]
+        scores, best = heat.flatten(1).topk(min(self.max_boxes, height * width))  # (B, K)
+        labels, cells = best // (height * width), best % (height * width)
+        codes = torch.cat([maps[name].float() for name in PARTS], 1).flatten(2)  # (B, 10, Y * X)
+        codes = codes.gather(2, cells[:, None].expand(-1, codes.shape[1], -1)).transpose(1, 2)  # (B, K, 10)
+        reg, z, dim, rot, velocity = codes.split(list(PARTS.values()), 2)
+        xy = torch.stack([cells % width, cells // width], 2) + reg
+        xyz = torch.cat([xy * xy.new_tensor(self.cell_size) + xy.new_tensor(self.low[:2]), z], 2)
+        sizes, yaws = dim.clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE).exp(), torch.atan2(rot[..., 0], rot[..., 1])
+
+        to_label = np.array([CLASSES.index(name) for name in group])
+        columns = [a.cpu().numpy().astype(np.float64) for a in (xyz, sizes, yaws, velocity)]
+        found = zip(*columns, to_label[labels.cpu().numpy()], scores.cpu().numpy().astype(np.float64))
+        return [self._kept(Boxes(*sample)) for sample in found]
+
+    def _kept(self, boxes: Boxes) -> Boxes:
+        near = boxes.centred_in(self.low[:2] - KEEP_MARGIN, self.high[:2] + KEEP_MARGIN)
+        return boxes[near & (np.abs(boxes.centers[:, 2]) <= KEEP_HEIGHT) & (boxes.scores > self.score_threshold)]
+
+
+def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Gaussian focal loss of logits against a heatmap (B, C, Y, X), per centre (CornerNet's).
+
+    Probabilities are cut off near 0 and 1, where the gradient is zero, as in the original.
+    """
+    p = logits.float().sigmoid().clamp(_SURE, 1 - _SURE)
+    is_center = target == 1
+    terms = torch.where(is_center, -p.log() * (1 - p) ** 2, -(1 - p).log() * p**2 * (1 - target) ** 4)
+    return terms.sum() / is_center.sum().clamp(min=1)
+
+
+def code_losses(maps: dict[str, Tensor], targets: Targets, velocity_weight: float) -> Tensor:
+    """(10,) weighted L1 loss of each number of the box codes, per box; a group's share of the loss is their sum."""
+    said = torch.cat([maps[name] for name in PARTS], 1).float().flatten(2)  # (B, 10, Y * X)
+    said = said.gather(2, targets.cells[:, None].expand(-1, said.shape[1], -1)).transpose(1, 2)  # (B, M, 10)
+    known = targets.used[..., None] & ~targets.codes.isnan()
+    # Weighting would not do: 0 * NaN is NaN.
+    distance = torch.where(known, said - targets.codes.nan_to_num(), 0).abs().sum((0, 1))
+    weights = torch.full_like(distance, BOX_WEIGHT)
+    weights[-2:] *= velocity_weight
+    return weights * distance / (targets.used.sum() + 1e-4)
+
+
+class _Net(nn.Module):
+    def __init__(self, in_channels: int, width: int, classes: Sequence[int]):
+        super().__init__()
+        self.shared_conv = _conv_norm_relu(in_channels, width)
+        self.task_heads = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    name: nn.Sequential(
+                        _conv_norm_relu(width, _BRANCH_WIDTH), nn.Conv2d(_BRANCH_WIDTH, channels, 3, padding=1)
+                    )
+                    for name, channels in (PARTS | {"heatmap": count}).items()
+                }
             )
-            for boxes, sample in zip(found, decoded):
-                labels = self.to_class[sample["labels"].long() + first_class]
-                boxes.extend(_suppressed(sample["bboxes"], sample["scores"], labels))
-            first_class += maps["heatmap"].shape[1]
-        return [_merged(boxes) for boxes in found]
-
-    def _instances(self, boxes: Boxes) -> InstanceData:
-        to_net = np.full(len(CLASSES) + 1, -1)  # the extra, last entry is label -1
-        to_net[self.to_class.cpu().numpy()] = np.arange(len(self.to_class))
-        labels = to_net[boxes.labels]
-        columns = np.concatenate([boxes.centers, boxes.sizes, boxes.yaws[:, None], boxes.velocities], 1)[labels >= 0]
-        tensor = torch.from_numpy(columns.astype(np.float32))
-        return InstanceData(
-            bboxes_3d=LiDARInstance3DBoxes(tensor, box_dim=9, origin=(0.5, 0.5, 0.5)),
-            labels_3d=torch.from_numpy(labels[labels >= 0]),
+            for count in classes
         )
+        kaiming_init(self)
+        for branches in self.task_heads:
+            # Scores begin at the bias's 0.1 everywhere; random scores near 1 would cost the first dozens of steps.
+            nn.init.normal_(branches["heatmap"][-1].weight, std=0.01)
+            nn.init.constant_(branches["heatmap"][-1].bias, HEATMAP_BIAS)
+
+    def forward(self, bev: Tensor) -> Predictions:
+        shared = self.shared_conv(bev)
+        return [{name: branch(shared) for name, branch in branches.items()} for branches in self.task_heads]
 
 
-class _Net(CenterHead):
-    def get_targets(self, batch_gt_instances_3d):
-        """Targets are drawn box by box on the CPU, and moved at once."""
-        device = self.shared_conv.conv.weight.device
-        return tuple([t.to(device) for t in kind] for kind in super().get_targets(batch_gt_instances_3d))
-
-
-class _KnownL1(nn.Module):
-    """L1 loss over the targets of weight above zero. mmdet's multiplies by the weight, and 0 * NaN is NaN."""
-
-    def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor) -> Tensor:
-        distance = (pred - torch.where(weight > 0, target, pred.detach())).abs()
-        return 0.25 * (distance * weight).sum() / avg_factor
-
-
-def _suppressed(columns: Tensor, scores: Tensor, labels: Tensor) -> list[Boxes]:
-    """What circle NMS leaves of one sample's boxes (N, 9), class by class."""
-    out = []
-    columns, scores, labels = columns.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy()
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        circles = np.concatenate([columns[own, :2], scores[own, None]], 1)
-        # mmdet3d compares the threshold with the squared distance.
-        own = own[circle_nms(circles, NMS_RADIUS[CLASSES[label]] ** 2, post_max_size=len(own))]
-        rows = columns[own].astype(np.float64)
-        out.append(
-            Boxes(
-                centers=rows[:, :3],
-                sizes=rows[:, 3:6],
-                yaws=rows[:, 6],
-                velocities=rows[:, 7:9],
-                labels=np.full(len(own), label, np.int64),
-                scores=scores[own].astype(np.float64),
-            )
-        )
-    return out
-
-
-def _merged(parts: list[Boxes]) -> Boxes:
-    if not parts:
-        empty = Boxes.empty()
-        return Boxes(empty.centers, empty.sizes, empty.yaws, empty.velocities, empty.labels, np.zeros(0))
-    fields = ("centers", "sizes", "yaws", "velocities", "labels", "scores")
-    boxes = Boxes(*(np.concatenate([getattr(p, name) for p in parts]) for name in fields))
-    return boxes[np.argsort(-boxes.scores, kind="stable")]
+def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), activate=nn.ReLU(inplace=True)))

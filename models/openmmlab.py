@@ -63,15 +63,12 @@ def _quiet() -> Iterator[None]:
 
 with _quiet():
     from mmdet3d.models.backbones.second import SECOND
-    from mmdet3d.models.dense_heads.centerpoint_head import CenterHead
-    from mmdet3d.models.layers import circle_nms
     from mmdet3d.models.necks.second_fpn import SECONDFPN
     from mmdet3d.models.voxel_encoders.pillar_encoder import DynamicScatter
     from mmdet3d.registry import MODELS
     from mmdet3d.structures import Box3DMode, Det3DDataSample, LiDARInstance3DBoxes
     from mmengine.config import Config, ConfigDict
     from mmengine.registry import DefaultScope
-    from mmengine.structures import InstanceData
 
 # CenterPoint's box coder turns its list of limits into a tensor at every call.
 warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning, r"mmdet3d\.")
@@ -80,16 +77,12 @@ __all__ = [
     "SECOND",
     "SECONDFPN",
     "Box3DMode",
-    "CenterHead",
     "Det3DDataSample",
     "DetectorUnavailable",
     "DynamicScatter",
-    "InstanceData",
     "LiDARInstance3DBoxes",
     "build_detector",
-    "circle_nms",
     "has_compiled_operators",
-    "kaiming_init",
     "read_config",
 ]
 
@@ -122,12 +115,3 @@ def build_detector(model: Mapping[str, Any]) -> nn.Module:
 
 def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def kaiming_init(module: nn.Module) -> None:
-    """Initialise convolutions as mmdet3d's `init_cfg` asks for: mmengine's init_weights() without its pages of log."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from models import center_head
 from models.bev import swap_xy
 from models.center_head import CenterPointHead
+from models.initialise import kaiming_init
 from models.lidar import transfusion
 from models.lidar.encoder import SparseEncoder
 from models.lidar.grid import VoxelGrid
 from models.lidar.transfusion import TransFusionHead
 from models.lidar.voxelize import voxelize
-from models.openmmlab import SECOND, SECONDFPN, kaiming_init
+from models.openmmlab import SECOND, SECONDFPN
 
 Predictions = transfusion.Predictions | center_head.Predictions
 

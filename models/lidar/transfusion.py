@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from models.boxes import Boxes
 from models.center_head import HEATMAP_BIAS
+from models.initialise import kaiming_init
 from models.lidar.box_code import PARTS, BoxCoder, Convention
 from models.lidar.transfusion_loss import heatmap_loss, query_loss
 from models.names import CLASSES
-from models.openmmlab import kaiming_init
 
 # Every cell of these classes' heatmaps may become a query, not only the highest of its neighbourhood.
 SMALL_CLASSES = (CLASSES.index("pedestrian"), CLASSES.index("traffic_cone"))
@@ -180,8 +180,7 @@ class TransFusionHead(nn.Module):
         return found
 
     def _learnable(self, boxes: Boxes) -> Boxes:
-        xy = boxes.centers[:, :2]
-        inside = ((xy > self.low[:2]) & (xy < self.high[:2])).all(1)
+        inside = boxes.centred_in(self.low[:2], self.high[:2])
         return boxes[inside & (boxes.labels >= 0) & (boxes.labels < self.num_classes) & (boxes.sizes > 0).all(1)]
 
 

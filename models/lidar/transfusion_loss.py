@@ -14,8 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.boxes import Boxes
-from models.geometry import rotation_z
+from models.heatmap import draw_gaussian, gaussian_radius
 from models.lidar.box_code import BoxCoder
+from models.rotated_iou import iou_3d
 
 CODE_WEIGHTS = np.array([1.0] * 8 + [0.2] * 2)  # velocity counts less
 BOX_WEIGHT = 0.25
@@ -80,37 +81,6 @@ def match(found: Boxes, probabilities: np.ndarray, truth: Boxes, extent: np.ndar
     return linear_sum_assignment(np.where(np.isfinite(cost), cost, _FORBIDDEN))
 
 
-def iou_3d(a: Boxes, b: Boxes) -> np.ndarray:
-    """(N, M) intersection over union of the volumes of boxes that stand upright but turn about z."""
-    apart = np.linalg.norm(a.centers[:, None, :2] - b.centers[None, :, :2], axis=2)
-    reach_a, reach_b = (np.linalg.norm(boxes.sizes[:, :2], axis=1) / 2 for boxes in (a, b))
-    i, j = np.nonzero(apart < reach_a[:, None] + reach_b[None])  # of the others no pair touches
-    outline = (a.corners()[i, :4, :2] - b.centers[j, None, :2]) @ rotation_z(b.yaws[j])[:, :2, :2]
-    top = np.minimum(a.centers[i, 2] + a.sizes[i, 2] / 2, b.centers[j, 2] + b.sizes[j, 2] / 2)
-    bottom = np.maximum(a.centers[i, 2] - a.sizes[i, 2] / 2, b.centers[j, 2] - b.sizes[j, 2] / 2)
-    shared = np.zeros((len(a), len(b)))
-    shared[i, j] = area_within(outline, b.sizes[j, :2] / 2) * np.maximum(top - bottom, 0)
-    return shared / (a.sizes.prod(1)[:, None] + b.sizes.prod(1)[None] - shared)
-
-
-def area_within(outline: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """(P,) area that convex polygons (P, V, 2) share with the rectangles [-half, half], half (P, 2).
-
-    At each x within the rectangle they share what lies between the polygon's lower and upper side, both clamped to the
-    rectangle. So the area sought is that of the outline with all its points clamped, if its edges are first cut where
-    they cross the lines of the rectangle's sides, so that they stay straight.
-    """
-    edge = np.roll(outline, -1, 1) - outline
-    sides = np.stack([-half, half], 1)[:, None]  # (P, 1, 2 sides, 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cuts = (sides - outline[:, :, None]) / edge[:, :, None]  # (P, V, 2 sides, 2), as shares of the edge
-    cuts = np.clip(np.nan_to_num(cuts.reshape(*cuts.shape[:2], 4)), 0, 1)
-    cuts = np.sort(np.concatenate([np.zeros_like(cuts[..., :1]), cuts], 2), 2)[..., None]  # (P, V, 5, 1)
-    points = (outline[:, :, None] + cuts * edge[:, :, None]).reshape(len(outline), 5 * outline.shape[1], 2)
-    x, y = np.moveaxis(points.clip(-half[:, None], half[:, None]), -1, 0)
-    return np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1)) / 2
-
-
 def draw_heatmap(
     boxes: Boxes, shape: tuple[int, int, int], coder: BoxCoder, overlap: float, min_radius: int
 ) -> np.ndarray:
@@ -119,21 +89,6 @@ def draw_heatmap(
     heat = np.zeros(shape, np.float32)
     length, width = (boxes.sizes[:, :2] / coder.cell_size).T
     radii = np.maximum(gaussian_radius(length, width, overlap).astype(int), min_radius)
-    for (x, y), radius, label in zip(coder.cells(boxes).astype(int), radii, boxes.labels):
-        along_x, along_y = (_bump(np.arange(n) - center, radius) for n, center in zip(shape[1:], (x, y)))
-        np.maximum(heat[label], np.outer(along_x, along_y), out=heat[label])
+    for cell, radius, label in zip(coder.cells(boxes).astype(int), radii, boxes.labels):
+        draw_gaussian(heat[label], cell, radius)
     return heat
-
-
-def _bump(offset: np.ndarray, radius: int) -> np.ndarray:
-    sigma = (2 * radius + 1) / 6
-    return np.where(np.abs(offset) <= radius, np.exp(-(offset**2) / (2 * sigma**2)), 0)
-
-
-def gaussian_radius(length: np.ndarray, width: np.ndarray, overlap: float) -> np.ndarray:
-    """CornerNet's radius of a box's Gaussian (cells), with the roots that mmdetection3d takes."""
-    around, area = length + width, length * width
-    shifted = (around + np.sqrt(around**2 - 4 * area * (1 - overlap) / (1 + overlap))) / 2
-    shrunk = around + np.sqrt(around**2 - 4 * area * (1 - overlap))
-    grown = -overlap * around + np.sqrt((overlap * around) ** 2 + 4 * overlap * (1 - overlap) * area)
-    return np.minimum(np.minimum(shifted, shrunk), grown)

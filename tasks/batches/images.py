@@ -4,7 +4,7 @@ The recipe is the original GeoMIM's and BEVDet's: resize, crop at the bottom, mi
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,13 +53,33 @@ class ImageDraw:
     rotate: float = 0.0  # degrees, counter-clockwise as seen
 
 
+def draw_image(
+    source_size: tuple[int, int],
+    size: tuple[int, int],
+    random: np.random.Generator,
+    resize: tuple[float, float],
+    rotate: tuple[float, float],
+    flip: bool,
+    cut: tuple[float, float] | None = None,
+) -> ImageDraw:
+    """A draw for an image of `source_size` (width, height), in BEVDet's order.
+
+    size: (height, width) of the network's input; resize, rotate: ranges of the factor and of degrees. cut: range of the
+    share of the resized image's height that goes at the bottom, nothing if None; BEVDet draws it though it is 0 to 0.
+    """
+    factor = random.uniform(*resize)
+    width, height = resized(source_size, factor)
+    top = int((1 - random.uniform(*cut)) * height if cut else height) - size[0]
+    left = int(random.uniform(0, max(0, width - size[1])))
+    return ImageDraw(factor, (left, top), flip and bool(random.choice([0, 1])), random.uniform(*rotate))
+
+
 def draw_training(config: ImageConfig, source_size: tuple[int, int], generator: np.random.Generator) -> ImageDraw:
     """A random draw for an image of `source_size` (width, height)."""
-    resize = generator.uniform(*config.zoom) * config.size[1] / source_size[0]
-    width, height = resized(source_size, resize)
-    left = int(generator.uniform(0, max(0, width - config.size[1])))
-    flip = bool(generator.integers(2)) and config.flip
-    return ImageDraw(resize, (left, height - config.size[0]), flip, generator.uniform(-config.rotate, config.rotate))
+    fit = config.size[1] / source_size[0]
+    resize = (config.zoom[0] * fit, config.zoom[1] * fit)
+    draw = draw_image(source_size, config.size, generator, resize, (-config.rotate, config.rotate), flip=True)
+    return replace(draw, flip=draw.flip and config.flip)
 
 
 def draw_test(config: ImageConfig, source_size: tuple[int, int]) -> ImageDraw:

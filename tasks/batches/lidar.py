@@ -5,25 +5,44 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.boxes import Boxes
+from models.geometry import rotation_z
 from storage.index import Index
 
 
 @dataclass(frozen=True)
-class LidarAugmentation:
-    """Limits of the random similarity that a training sample goes through (about the LiDAR, in its x-y plane)."""
+class SceneDraw:
+    """What is done to a scene about the origin of its frame: turned about z, scaled, then mirrored."""
 
-    flip: bool
-    rotation: float  # rad
-    scale: float
+    rotation: float = 0.0  # rad, from +x to +y
+    scale: float = 1.0
+    flip_x: bool = False  # x -> -x
+    flip_y: bool = False
+
+    def matrix(self) -> np.ndarray:
+        """(3, 3) float64, a point before -> after."""
+        return np.diag([1.0 - 2 * self.flip_x, 1.0 - 2 * self.flip_y, 1.0]) @ (self.scale * rotation_z(self.rotation))
+
+
+def draw_scene(
+    random: np.random.Generator, rotation: tuple[float, float], scale: tuple[float, float], flip: tuple[float, float]
+) -> SceneDraw:
+    """A draw from the ranges of rotation (rad) and scale, mirrored in x and in y so often; in BEVDet's order."""
+    turn, factor = random.uniform(*rotation), random.uniform(*scale)
+    return SceneDraw(turn, factor, *(random.uniform() < share for share in flip))
+
+
+@dataclass(frozen=True)
+class LidarAugmentation:
+    """Limits of the random similarity that a training sample goes through."""
+
+    flip: bool  # half of the samples along x, half along y
+    rotation: float  # rad, either way
+    scale: float  # at most so much larger or smaller
 
     def draw(self, random: np.random.Generator) -> np.ndarray:
-        """(3, 3) float64: scale @ rotation about z @ mirroring of x and of y."""
-        angle = random.uniform(-self.rotation, self.rotation)
-        factor = random.uniform(1 - self.scale, 1 + self.scale)
-        signs = 1 - 2 * random.integers(0, 2, 2) if self.flip else np.ones(2)
-        c, s = np.cos(angle), np.sin(angle)
-        turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-        return factor * turn @ np.diag([*signs, 1.0])
+        """(3, 3) float64, see `SceneDraw`."""
+        around, share = self.rotation, 0.5 if self.flip else 0.0
+        return draw_scene(random, (-around, around), (1 - self.scale, 1 + self.scale), (share, share)).matrix()
 
 
 def augmented(points: np.ndarray, boxes: Boxes, matrix: np.ndarray) -> tuple[np.ndarray, Boxes]:
@@ -69,9 +88,7 @@ def pasted(
         chosen.append(i)
         gone[_inside(points, x, other_boxes[[i]])] = True
         added.append(other_points[_inside(other_points, other_x, other_boxes[[i]])])
-    new = other_boxes[np.array(chosen, int)]
-    fields = ("centers", "sizes", "yaws", "velocities", "labels")
-    together = Boxes(*(np.concatenate([getattr(boxes, name), getattr(new, name)]) for name in fields))
+    together = Boxes.joined([boxes, other_boxes[np.array(chosen, int)]])
     return np.concatenate([points[~gone], *added]), together
 
 

@@ -50,7 +50,7 @@ class FinetuneConfig(TrainingSettings):
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
     init: str = external_file(
         "pretrain",
-        "What the backbone begins with: `pretrain`, that stage's result; a checkpoint in any layout; `random`: nothing.",
+        "The backbone's weights: of stage `pretrain`, of a checkpoint in any layout, or `random`.",
         words=("pretrain", "random"),
     )
     checkpoint: str | None = external_file(
@@ -76,7 +76,7 @@ class FinetuneConfig(TrainingSettings):
         "circle", description="Boxes of a class suppress each other within its radius (CenterPoint), or by overlap "
         "of outlines that grow by a factor for each class (BEVDet's scale-NMS)."
     )
-    velocity_weight: float = Field(0.2, ge=0, description="Of the velocity's loss beside a box's other parts (BEVDet: 1).")
+    velocity_weight: float = Field(0.2, ge=0, description="Of the velocity's loss beside a box's other parts'.")
     gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
     score_threshold: float = Field(0.1, ge=0, lt=1, description="Boxes that score lower are not predicted.")
 

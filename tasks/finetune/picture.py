@@ -104,8 +104,7 @@ def _bev_tile(layers, size: int) -> Image.Image:
             draw.polygon(pixels(corners), outline=colour)
             front = pixels(np.stack([corners.mean(0), (corners[0] + corners[3]) / 2]))
             draw.line(front, colour)
-    legend = {"true, found": "found", "true, missed": "missed", "predicted, right": "right", "predicted, false": "false"}
-    for line, (text, name) in enumerate(legend.items()):
-        draw.text((8, 6 + 14 * line), text, COLOURS[name])
+    for line, (name, colour) in enumerate(COLOURS.items()):
+        draw.text((8, 6 + 14 * line), f"{'true' if line < 2 else 'predicted'}, {name}", colour)
     draw.text((8, 62), "rings every 10 m", (150, 150, 150))
     return image

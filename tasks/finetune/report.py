@@ -43,10 +43,10 @@ def family(config: FinetuneConfig) -> str:
 
 
 def _training(config: FinetuneConfig, metrics: dict[str, dict | None], train_samples: int) -> str:
-    alike = "All arms had the same seed, data, order, augmentation and budget; `scratch` started with a random backbone."
-    return f"{train_samples} training samples, {config.steps} steps of {config.batch_size}, seed {config.seed}." + (
-        f" {alike}" if len(metrics) > 1 else ""
-    )
+    told = f"{train_samples} training samples, {config.steps} steps of {config.batch_size}, seed {config.seed}."
+    if len(metrics) > 1:
+        told += " All arms had the same seed, data, order, augmentation and budget; `scratch` began with random weights."
+    return told
 
 
 def _pictured(pictures: list[dict[str, Any]]) -> list[str]:

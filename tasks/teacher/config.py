@@ -8,7 +8,7 @@ from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
 from models.names import CLASSES
 from tasks.settings import Settings, external_file, runtime
 
-FIT_VERSION = 2
+FIT_VERSION = 3
 TEACHER_VERSION = 2
 ATTENTION_HEADS = 8  # of TransFusion's decoder
 

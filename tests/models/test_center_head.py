@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+import models.openmmlab  # noqa: F401  (before mmdet3d: it may stand in for mmcv's operators)
+from models import nms
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead
+from models.center_head import ONE_GROUP, PARTS, SIX_GROUPS, CenterPointHead
+from models.names import CLASSES
 
 RANGE = (-16.0, -12.0, -5.0, 16.0, 12.0, 3.0)
 CELL = (0.8, 0.8)
@@ -26,18 +29,14 @@ def some_boxes(seed: int = 0) -> Boxes:
 
 def perfect(head: CenterPointHead, boxes: list[Boxes]) -> list[dict[str, torch.Tensor]]:
     """The predictions that say exactly what the head's own targets ask for."""
-    heatmaps, annotations, places, masks = head.net.get_targets([head._instances(b) for b in boxes])
     predictions = []
-    for heat, rows, place, mask in zip(heatmaps, annotations, places, masks):
-        batch, _, height, width = heat.shape
-        maps = torch.zeros(batch, 10, height * width)
-        for b in range(batch):
-            used = mask[b].bool()
-            maps[b, :, place[b, used]] = rows[b, used].T
-        maps = maps.view(batch, 10, height, width).nan_to_num()
-        names = {"reg": (0, 2), "height": (2, 3), "dim": (3, 6), "rot": (6, 8), "vel": (8, 10)}
-        parts = {name: maps[:, a:b].clone() for name, (a, b) in names.items()}
-        predictions.append(parts | {"heatmap": torch.logit(heat.clamp(1e-4, 1 - 1e-4))})
+    for heatmap, codes, cells, used in head.targets(boxes):
+        maps = torch.zeros(len(boxes), 10, heatmap[0, 0].numel())
+        for b in range(len(boxes)):
+            maps[b, :, cells[b, used[b]]] = codes[b, used[b]].nan_to_num().T
+        parts = maps.unflatten(2, heatmap.shape[2:]).split(list(PARTS.values()), 1)
+        logits = torch.logit(heatmap.clamp(1e-4, 1 - 1e-4))
+        predictions.append({name: part.clone() for name, part in zip(PARTS, parts)} | {"heatmap": logits})
     return predictions
 
 
@@ -60,7 +59,7 @@ def test_truth_to_targets_and_back(groups):
 def test_x_is_the_last_dimension():
     head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8)
     boxes = Boxes(np.array([[15.9, -11.9, 0]]), np.ones((1, 3)), np.zeros(1), np.zeros((1, 2)), np.array([0]))
-    (heat,), *_ = head.net.get_targets([head._instances(boxes)])
+    heat = head.targets([boxes])[0].heatmap
     assert heat.shape[-2:] == head.shape_YX == (30, 40)
     assert heat[0, 0, 0, 39] == 1
 
@@ -108,8 +107,9 @@ def test_heatmap_starts_near_a_tenth_and_boxes_outside_are_left_out():
     far.centers[:, 0] += 100
     unlabelled = Boxes(far.centers * 0, far.sizes, far.yaws, far.velocities, np.full(10, -1))
     for boxes in (far, unlabelled):
-        (heat,), *_ = head.net.get_targets([head._instances(boxes)])
-        assert heat.max() == 0
+        (targets,) = head.targets([boxes])
+        assert targets.heatmap.max() == 0
+        assert not targets.used.any()
 
 
 def test_of_near_boxes_of_a_class_the_best_stays():
@@ -131,3 +131,97 @@ def test_of_near_boxes_of_a_class_the_best_stays():
     assert cars.centers[0, 0] == pytest.approx(0.4)
     assert (found.labels == 8).any()  # a pedestrian in the car's circle stays
     assert (np.diff(found.scores) <= 0).all()
+
+
+def mmdet3ds(head: CenterPointHead):
+    """The same head by mmdetection3d, with the same weights."""
+    from mmdet3d.models.dense_heads.centerpoint_head import CenterHead
+
+    kept = [*(head.low[:2] - 10), -10.0, *(head.high[:2] + 10), 10.0]
+    common = {"out_size_factor": 1, "voxel_size": list(head.cell_size), "pc_range": list(head.low[:2])}
+    other = CenterHead(
+        in_channels=8,
+        tasks=[{"num_class": len(group), "class_names": list(group)} for group in head.class_groups],
+        share_conv_channel=8,
+        common_heads={name: (channels, 2) for name, channels in PARTS.items()},
+        separate_head={"type": "SeparateHead", "init_bias": -2.19, "final_kernel": 3},
+        bbox_coder=common
+        | {"type": "CenterPointBBoxCoder", "max_num": 500, "score_threshold": 0.1, "post_center_range": kept},
+        train_cfg=common
+        | {
+            "grid_size": list(head.shape_YX[::-1]),
+            "point_cloud_range": RANGE,
+            "max_objs": 500,
+            "dense_reg": 1,
+            "gaussian_overlap": 0.1,
+            "min_radius": 2,
+            "code_weights": [1.0] * 8 + [0.2] * 2,
+        },
+    )
+    other.load_state_dict(head.net.state_dict())
+    return other.eval()
+
+
+@pytest.mark.parametrize("groups", [ONE_GROUP, SIX_GROUPS])
+def test_weights_maps_and_losses_are_those_of_mmdetection3ds(groups):
+    from mmdet3d.structures import LiDARInstance3DBoxes
+    from mmengine.structures import InstanceData
+
+    torch.manual_seed(0)
+    head = CenterPointHead(8, RANGE, CELL, groups, width=8).eval()
+    other, bev = mmdet3ds(head), torch.randn(2, 8, 30, 40)
+    maps = head(bev)
+    for ours, theirs in zip(maps, other.forward_single(bev)):
+        assert list(ours) == list(theirs)
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name])
+
+    names = [name for group in groups for name in group]
+    truth, theirs = [some_boxes(0), some_boxes(1)], []
+    for boxes in truth:
+        boxes.velocities[:] = 0.5  # mmdetection3d's loss is NaN where one is unknown
+        rows = torch.from_numpy(np.c_[boxes.centers, boxes.sizes, boxes.yaws, boxes.velocities]).float()
+        labels = torch.tensor([names.index(CLASSES[label]) for label in boxes.labels])
+        theirs.append(
+            InstanceData(bboxes_3d=LiDARInstance3DBoxes(rows, 9, origin=(0.5, 0.5, 0.5)), labels_3d=labels)
+        )
+    wanted = other.loss_by_feat([[dict(group)] for group in maps], theirs)
+    terms = head.loss(maps, truth)
+    for number in range(len(groups)):
+        for ours, name in (("heatmap", "loss_heatmap"), ("box", "loss_bbox")):
+            torch.testing.assert_close(terms[f"task{number}.{ours}"], wanted[f"task{number}.{name}"])
+
+
+def test_a_group_learns_from_its_first_boxes_and_a_box_without_a_size_leaves_its_slot_empty():
+    head = CenterPointHead(8, RANGE, CELL, (CLASSES[::-1],), width=8, max_boxes=4)
+    centers = np.array([[0.2, 0.2, 0], [5.2, 0, 0], [-5.2, 0, 0], [0, 5.2, 0], [0, -5.2, 0]])
+    boxes = Boxes(centers, np.ones((5, 3)), np.zeros(5), np.zeros((5, 2)), np.array([0, 9, 0, 9, 5]))
+    boxes.sizes[1, 1] = 0
+    (targets,) = head.targets([boxes])
+    assert targets.used.tolist() == [[False, True, True, True]]  # cones come first here: 1, 3, then 4, 0; 2 is left out
+    assert targets.cells[0, 1:].tolist() == [21 * 40 + 20, 8 * 40 + 20, 15 * 40 + 20]
+    assert targets.heatmap[0, 0].eq(1).sum() == 1
+    assert targets.heatmap[0, 9].eq(1).nonzero().tolist() == [[15, 20]]
+
+
+def test_rules_must_name_every_class_once():
+    with pytest.raises(ValueError, match=r"once: car$"):
+        CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, rules=(*nms.CENTERPOINT, nms.CircleNms(("car",), 1.0)))
+    with pytest.raises(ValueError, match=r"once: bus, trailer$"):
+        CenterPointHead(8, RANGE, CELL, (("bus", "trailer"),), width=8, rules=[nms.CircleNms(("car",), 1.0)])
+
+
+def test_other_rules_leave_other_boxes():
+    """Two pedestrians a metre apart are two by their circles, and one by their outlines grown by half, as in BEVDet."""
+    two = Boxes(
+        np.array([[0.4, 0.4, 0], [1.3, 0.4, 0]]),
+        np.full((2, 3), 0.9),
+        np.zeros(2),
+        np.zeros((2, 2)),
+        np.array([8, 8]),
+    )
+    for rules, count in ((nms.CENTERPOINT, 2), (nms.BEVDET, 1)):
+        head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, score_threshold=0.9, rules=rules)
+        (found,) = head.predict(perfect(head, [two]))
+        assert len(found) == count
+        np.testing.assert_allclose(found.sizes, 0.9, atol=1e-6)
