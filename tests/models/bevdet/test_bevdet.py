@@ -1,14 +1,22 @@
+"""Detectors of one frame and of several: what comes out, and through which frames gradients flow."""
+
 import pytest
 import torch
-from torch import nn
+from small_detectors import SIZE, VARIANTS, rig, small_detector
 from torch.nn import functional as F
 
 from models.bevdet.cameras import Cameras
-from models.bevdet.detector import BevDet
 from models.bevdet.necks import FpnLss
-from models.depth_bins import DepthBins
-from models.lift_splat import BevGrid
-from models.swin import Swin
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    torch.manual_seed(0)
+    return small_detector(**VARIANTS[request.param])
+
+
+def images(batch, frames, views=2):
+    return torch.randn(batch, frames, views, 3, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(("scale", "extra"), [(2, 1), (4, 2)])
@@ -24,21 +32,107 @@ def test_the_neck_brings_both_maps_to_one_size(scale, extra):
 
 def test_a_lone_object_lands_in_its_cell():
     """A camera at the origin that looks along +x, all depth in one bin: features stand in a line at that x."""
-    grid, bins = BevGrid((-8, 8), (-8, 8), (-5, 3), 1.0), DepthBins(1.0, 9.0, 1.0)
-    net = BevDet(
-        Swin(8, (1, 1, 1, 1), (1, 1, 1, 1), (4, 4, 4, 2)), nn.Identity(), grid, bins, (64, 64), 8, 4, (8, 8, 8), 8
-    )
-    nn.init.zeros_(net.depth_net.weight)
-    nn.init.constant_(net.depth_net.bias[: bins.count], -50.0)
+    net = small_detector()
+    torch.nn.init.zeros_(net.depth_net.weight)
+    torch.nn.init.constant_(net.depth_net.bias[:8], -50.0)
     with torch.no_grad():
-        net.depth_net.bias[3], net.depth_net.bias[bins.count :] = 50.0, 1.0  # bin 3 stands at 4 m
-    intrinsics = torch.tensor([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]])[None, None, None]
+        net.depth_net.bias[3], net.depth_net.bias[8:] = 50.0, 1.0  # bin 3 stands at 4 m
+    intrinsics = torch.tensor([[96.0, 0, 48], [0, 64, 32], [0, 0, 1]])[None, None, None]
     looking_ahead = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])[None, None, None]
     cameras = Cameras(intrinsics, torch.eye(4)[None, None, None], looking_ahead, torch.eye(4)[None])
-    (bev,), depth = net.eval().frame_maps(torch.randn(1, 1, 1, 3, 64, 64), cameras)
+    bev, depth, _ = net.lift(images(1, 1, 1)[:, 0], cameras, 0)
     assert bev.shape == (1, 4, 16, 16)  # (B, C, Y, X)
     hit = bev[0, 0].abs() > 1e-4
     assert hit.any(0).nonzero().flatten().tolist() == [12]  # x in [4, 5)
-    assert hit.any(1).nonzero().flatten().tolist() == [6, 7, 8, 10]  # y = -1.94, -0.63, 0.69, 2 m
-    assert bev[0, 0].sum().item() == pytest.approx(16, abs=1e-3)  # 4 x 4 feature pixels with context 1
-    torch.testing.assert_close(depth.sum(2), torch.ones(1, 1, 4, 4))
+    assert hit.any(1).nonzero().flatten().tolist() == [6, 7, 8, 9, 10]  # y = -1.96, -1.17, -0.38, 0.42, 1.21, 2
+    assert bev[0, 0].sum().item() == pytest.approx(24, abs=1e-3)  # 4 x 6 feature pixels with context 1
+    torch.testing.assert_close(depth.sum(2), torch.ones(1, 1, 4, 6))
+
+
+def test_what_comes_out(variant):
+    cameras = rig(2, variant.input_frames, 3)
+    bev, depth = variant(images(2, variant.input_frames, 3), cameras)
+    assert bev.shape == (2, 8, 16, 16)
+    assert depth.shape == (2, 3, 8, 4, 6)
+    torch.testing.assert_close(depth.sum(2), torch.ones(2, 3, 4, 6))
+    assert bev.isfinite().all()
+
+
+def test_every_frame_counts_and_its_cameras_too(variant):
+    pictures, cameras = images(1, variant.input_frames), rig(1, variant.input_frames, 2)
+    with torch.no_grad():
+        bev, depth = variant(pictures, cameras)
+        for frame in range(variant.input_frames):
+            other = pictures.clone()
+            other[:, frame] = other[:, frame].flip(-1)
+            changed, changed_depth = variant(other, cameras)
+            assert not torch.allclose(changed, bev)
+            # The key frame's depth is told by its own images, and with stereo by the ones before.
+            assert torch.equal(changed_depth, depth) == (frame > int(variant.stereo))
+        if variant.frames > 1:
+            poses = cameras.camera_to_ego.clone()
+            poses[:, 1, :, 0, 3] += 2.0
+            assert not torch.allclose(variant(pictures, cameras._replace(camera_to_ego=poses))[0], bev)
+
+
+def test_without_earlier_frames(variant):
+    """The key frame alone, zeros beside it: what earlier frames show does not matter."""
+    pictures, cameras = images(1, variant.input_frames), rig(1, variant.input_frames, 2)
+    other = torch.cat([pictures[:, :1], torch.randn_like(pictures[:, 1:])], 1)
+    with torch.no_grad():
+        bev, depth = variant(pictures, cameras, with_previous=False)
+        again, depth_again = variant(other, cameras, with_previous=False)
+        key, *earlier = variant.frame_maps(pictures, cameras, with_previous=False)[0]
+    assert torch.equal(bev, again)
+    assert torch.equal(depth, depth_again)
+    assert key.any()
+    assert [bool(bev.any()) for bev in earlier] == [False] * (variant.frames - 1)
+
+
+def test_a_wrong_number_of_frames_is_named():
+    with pytest.raises(ValueError, match="looks at 2 frames, not at 1"):
+        small_detector(frames=2)(images(1, 1), rig(1, 1, 2))
+
+
+def test_stereo_without_the_depth_net_for_it():
+    with pytest.raises(ValueError, match="camera-aware"):
+        small_detector(stereo=True)
+
+
+def test_gradients_flow_into_the_key_frame_only(variant):
+    pictures = images(1, variant.input_frames).requires_grad_()
+    bev, depth = variant(pictures, rig(1, variant.input_frames, 2))
+    (bev.square().mean() + depth[:, :, 0].mean()).backward()
+    assert pictures.grad[:, 0].abs().sum() > 0
+    assert pictures.grad[:, 1:].abs().sum() == 0
+    unmoved = {name for name, p in variant.named_parameters() if p.grad is None}
+    assert unmoved == set()
+
+
+def test_earlier_frames_keep_no_activations():
+    """What the backward pass needs is as large with earlier frames as without."""
+    net = small_detector(frames=3, camera_aware=True, aspp_width=4, stereo=True)
+    sizes = []
+    for with_previous in (True, False):
+        kept = {}
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: kept.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+        )
+        with hooks:
+            net(images(1, 4), rig(1, 4, 2), with_previous)
+        sizes.append(sum(t.untyped_storage().nbytes() for t in kept.values()))
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_an_ego_that_stands_still_sees_the_same_again(align):
+    """The same images from the same places: the same map, however it gets into the key frame's place."""
+    net = small_detector(frames=2, align_after_splat=align)
+    pictures = images(2, 1).expand(-1, 2, -1, -1, -1, -1)
+    (key, earlier), _ = net.frame_maps(pictures, rig(2, 1, 2)._replace(**_twice(rig(2, 1, 2))))
+    torch.testing.assert_close(earlier, key, atol=1e-4, rtol=1e-4)
+
+
+def _twice(cameras: Cameras) -> dict:
+    fields = ("intrinsics", "post_homography", "camera_to_ego")
+    return {name: getattr(cameras, name).expand(-1, 2, *[-1] * (getattr(cameras, name).ndim - 2)) for name in fields}

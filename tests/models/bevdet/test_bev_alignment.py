@@ -1,0 +1,113 @@
+"""A static scene, seen from where the ego is and from where it was, lies in one place."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_detectors import AHEAD, turned
+
+from models.bevdet.alignment import aligned, sampling_grid
+from models.bevdet.cameras import Cameras
+from models.geometry import apply, inverse
+from models.lift_splat import BevGrid, bev_cells, frustum, frustum_points, splat
+
+GRID = BevGrid((-16, 16), (-12, 12), (-5, 3), 1.0)
+SIZE, FOCAL = (128, 192), 75.0
+DEPTHS = torch.arange(2.125, 24.0, 0.25)  # as many on either side of a cell's centre
+
+motions = st.tuples(st.floats(-0.5, 0.5), st.floats(-5, 5), st.floats(-1.5, 1.5))
+
+
+def cameras_of(motion, scene=np.eye(4)) -> Cameras:
+    """One camera that looks ahead, in a key frame and in a frame when the ego stood at `motion` (yaw, ahead, left)."""
+    intrinsics = torch.tensor([[FOCAL, 0, SIZE[1] / 2], [0, FOCAL, SIZE[0] / 2], [0, 0, 1]])
+    poses = np.stack([AHEAD, turned(*motion) @ AHEAD])
+    return Cameras(
+        intrinsics.expand(1, 2, 1, 3, 3),
+        torch.eye(4).expand(1, 2, 1, 4, 4),
+        torch.tensor(poses).float()[None, :, None],
+        torch.tensor(scene).float()[None],
+    )
+
+
+def seen(cameras: Cameras, frame: int, place: np.ndarray, pose: torch.Tensor) -> torch.Tensor:
+    """The map (1, 1, Y, X) of a soft ball (1 m) at `place` in the key ego frame, splatted with the given pose.
+
+    A frustum point stands for a volume that grows with the square of its depth.
+    """
+    points = frustum(DEPTHS, SIZE, 4)
+    args = cameras.intrinsics[:, frame], cameras.post_homography[:, frame]
+    there = frustum_points(points, *args, cameras.camera_to_ego[:, frame])
+    ball = torch.exp(-0.5 * (there - torch.tensor(place)).square().sum(-1)) * DEPTHS[:, None, None] ** 2
+    cells = bev_cells(frustum_points(points, *args, pose), GRID, order="yx")
+    nx, ny = GRID.shape
+    return splat(ball, torch.ones(1, 1, 1, *ball.shape[-2:]), cells, nx * ny).unflatten(2, (ny, nx))
+
+
+def center(bev: torch.Tensor) -> np.ndarray:
+    """x and y (m) of a map's centre of mass."""
+    mass = bev[0, 0].double() / bev.double().sum()
+    x, y = (torch.arange(n) + 0.5 + low for n, low in zip(GRID.shape, (GRID.x[0], GRID.y[0])))
+    return np.array([float(mass.sum(0) @ x.double()), float(mass.sum(1) @ y.double())])
+
+
+def in_view(motion, place) -> bool:
+    """Whether the ball is well inside what both frames' cameras see."""
+    for ego in (np.eye(4), turned(*motion)):
+        x, y, z = apply(inverse(ego @ AHEAD), place[None])[0]
+        if not (5 < z < 19 and abs(x) < 0.95 * z - 3 and abs(y) < 0.8 * z - 3):
+            return False
+    return True
+
+
+@settings(max_examples=15, deadline=None)
+@given(motions, st.floats(8, 12), st.floats(-3, 3))
+def test_a_static_scene_lines_up_to_a_tenth_of_a_cell(motion, x, y):
+    place = np.array([x, y, 1.0])
+    if not in_view(motion, place):
+        return
+    cameras = cameras_of(motion)
+    key = seen(cameras, 0, place, cameras.camera_to_bev(0))
+    straight = seen(cameras, 1, place, cameras.camera_to_bev(1))
+    moved = aligned(seen(cameras, 1, place, cameras.camera_to_bev(0)), sampling_grid(cameras, 1, GRID))
+    np.testing.assert_allclose(center(key), place[:2], atol=0.1)
+    np.testing.assert_allclose(center(straight), center(key), atol=0.1)
+    np.testing.assert_allclose(center(moved), center(key), atol=0.1)
+
+
+def test_the_released_detectors_way_is_off_where_the_ego_turns():
+    """By 0.7 of a cell times the angle, which is more than a tenth of a cell here."""
+    angle, place = 0.3, np.array([10.0, 0.0, 1.0])
+    cameras = cameras_of((angle, 1.0, 0.0))
+    assert in_view((angle, 1.0, 0.0), place)
+    earlier = seen(cameras, 1, place, cameras.camera_to_bev(0))
+    ours, released = (aligned(earlier, sampling_grid(cameras, 1, GRID, at_corners)) for at_corners in (False, True))
+    assert np.linalg.norm(center(ours) - place[:2]) < 0.1
+    shift = np.linalg.norm(center(released) - center(ours))
+    assert shift == pytest.approx(2 * math.sin(angle / 2) / math.sqrt(2), abs=0.03)
+
+
+@settings(max_examples=10, deadline=None)
+@given(motions, st.floats(-0.4, 0.4), st.booleans(), st.integers(0, 10**6))
+def test_cells_one_by_one(motion, turn, flip, seed):
+    """Every cell's centre is looked for in the earlier map, with the scene turned, scaled and mirrored in both."""
+    scene = turned(turn, 0, 0)
+    scene[:3, :3] *= 1.04
+    scene[0] *= -1 if flip else 1
+    nx, ny = GRID.shape
+    bev = np.random.default_rng(seed).normal(size=(2, ny, nx))
+    wanted = np.zeros_like(bev)
+    key_to_earlier = scene @ inverse(turned(*motion)) @ np.linalg.inv(scene)
+    for row, column in np.ndindex(ny, nx):
+        here = np.array([GRID.x[0] + column + 0.5, GRID.y[0] + row + 0.5, 0, 1])
+        x, y = (key_to_earlier @ here)[:2] - [GRID.x[0] + 0.5, GRID.y[0] + 0.5]
+        for i in (math.floor(x), math.floor(x) + 1):
+            for j in (math.floor(y), math.floor(y) + 1):
+                if 0 <= i < nx and 0 <= j < ny:
+                    wanted[:, row, column] += (1 - abs(x - i)) * (1 - abs(y - j)) * bev[:, j, i]
+    places = sampling_grid(cameras_of(motion, scene), 1, GRID)
+    got = aligned(torch.tensor(bev).float()[None], places)[0].numpy()
+    np.testing.assert_allclose(got, wanted, atol=2e-4)
