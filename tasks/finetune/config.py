@@ -1,4 +1,4 @@
-"""What the finetune stage can be told. Defaults are BEVDet's with GeoMIM at 256x704 (single frame, one head)."""
+"""What the finetune stage can be told. Defaults are those of GeoMIM's BEVDet at 256x704 (single frame)."""
 
 from typing import Literal
 
@@ -73,10 +73,11 @@ class FinetuneConfig(TrainingSettings):
     class_groups: Literal["one", "six"] = Field("one", description="Branches of the head: CenterPoint's six, or one.")
     head_width: int = Field(64, ge=1, description="Channels of the head.")
     nms: Literal["circle", "rotated"] = Field(
-        "circle", description="Boxes of a class suppress each other within its radius (CenterPoint), or by overlap "
-        "of outlines that grow by a factor for each class (BEVDet's scale-NMS)."
+        "rotated",
+        description="What boxes suppress others: of the same class within its radius (CenterPoint), or those that "
+        "overlap when grown by a factor for each class (BEVDet's scale-NMS).",
     )
-    velocity_weight: float = Field(0.2, ge=0, description="Of the velocity's loss beside a box's other parts'.")
+    velocity_weight: float = Field(1.0, ge=0, description="Of the velocity's loss beside a box's other parts'.")
     gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
     score_threshold: float = Field(0.1, ge=0, lt=1, description="Boxes that score lower are not predicted.")
 

@@ -45,7 +45,7 @@ def family(config: FinetuneConfig) -> str:
 def _training(config: FinetuneConfig, metrics: dict[str, dict | None], train_samples: int) -> str:
     told = f"{train_samples} training samples, {config.steps} steps of {config.batch_size}, seed {config.seed}."
     if len(metrics) > 1:
-        told += " All arms had the same seed, data, order, augmentation and budget; `scratch` began with random weights."
+        told += " All arms had the same seed, data, order, augmentation and budget; `scratch` began at random."
     return told
 
 
