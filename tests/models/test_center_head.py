@@ -145,6 +145,7 @@ def mmdet3ds(head: CenterPointHead):
         share_conv_channel=8,
         common_heads={name: (channels, 2) for name, channels in PARTS.items()},
         separate_head={"type": "SeparateHead", "init_bias": -2.19, "final_kernel": 3},
+        loss_bbox={"type": "mmdet.L1Loss", "reduction": "mean", "loss_weight": 0.25},
         bbox_coder=common
         | {"type": "CenterPointBBoxCoder", "max_num": 500, "score_threshold": 0.1, "post_center_range": kept},
         train_cfg=common
@@ -185,8 +186,8 @@ def test_weights_maps_and_losses_are_those_of_mmdetection3ds(groups):
         theirs.append(
             InstanceData(bboxes_3d=LiDARInstance3DBoxes(rows, 9, origin=(0.5, 0.5, 0.5)), labels_3d=labels)
         )
-    wanted = other.loss_by_feat([[dict(group)] for group in maps], theirs)
     terms = head.loss(maps, truth)
+    wanted = other.loss_by_feat([[dict(group)] for group in maps], theirs)  # turns logits into probabilities in place
     for number in range(len(groups)):
         for ours, name in (("heatmap", "loss_heatmap"), ("box", "loss_bbox")):
             torch.testing.assert_close(terms[f"task{number}.{ours}"], wanted[f"task{number}.{name}"])
