@@ -18,7 +18,6 @@ from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 
 import numpy as np
-<<<<<<< HEAD
 from oracles import (
     augmentation,
     bevdet,
@@ -31,9 +30,6 @@ from oracles import (
     teacher,
     view_transform,
 )
-=======
-from oracles import augmentation, bevdet, center_head, depth, geomim, teacher, view_transform
->>>>>>> head
 from oracles.base import Kind, Oracle, Output, as_array
 
 KINDS = (
@@ -43,16 +39,10 @@ KINDS = (
     *augmentation.KINDS,
     *depth.KINDS,
     *bevdet.KINDS,
-<<<<<<< HEAD
     *bevdet4d.KINDS,
     *bevstereo.KINDS,
     *depth_net.KINDS,
     *center_head.KINDS,
-=======
-    *center_head.KINDS,
-    Kind("bevstereo4d", ("inter/frame0_cost", "head6/task0_reg")),
-    Kind("depth_net27", ("mono/mlp_input",)),
->>>>>>> head
     Kind("bevdet_aug", ("bda/bda_mat", "image/train_resize")),
     Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
     Kind("mim4d_temporal", ("inputs/volume0", "out/volume")),
