@@ -57,7 +57,7 @@ STAGES = {
             "camera detector and its evaluation",
             ("ingest", "depth", "pretrain"),
             "tasks.finetune.run:run",
-            ("torch", "mmdet3d", "nuscenes-devkit"),
+            ("torch", "nuscenes-devkit"),
         ),
     )
 }

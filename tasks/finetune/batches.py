@@ -108,11 +108,13 @@ class Batches:
 
     def _images(self, frame: int, draws: list[ImageDraw]) -> np.ndarray:
         """A frame's images (N, H, W, 3), augmented as the key frame's of the same cameras are."""
-        images = [
-            load_image(self.dataroot / str(path), draw, self.config.image.size, tuple(map(int, width_height)))
-            for path, draw, width_height in zip(self.index.camera_path[frame], draws, self.index.image_size[frame])
-        ]
-        return np.stack(images)[..., :: -1 if self.config.view.channels == "bgr" else 1].copy()
+        images = np.stack(
+            [
+                load_image(self.dataroot / str(path), draw, self.config.image.size, tuple(map(int, width_height)))
+                for path, draw, width_height in zip(self.index.camera_path[frame], draws, self.index.image_size[frame])
+            ]
+        )
+        return images[..., ::-1].copy() if self.config.view.channels == "bgr" else images
 
     def _depth_labels(self, sample: int, posts: np.ndarray) -> Tensor:
         """Bin of the nearest key-sweep point in every feature cell, (N, h, w)."""

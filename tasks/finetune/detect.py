@@ -12,6 +12,8 @@ from tasks.progress import progress
 from tasks.training.prefetch import Prefetcher, choose_loaders
 from tasks.training.ranks import gathered, rank, rank_count
 
+MOST_AT_ONCE = 8  # samples a rank; no more than it trains on at once
+
 
 def detect(detector: BevDet, batches: Batches, samples: np.ndarray) -> dict[int, Boxes]:
     """The boxes of each sample, in its LIDAR_TOP frame, best first. Called on all ranks, which share the samples.
@@ -21,7 +23,7 @@ def detect(detector: BevDet, batches: Batches, samples: np.ndarray) -> dict[int,
     config, index = batches.config, batches.index
     device = next(detector.parameters()).device
     own = samples[rank() :: rank_count()]
-    size = max(1, config.batch_size // (config.accumulate * rank_count()))  # a step's share: what fits in training does
+    size = min(MOST_AT_ONCE, max(1, config.batch_size // (config.accumulate * rank_count())))
     chunks = [own[i : i + size] for i in range(0, len(own), size)]
     loaders = choose_loaders(config.loaders, device, rank_count())
     found = {}

@@ -1,7 +1,9 @@
 """The detector of a config, and how other weights get into it."""
 
+import json
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -19,10 +21,10 @@ from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
 from tasks.finetune.config import FinetuneConfig
 
-CONFIG = "geomim.finetune"  # in the metadata of a detector's weights: the config that it was trained with
-OURS = "geomim"  # the layout of such a file
+OURS = "geomim"  # the layout of a file that we write
 
-# What must be as it was in training, and shows in no tensor's shape.
+# What must be as it was in training and shows in no tensor's shape: it stands in such a file's metadata.
+TRAINED_WITH = "geomim.finetune"
 MEANING = ("view.channels", "view.depth_spacing", "bev_range", "bev_cell", "height", "depth_bins")
 
 
@@ -89,9 +91,9 @@ def load_detector(detector: BevDet, file: Path, config: FinetuneConfig) -> str:
 
     Strict: every weight of the detector must be there. Raises UserError.
     """
-    tensors, trained = read_tensors(file), read_metadata(file).get(CONFIG)
+    tensors, trained = read_tensors(file), read_metadata(file).get(TRAINED_WITH)
     if trained:
-        _check_meaning(file, FinetuneConfig.model_validate_json(trained), config)
+        _check_meaning(file, json.loads(trained), config)
     try:
         checkpoint = Checkpoint(OURS, True, tensors, {n: n for n in tensors}, []) if trained else read_bevdet(tensors)
         filled = fill_bevdet(detector, checkpoint)
@@ -101,14 +103,18 @@ def load_detector(detector: BevDet, file: Path, config: FinetuneConfig) -> str:
 
 
 def save_detector(detector: BevDet, file: Path, config: FinetuneConfig) -> None:
-    """Write the weights, with the config that gives them their meaning."""
+    """Write the weights, with the fields of the config that give them their meaning."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    write_bytes(file, save(weights, {CONFIG: config.model_dump_json()}))
+    write_bytes(file, save(weights, {TRAINED_WITH: json.dumps(_meaning(config))}))
 
 
-def _check_meaning(file: Path, trained: FinetuneConfig, wanted: FinetuneConfig) -> None:
+def _meaning(config: FinetuneConfig) -> dict[str, Any]:
+    values = {name: attrgetter(name)(config) for name in MEANING}
+    return json.loads(json.dumps(values))  # as they are read back
+
+
+def _check_meaning(file: Path, trained: dict[str, Any], config: FinetuneConfig) -> None:
     """Raise UserError for weights that would load, and be wrong: on another grid, or with other depth bins."""
-    for name in MEANING:
-        was, now = (attrgetter(name)(config) for config in (trained, wanted))
-        if was != now:
-            raise UserError(f"{file}: was trained with finetune.{name} = {was}, not {now}; set it so")
+    for name, now in _meaning(config).items():
+        if trained[name] != now:
+            raise UserError(f"{file}: was trained with finetune.{name} = {trained[name]}, not {now}; set it so")
