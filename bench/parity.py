@@ -22,6 +22,7 @@ from oracles import (
     augmentation,
     bevdet,
     bevdet4d,
+    bevdet_aug,
     bevstereo,
     center_head,
     depth,
@@ -43,7 +44,7 @@ KINDS = (
     *bevstereo.KINDS,
     *depth_net.KINDS,
     *center_head.KINDS,
-    Kind("bevdet_aug", ("bda/bda_mat", "image/train_resize")),
+    *bevdet_aug.KINDS,
     Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
     Kind("mim4d_temporal", ("inputs/volume0", "out/volume")),
 )

@@ -10,7 +10,7 @@ def iou_bev(a: Boxes, b: Boxes) -> np.ndarray:
     """(N, M) intersection over union of the outlines on the ground; 0 where both are empty."""
     i, j = _near(a, b)
     shared = np.zeros((len(a), len(b)))
-    shared[i, j] = shared_area(a[i], b[j])
+    shared[i, j] = _shared_areas(a, b, i, j)
     return _over_union(shared, a.sizes[:, :2].prod(1), b.sizes[:, :2].prod(1))
 
 
@@ -20,14 +20,8 @@ def iou_3d(a: Boxes, b: Boxes) -> np.ndarray:
     top = np.minimum(a.centers[i, 2] + a.sizes[i, 2] / 2, b.centers[j, 2] + b.sizes[j, 2] / 2)
     bottom = np.maximum(a.centers[i, 2] - a.sizes[i, 2] / 2, b.centers[j, 2] - b.sizes[j, 2] / 2)
     shared = np.zeros((len(a), len(b)))
-    shared[i, j] = shared_area(a[i], b[j]) * np.maximum(top - bottom, 0)
+    shared[i, j] = _shared_areas(a, b, i, j) * np.maximum(top - bottom, 0)
     return _over_union(shared, a.sizes.prod(1), b.sizes.prod(1))
-
-
-def shared_area(a: Boxes, b: Boxes) -> np.ndarray:
-    """(P,) area (m2) that the outlines of boxes a[p] and b[p] share."""
-    outline = (a.corners()[:, :4, :2] - b.centers[:, None, :2]) @ rotation_z(b.yaws)[:, :2, :2]
-    return area_within(outline, b.sizes[:, :2] / 2)
 
 
 def area_within(outline: np.ndarray, half: np.ndarray) -> np.ndarray:
@@ -53,6 +47,12 @@ def _near(a: Boxes, b: Boxes) -> tuple[np.ndarray, np.ndarray]:
     apart = np.linalg.norm(a.centers[:, None, :2] - b.centers[None, :, :2], axis=2)
     reach_a, reach_b = (np.linalg.norm(boxes.sizes[:, :2], axis=1) / 2 for boxes in (a, b))
     return np.nonzero(apart < reach_a[:, None] + reach_b[None])
+
+
+def _shared_areas(a: Boxes, b: Boxes, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """(P,) area (m2) that the outlines of boxes i[p] of a and j[p] of b share."""
+    outline = (a.corners()[i, :4, :2] - b.centers[j, None, :2]) @ rotation_z(b.yaws)[j, :2, :2]
+    return area_within(outline, b.sizes[j, :2] / 2)
 
 
 def _over_union(shared: np.ndarray, whole_a: np.ndarray, whole_b: np.ndarray) -> np.ndarray:

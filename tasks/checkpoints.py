@@ -40,7 +40,10 @@ _ALLOWED = [
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Name -> tensor of a .safetensors file or of a torch checkpoint: of its `state_dict` or `model` where it has one.
+    """Name -> tensor of a .safetensors file or of a torch checkpoint.
+
+    Of a torch checkpoint's parts the running mean of the weights is taken where there is one (`state_dict_ema`), else
+    its `state_dict` or `model`.
 
     Raises UserError for a file that is missing, broken, or would run code when read.
     """
@@ -58,7 +61,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: is no whole checkpoint ({' '.join(str(error).split())[:200]}); copy or download it again"
         ) from None
-    for inner in ("state_dict", "model"):
+    for inner in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(inner), dict):
             content = content[inner]
             break

@@ -25,7 +25,8 @@ def images(oracle: Oracle) -> Iterator[Output]:
         yield Output(f"image{number}", apply_draw(image, draws[draw], size, source), EQUAL)
 
     if "test_matrix" in oracle:
-        test = draw_test(_test_config(oracle, size, source[0]), source)
+        resize = round(float(oracle.array("test_matrix")[0, 0]), 6)  # a decimal number before it became float32
+        test = draw_test(config_for_test(size, source[0], resize), source)
         yield from _matrix(oracle, "test_matrix", post_homography(test, size))
         yield Output("test_image", apply_draw(image, test, size, source), EQUAL)
 
@@ -36,9 +37,8 @@ def _matrix(oracle: Oracle, key: str, got: np.ndarray) -> Iterator[Output]:
     yield Output(f"{key} (shift)", got[..., 3], Tolerance(of_max=5e-7), wanted[..., 3])  # px, summed up in float32
 
 
-def _test_config(oracle: Oracle, size: tuple[int, int], source_width: int) -> ImageConfig:
-    """Zoom for the stored resize, to the bit: pixels are counted by truncation, where 0.48 is not 0.4799...9."""
-    resize = round(float(oracle.array("test_matrix")[0, 0]), 6)  # a decimal number before it became float32
+def config_for_test(size: tuple[int, int], source_width: int, resize: float) -> ImageConfig:
+    """Zoom for a resize, to the bit: pixels are counted by truncation, where 0.48 is not 0.4799...9."""
     zoom = resize * source_width / size[1]
     near = (zoom, np.nextafter(zoom, 0), np.nextafter(zoom, np.inf))
     return ImageConfig(size=size, test_zoom=min(near, key=lambda z: abs(z * size[1] / source_width - resize)))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from oracles.base import Kind, Oracle, Output, Tolerance, leading, recorded
-from oracles.detector import CELLS, POSES, RAW, cameras_of, detector_of, images_of
+from oracles.detector import CELLS, POSES, cameras_of, detector_of, head_outputs, images_of, losses_and_gradients
 from torch import Tensor
 
 from models.bevdet.alignment import aligned, sampling_grid
@@ -62,12 +62,8 @@ def whole(oracle: Oracle) -> Iterator[Output]:
         yield Output("noprev/bev_norm", alone.double().norm(), NORM)
 
 
-@torch.no_grad()
 def head(oracle: Oracle) -> Iterator[Output]:
-    """The head's maps of the stored BEV."""
-    for task, maps in enumerate(detector_of(oracle).head(oracle["out/bev"])):
-        for name, value in maps.items():
-            yield Output(f"head1/task{task}_{name}", value, RAW)
+    return head_outputs(oracle, "head1", "decode/task1_")
 
 
 @torch.no_grad()
@@ -130,8 +126,9 @@ KINDS = (
             "gt/*",
             "cams",
             "align/bda2",
+            "*_margin",
             *(f"aug/{name}" for name in ("sensor2ego", "ego2global", "intrins", "post_rots", "post_trans", "bda")),
         ),
-        (inputs, frames, whole, head, moved_after_the_splat, augmented),
+        (inputs, frames, whole, head, losses_and_gradients, moved_after_the_splat, augmented),
     ),
 )

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import torch
 from oracles.base import Kind, Oracle, Output, Tolerance, leading, recorded
-from oracles.detector import CELLS, RAW, cameras_of, detector_of, images_of
+from oracles.detector import CELLS, cameras_of, detector_of, head_outputs, images_of, losses_and_gradients
 
 FEATURES, COST, DEPTH = Tolerance(5e-5), Tolerance(1e-4), Tolerance(5e-4)
+DEPTH_WEIGHT = 3.0  # where the config is silent
 MAPS, BEV = Tolerance(5e-5, share=0.995), Tolerance(2e-4, share=0.995)
 
 
@@ -47,19 +48,20 @@ def whole(oracle: Oracle) -> Iterator[Output]:
     yield Output("out/bev", bev, BEV)
 
 
-@torch.no_grad()
 def head(oracle: Oracle) -> Iterator[Output]:
-    """The head's maps of the stored BEV."""
-    for task, maps in enumerate(detector_of(oracle).head(oracle["out/bev"])):
-        for name, value in maps.items():
-            yield Output(f"head6/task{task}_{name}", value, RAW)
+    return head_outputs(oracle, "head6", "decode/")
+
+
+def losses(oracle: Oracle) -> Iterator[Output]:
+    weight = oracle.config["model"]["img_view_transformer"].get("loss_depth_weight", DEPTH_WEIGHT)
+    return losses_and_gradients(oracle, weight)
 
 
 KINDS = (
     Kind(
         "bevstereo4d",
         ("inter/frame0_cost", "head6/task0_reg"),
-        ("sd/*", "inputs/*", "gt/*", "cams"),
-        (frames, whole, head),
+        ("sd/*", "inputs/*", "gt/*", "cams", "*_margin"),
+        (frames, whole, head, losses),
     ),
 )

@@ -34,7 +34,7 @@ class Lift(nn.Module):
             settings["in_channels"],
             self.bins.count,
             settings["out_channels"],
-            net["aspp_mid_channels"],
+            net.get("aspp_mid_channels", settings["in_channels"]),
             net.get("stereo", False),
         )
         self.edges = self.bins.edges().float()

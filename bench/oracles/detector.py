@@ -1,17 +1,19 @@
 """What the checks of whole camera detectors share: the detector, images and cameras of a file."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from oracles.base import Oracle, Tolerance
+from oracles.base import EQUAL, Oracle, Output, Tolerance, norms
+from oracles.center_head import box_outputs, boxes_of, head_of, losses_of
 from torch import Tensor
 
 from models.bevdet.cameras import Cameras
-from models.bevdet.detector import BevDet
+from models.bevdet.detector import STRIDE, BevDet
 from models.bevdet.layout import bevdet_to_public, fill_bevdet, read_bevdet
-from models.center_head import CenterPointHead
-from models.depth_bins import DepthBins
+from models.center_head import PARTS
+from models.depth_bins import DepthBins, depth_loss, nearest_in_cells
 from models.lift_splat import BevGrid
 from models.swin import Swin
 
@@ -21,6 +23,7 @@ MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12
 GRADIENTS = 1e-4  # relative
 CELLS = Tolerance(share=1 - 2e-4)  # points on a border
 RAW = Tolerance(2e-5)  # the head's maps
+LOSS = Tolerance(1e-6, relative=1e-5)  # a heatmap without a centre loses 0.1, and rounds like the others
 POSES = Tolerance(of_max=1e-6)
 
 
@@ -40,7 +43,7 @@ def detector_of(oracle: Oracle, align_after_splat: bool = False) -> BevDet:
     depth_net = view.get("depthnet_cfg")
     detector = BevDet(
         Swin(swin["embed_dims"], tuple(swin["depths"]), tuple(swin["num_heads"]), tuple(swin["window_size"])),
-        head_of(model),
+        head_of(model["pts_bbox_head"], model["train_cfg"]["pts"], model["test_cfg"]["pts"]),
         grid_of(view),
         bins_of(view),
         tuple(view["input_size"]),
@@ -50,7 +53,7 @@ def detector_of(oracle: Oracle, align_after_splat: bool = False) -> BevDet:
         bev_out=model["img_bev_encoder_neck"]["out_channels"],
         frames=1 + model["num_adj"],
         camera_aware=depth_net is not None,
-        aspp_width=depth_net["aspp_mid_channels"] if depth_net else 96,
+        aspp_width=depth_net.get("aspp_mid_channels", view["in_channels"]) if depth_net else 96,
         stereo=bool(depth_net and depth_net.get("stereo")),
         stereo_bias=depth_net.get("bias", 0.0) if depth_net else 0.0,
         align_after_splat=align_after_splat,
@@ -59,17 +62,6 @@ def detector_of(oracle: Oracle, align_after_splat: bool = False) -> BevDet:
     )
     fill_bevdet(detector, read_bevdet(oracle.state()))
     return detector.eval()
-
-
-def head_of(model: dict[str, Any]) -> CenterPointHead:
-    head, train = model["pts_bbox_head"], model["train_cfg"]["pts"]
-    return CenterPointHead(
-        head["in_channels"],
-        train["point_cloud_range"],
-        tuple(size * train["out_size_factor"] for size in train["voxel_size"][:2]),
-        [task["class_names"] for task in head["tasks"]],
-        head["share_conv_channel"],
-    )
 
 
 def images_of(oracle: Oracle) -> Tensor:
@@ -102,6 +94,43 @@ def depth_maps_of(oracle: Oracle) -> Tensor:
     maps = np.zeros(oracle.array("gt/depth_shape"), np.float32)
     maps[tuple(oracle.array("gt/depth_index").astype(int).T)] = oracle.array("gt/depth_value")
     return torch.from_numpy(maps)
+
+
+def head_outputs(oracle: Oracle, group: str, decoded: str) -> Iterator[Output]:
+    """The head's maps of the stored BEV below `group`; the boxes of the stored maps below `decoded`."""
+    head = detector_of(oracle).head
+    with torch.no_grad():
+        for task, maps in enumerate(head(oracle["out/bev"])):
+            for name, value in maps.items():
+                yield Output(f"{group}/task{task}_{name}", value, RAW)
+    names = [*PARTS, "heatmap"]
+    stored = [{name: oracle[f"{group}/task{task}_{name}"] for name in names} for task in range(len(head.class_groups))]
+    yield from box_outputs(oracle, decoded, head, stored)
+    for task, (maps, classes) in enumerate(zip(stored, head.class_groups)):
+        for b, boxes in enumerate(head.decode(maps, classes)):
+            yield Output(f"{decoded}s{b}_t{task}_candidates", len(boxes), EQUAL)
+
+
+def losses_and_gradients(oracle: Oracle, depth_weight: float = 0.0) -> Iterator[Output]:
+    """The losses of a whole detector, in eval(), and their sum's gradients."""
+    net = detector_of(oracle)
+    bev, depth_prob = net(images_of(oracle), cameras_of(oracle))
+    count = len(oracle.below("gt/boxes"))
+    truth = [boxes_of(oracle.array(f"gt/boxes{b}"), oracle.array(f"gt/labels{b}"), 0.5) for b in range(count)]
+    terms = losses_of(net.head, net.head(bev), net.head.targets(truth))
+    if depth_weight:
+        labels = net.depth_bins.labels(nearest_in_cells(depth_maps_of(oracle), STRIDE))
+        terms["loss_depth"] = depth_weight * depth_loss(depth_prob, labels)
+    for name, term in terms.items():
+        yield Output(f"loss/{name}", term, LOSS)
+    total = sum(terms.values())
+    yield Output("total", total, LOSS)
+    total.backward()
+    gradients = public_gradients(net)
+    yield from norms(oracle, "gradnorm/", gradients, GRADIENTS)
+    for name in oracle.below("grad/"):
+        every = 4 if name.endswith("absolute_pos_embed") else 1  # rows
+        yield Output(f"grad/{name}", gradients[name][:, :, ::every], Tolerance(of_max=GRADIENTS))
 
 
 def public_gradients(module: torch.nn.Module) -> dict[str, Tensor]:

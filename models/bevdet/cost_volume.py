@@ -32,7 +32,7 @@ class Rays(NamedTuple):
         stored = torch.stack([x / z, y / z], -1)
         pixels = torch.einsum("mij,mhwj->mhwi", self.linear, stored) + self.shift[:, None, None]
         height, width = self.image_size
-        places = 2 * pixels / pixels.new_tensor([width - 1, height - 1]) - 1
+        places = torch.stack([2 * pixels[..., 0] / (width - 1) - 1, 2 * pixels[..., 1] / (height - 1) - 1], -1)
         return torch.where((z < NEAREST)[..., None], OUTSIDE, places)
 
 
@@ -65,13 +65,13 @@ def cost_volume(current: Tensor, earlier: Tensor, seen: Rays, depths: Tensor, bi
     current, earlier: features (M, C, h, w) at stride 4. A depth costs the sum over the channels of the features'
     absolute difference, and `bias` more where the point was not in the earlier image.
     """
-    current, earlier = current.float(), earlier.float()
+    current, earlier = (features.to(seen.towards.dtype) for features in (current, earlier))  # fp32 under autocast
     height, width = earlier.shape[-2:]
     costs = current.new_empty(len(current), len(depths), height, width)
     for number, depth in enumerate(depths):  # bin by bin: the warped features of all bins would be D times as large
         places = seen.places(depth)
         warped = F.grid_sample(earlier, places, mode="bilinear", padding_mode="zeros", align_corners=True)
-        x, y = ((places + 1) / 2 * places.new_tensor([width - 1, height - 1])).unbind(-1)
+        x, y = (places[..., 0] + 1) / 2 * (width - 1), (places[..., 1] + 1) / 2 * (height - 1)
         missed = (x <= -1) | (x >= width) | (y <= -1) | (y >= height)
         costs[:, number] = warped.sub_(current).abs_().sum(1).add_(missed, alpha=bias)
     return costs.neg_().softmax(1)

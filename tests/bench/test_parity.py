@@ -15,8 +15,6 @@ sys.path.insert(0, str(ROOT / "bench"))
 import parity  # noqa: E402
 from oracles.base import Kind, Oracle, Output, Tolerance  # noqa: E402
 
-PARTLY_COVERED = {"bevdet4d"}
-
 
 @pytest.mark.parametrize("path", sorted(ORACLES.glob("*.npz")), ids=lambda path: path.stem)
 def test_the_originals_outputs(path):
@@ -24,7 +22,7 @@ def test_the_originals_outputs(path):
     kind = parity.kind_of(Oracle(path))
     assert kind.name != "unknown"
     wrong = [r.line(0) for r in results if r.status != "OK"]
-    if kind.checks and kind.name not in PARTLY_COVERED:
+    if kind.checks:
         assert not wrong
     else:
         assert not [line for line in wrong if "NOT COVERED" not in line]

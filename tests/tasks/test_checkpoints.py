@@ -30,6 +30,9 @@ def test_the_other_places_where_a_file_keeps_its_weights(tmp_path):
     run = argparse.Namespace(lr=1e-3, output_dir="here", betas=(0.9, 0.95), resume=None)
     torch.save({"model": {"a": torch.ones(2)}, "args": run, "epoch": 599}, tmp_path / "mixmae.pth")
     assert list(read_tensors(tmp_path / "mixmae.pth")) == ["a"]
+    both = {"state_dict": {"a": torch.zeros(2)}, "state_dict_ema": {"a": torch.ones(2)}}
+    torch.save(both, tmp_path / "ema.pth")
+    assert read_tensors(tmp_path / "ema.pth")["a"].tolist() == [1, 1]
     torch.save({"a": torch.ones(2), "b": torch.ones(1)}, tmp_path / "bare.pt")
     assert list(read_tensors(tmp_path / "bare.pt")) == ["a", "b"]
 
