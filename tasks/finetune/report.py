@@ -4,8 +4,8 @@ from tasks.evaluation import table
 from tasks.finetune.config import FinetuneConfig
 
 
-def report(config: FinetuneConfig, metrics: dict[str, dict | None], train_samples: int) -> str:
-    """Markdown. `metrics`: arm -> result of `tasks.evaluation.official.evaluate`, None without ground truth."""
+def report(config: FinetuneConfig, metrics: dict[str, dict | None], train_samples: int, unscored: str) -> str:
+    """Markdown. `metrics`: arm -> result of `tasks.evaluation.official.evaluate`; `unscored`: what to say without."""
     height, width = config.image.size
     cells = round(2 * config.bev_range / config.bev_cell)
     lines = [
@@ -18,7 +18,7 @@ def report(config: FinetuneConfig, metrics: dict[str, dict | None], train_sample
     ]
     scored = {arm: result for arm, result in metrics.items() if result is not None}
     if not scored:
-        lines += ["The val split has no ground truth: nothing to score. `results_nusc.json` holds the predictions.", ""]
+        lines += [unscored, ""]
     if len(scored) > 1:
         lines += ["## Gain", "", table.comparison(scored), "One seed: differences of this size can be chance.", ""]
     for arm, result in scored.items():

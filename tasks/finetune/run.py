@@ -22,7 +22,7 @@ from storage.atomic import write_bytes, write_json
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.errors import UserError
-from tasks.evaluation.official import RESULTS, evaluate
+from tasks.evaluation.official import RESULTS, evaluate, evaluation_split, unscored
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.network import build_detector, load_backbone, parameter_groups
@@ -59,7 +59,8 @@ def run(config: FinetuneConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
         metrics = {arm: json.loads(_evaluation_file(artifact.path, arm).read_text()) for arm in arms}
         _picture(config, batches, artifact.path)
     write_json(artifact.path / "metrics.json", metrics)
-    write_bytes(artifact.path / "report.md", report(config, metrics, len(samples)).encode())
+    split = evaluation_split(index)
+    write_bytes(artifact.path / "report.md", report(config, metrics, len(samples), unscored(index, split)).encode())
     shutil.copyfile(artifact.path / PRETRAINED / RESULTS, artifact.path / RESULTS)
     scores = {arm: {k: m[k] for k in ("mAP", "NDS")} for arm, m in metrics.items() if m is not None}
     return {"steps": config.steps, "train_samples": len(samples), **scores}
@@ -131,16 +132,18 @@ def _trained(
 
 
 def _evaluate(config: FinetuneConfig, detector: BevDet, batches: Batches, folder: Path, arm: str) -> None:
-    """Official scores on val into the arm's `evaluation.json`; null where val has no ground truth."""
-    found = detect(config, detector, batches, batches.index.samples("val"))
-    scores = evaluate(batches.index, batches.dataroot, found, "val", folder / arm, use_camera=True)
+    """Official scores on val (or test) into the arm's `evaluation.json`; null where it has no ground truth."""
+    split = evaluation_split(batches.index)
+    found = detect(config, detector, batches, batches.index.samples(split))
+    scores = evaluate(batches.index, batches.dataroot, found, split, folder / arm, use_camera=True)
     write_json(_evaluation_file(folder, arm), scores)
 
 
 def _picture(config: FinetuneConfig, batches: Batches, folder: Path) -> None:
-    """The pretrained arm's boxes on the val sample (of train where val is empty) with most ground truth."""
+    """The pretrained arm's boxes on the evaluated sample (of train where there is none) with most ground truth."""
     index = batches.index
-    split = "val" if len(index.samples("val")) else "train"
+    split = evaluation_split(index)
+    split = split if len(index.samples(split)) else "train"
     counts = np.diff(index.box_offsets)
     sample = max(index.samples(split), key=lambda s: counts[s])
     detector = build_detector(config)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from models.layouts import swin_to_mmdet
 from storage.artifact import Artifact
+from storage.index import write_index
 from tasks.errors import UserError
 from tasks.finetune.network import build_detector, load_backbone, parameter_groups
 from tasks.finetune.run import run
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.run import ingest
+from tasks.stage import Inputs
 
 ROOT = Path(__file__).parents[3]
 
@@ -96,6 +101,36 @@ def test_the_arms_begin_alike_but_for_the_backbone(world, finished):
     moved = (pretrained[f"backbone.{name}"] - backbone[name]).abs().max()
     assert moved < 0.01 < (scratch[f"backbone.{name}"] - backbone[name]).abs().max()
     assert (pretrained["depth_net.weight"] - scratch["depth_net.weight"]).abs().max() < 0.01
+
+
+def test_without_a_val_split_the_test_splits_predictions_come_out(world, artifact, tmp_path):
+    """As with v1.0-test, but for scenes to train on: the test scenes have no annotations."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("samples", "sweeps", "maps"):
+        (data / name).symlink_to(world.inputs.dataroot / name)
+    shutil.copytree(world.inputs.dataroot / "v1.0-mini", data / "v1.0-test")
+    (data / "v1.0-test" / "splits.json").write_text('{"train": ["scene-0061"], "test": ["scene-0103", "scene-0916"]}')
+    unseen = {str(world.index.token[s]) for s in world.index.samples("val")}
+    boxes = json.loads((data / "v1.0-test" / "sample_annotation.json").read_text())
+    boxes = [box for box in boxes if box["sample_token"] not in unseen]
+    (data / "v1.0-test" / "sample_annotation.json").write_text(json.dumps(boxes))
+    artifacts = {name: Artifact(tmp_path, name, name) for name in ("ingest", "depth", "pretrain")}
+    arrays, attributes, _ = ingest(data, "v1.0-test", IngestConfig())
+    write_index(artifacts["ingest"].path / "index.zarr", arrays, attributes)
+    artifacts["depth"], artifacts["pretrain"] = world.inputs["depth"], world.inputs["pretrain"]
+    summary = run(
+        world.config.model_copy(update={"steps": 1, "from_scratch": False}),
+        Inputs(data, "v1.0-test", artifacts),
+        artifact,
+    )
+    assert summary == {"steps": 1, "train_samples": 2}
+    written = json.loads((artifact.path / "results_nusc.json").read_text())
+    assert set(written["results"]) == unseen
+    assert any(written["results"].values())
+    assert (written["meta"]["use_camera"], written["meta"]["use_lidar"]) == (True, False)
+    assert "v1.0-test has no annotations for its test split" in (artifact.path / "report.md").read_text()
+    assert (artifact.path / "detections.png").is_file()
 
 
 @pytest.mark.parametrize("fatal", [1, 4])  # in the pretrained arm, and in the one from scratch
