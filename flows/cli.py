@@ -267,6 +267,27 @@ def export(
 
 
 @app.command()
+def evaluate(
+    results: Annotated[Path, typer.Argument(help="A file in the nuScenes detection format.", metavar="RESULTS.json")],
+    dataroot: Annotated[Path, typer.Option("--dataroot", help="A folder in nuScenes format.", show_default=False)],
+    version: Annotated[str, typer.Option("--version", help="Its tables, such as v1.0-trainval.", show_default=False)],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The same metrics by geomim's own code: minutes faster on all of nuScenes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a detection results file: the official nuScenes metrics, by class and by distance.
+
+    The split is the one whose samples it holds. For v1.0-test the file is checked alone.
+
+    Example: geomim evaluate results_nusc.json --dataroot data/nuscenes --version v1.0-trainval
+    """
+    from flows.evaluate import evaluate_file
+
+    evaluate_file(results, dataroot, version, quick, as_json)
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation: Python, packages against the lock, devices, disk and the Prefect server.
 

@@ -53,6 +53,17 @@ EVALUATION_RANGE = {
     "traffic_cone": 30.0,
 }
 
+ATTRIBUTES = (
+    "vehicle.moving",
+    "vehicle.stopped",
+    "vehicle.parked",
+    "cycle.with_rider",
+    "cycle.without_rider",
+    "pedestrian.sitting_lying_down",
+    "pedestrian.standing",
+    "pedestrian.moving",
+)
+
 # (attribute when moving, attribute when standing) of a class; empty where the evaluation expects none.
 MOTION_ATTRIBUTES = {
     "car": ("vehicle.moving", "vehicle.parked"),

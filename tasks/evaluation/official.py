@@ -3,22 +3,49 @@
 import contextlib
 import io
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from nuscenes import NuScenes
+from nuscenes.eval.common.config import config_factory
+from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.common.loaders import (
+    add_center_dist,
+    filter_eval_boxes,
+    load_gt_of_sample_tokens,
+    load_prediction_of_sample_tokens,
+)
+from nuscenes.eval.detection.data_classes import DetectionBox, DetectionMetrics
+from nuscenes.eval.detection.evaluate import DetectionEval
 
 from models.boxes import Boxes
 from models.names import CLASSES
 from storage.atomic import write_json
 from storage.index import Index
+from tasks.evaluation import metrics
+from tasks.evaluation.flat import FlatBoxes
 from tasks.evaluation.submission import submission
 
 RESULTS = "results_nusc.json"
 ERRORS = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
-OUT_OF_RANGE = 1e4  # m from the ego; every class's range ends far before
+TOLERANCE = 1e-6  # between the devkit's numbers and ours
+
+
+def evaluation_split(index: Index) -> str:
+    """The split to predict: "val", or "test" where the dataset has test samples and none of val."""
+    return "test" if len(index.samples("test")) and not len(index.samples("val")) else "val"
+
+
+def unscored(index: Index, split: str) -> str:
+    """What to say of a split without ground truth."""
+    if split == "test":
+        return (
+            f"{index.version} has no annotations for its test split, so nothing is scored: `{RESULTS}` holds all "
+            f"{len(index.samples(split))} samples and can be uploaded as it is."
+        )
+    return f"The {split} split has no ground truth, so nothing is scored: `{RESULTS}` holds the predictions."
 
 
 def evaluate(
@@ -37,7 +64,8 @@ def evaluate(
     the split has no ground truth (`v1.0-test`, an empty val split). Otherwise a JSON-able dict:
     `mAP`, `NDS`, `mATE mASE mAOE mAVE mAAE`, `split` (the devkit's name), `samples`, `predictions` (boxes),
     `classes`: name -> `AP`, `AP@0.5 .. AP@4.0` (m), `ATE ASE AOE AVE AAE` (None where undefined for the class) and
-    `ground_truth` (boxes counted; where 0, the devkit gives AP 0 and errors 1).
+    `ground_truth` (boxes counted; where 0, the devkit gives AP 0 and errors 1), and `bands`, which is ours
+    (`tasks.evaluation.metrics`): the same by distance from the ego.
     """
     samples = index.samples(split)
     if foreign := set(predictions) - set(samples.tolist()):
@@ -49,60 +77,87 @@ def evaluate(
     write_json(out / RESULTS, content)
     if not any(_has_annotations(index, s) for s in full):
         return None
-    count = sum(len(boxes) for boxes in content["results"].values())
-    if count == 0:
-        content["results"][str(index.token[samples[0]])] = [_box_out_of_range(index, int(samples[0]))]
-    return _score(content, index.version, dataroot, index.split_names[split]) | {"predictions": count}
+    return score(out / RESULTS, dataroot, index.version, list(content["results"]), index.split_names[split])
+
+
+def score(results: Path, dataroot: Path, version: str, tokens: list[str], split: str) -> dict:
+    """What `evaluate` returns, of a results file that holds the samples `tokens`, all those of a split, in its order.
+
+    Raises RuntimeError where our own metrics of the same boxes differ from the devkit's: one of the two is wrong.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):  # the devkit draws progress bars whatever `verbose` says
+        run = SamplesEval(NuScenes(version=version, dataroot=str(dataroot), verbose=False), results, tokens)
+        official = scores_of(run.evaluate()[0], run.gt_boxes)
+    ours = metrics.evaluate(_flat(run.gt_boxes, tokens), _flat(run.pred_boxes, tokens), run.ego())
+    if different := _differences(ours, official):
+        raise RuntimeError(f"{results}: the devkit's metrics and geomim's differ, please report it: {different}")
+    facts = {"split": split, "samples": len(tokens), "predictions": run.predictions}
+    return {**{k: v for k, v in official.items() if k != "classes"}, **facts, "classes": official["classes"]} | {
+        "bands": ours["bands"]
+    }
+
+
+class SamplesEval(DetectionEval):
+    """The devkit's evaluation, its own steps, of the samples it is given.
+
+    Its constructor takes a split by name: it refuses the names it knows (val) in a `splits.json` of one's own, and a
+    file without any box.
+    """
+
+    def __init__(self, database: NuScenes, results: Path, tokens: list[str]):
+        self.nusc, self.cfg, self.verbose = database, config_factory("detection_cvpr_2019"), False
+        self.sample_tokens = tokens
+        limit = self.cfg.max_boxes_per_sample
+        found, self.meta = load_prediction_of_sample_tokens(str(results), limit, DetectionBox, tokens)
+        self.predictions = len(found.all)
+        self.pred_boxes = self._counted(found)
+        self.gt_boxes = self._counted(load_gt_of_sample_tokens(database, tokens, DetectionBox))
+
+    def _counted(self, boxes: EvalBoxes) -> EvalBoxes:
+        if not boxes.all:
+            return boxes
+        return filter_eval_boxes(self.nusc, add_center_dist(self.nusc, boxes), self.cfg.class_range)
+
+    def ego(self) -> np.ndarray:
+        """(samples, 2) the ego's place at the LiDAR's time."""
+        data = [self.nusc.get("sample", token)["data"]["LIDAR_TOP"] for token in self.sample_tokens]
+        poses = [self.nusc.get("ego_pose", self.nusc.get("sample_data", d)["ego_pose_token"]) for d in data]
+        return np.array([pose["translation"][:2] for pose in poses]).reshape(-1, 2)
+
+
+def scores_of(result: DetectionMetrics, truth: EvalBoxes) -> dict:
+    """The devkit's result and its counted true boxes, as the dict that `tasks.evaluation.metrics.evaluate` returns."""
+    names = [box.detection_name for box in truth.all]
+    distances = result.cfg.dist_ths
+    classes = {
+        name: {"AP": float(np.mean([result.get_label_ap(name, d) for d in distances]))}
+        | {f"AP@{d}": float(result.get_label_ap(name, d)) for d in distances}
+        | {short: _number(result.get_label_tp(name, long)) for long, short in ERRORS.items()}
+        | {"ground_truth": names.count(name)}
+        for name in CLASSES
+    }
+    means = {f"m{short}": result.tp_errors[long] for long, short in ERRORS.items()}
+    return {"mAP": result.mean_ap, "NDS": result.nd_score, **means, "classes": classes}
+
+
+def _flat(boxes: EvalBoxes, tokens: list[str]) -> FlatBoxes:
+    records = ([box.serialize() for box in boxes[token]] for token in tokens)
+    return FlatBoxes.joined(FlatBoxes.from_records(sample, part) for sample, part in enumerate(records))
+
+
+def _differences(ours: dict, official: dict) -> str:
+    pairs = {key: (ours[key], official[key]) for key in official if key != "classes"}
+    for name, scores in official["classes"].items():
+        pairs |= {f"{name} {key}": (ours["classes"][name][key], value) for key, value in scores.items()}
+    return ", ".join(f"{k} {b} and {a}" for k, (a, b) in pairs.items() if not _same(a, b))
+
+
+def _same(a: float | None, b: float | None) -> bool:
+    return a is b or (a is not None and b is not None and abs(a - b) <= TOLERANCE)
 
 
 def _has_annotations(index: Index, sample: int) -> bool:
     return bool((index.box_label[index.box_rows(sample)] >= 0).any())
-
-
-def _box_out_of_range(index: Index, sample: int) -> dict:
-    """A box the evaluation drops for its distance: the devkit cannot read a file without any box."""
-    return {
-        "sample_token": str(index.token[sample]),
-        "translation": (index.lidar_ego_to_global[sample][:3, 3] + [OUT_OF_RANGE, 0, 0]).tolist(),
-        "size": [1.0, 1.0, 1.0],
-        "rotation": [1.0, 0.0, 0.0, 0.0],
-        "velocity": [0.0, 0.0],
-        "detection_name": CLASSES[0],
-        "detection_score": 0.0,
-        "attribute_name": "",
-    }
-
-
-def _score(content: dict, version: str, dataroot: Path, devkit_split: str) -> dict:
-    from nuscenes import NuScenes
-    from nuscenes.eval.common.config import config_factory
-    from nuscenes.eval.detection.evaluate import DetectionEval
-
-    # The devkit draws progress bars on stderr whatever `verbose` says, and makes a folder for plots.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        results = Path(folder) / RESULTS
-        write_json(results, content)
-        database = NuScenes(version=version, dataroot=str(dataroot), verbose=False)
-        config = config_factory("detection_cvpr_2019")
-        run = DetectionEval(database, config, str(results), devkit_split, output_dir=folder, verbose=False)
-        metrics, _ = run.evaluate()
-    counted = [box.detection_name for box in run.gt_boxes.all]
-    aps = {name: {d: metrics.get_label_ap(name, d) for d in config.dist_ths} for name in CLASSES}
-    classes = {
-        name: {"AP": float(np.mean(list(aps[name].values())))}
-        | {f"AP@{distance}": float(ap) for distance, ap in aps[name].items()}
-        | {short: _number(metrics.get_label_tp(name, long)) for long, short in ERRORS.items()}
-        | {"ground_truth": counted.count(name)}
-        for name in CLASSES
-    }
-    return {
-        "mAP": metrics.mean_ap,
-        "NDS": metrics.nd_score,
-        **{f"m{short}": metrics.tp_errors[long] for long, short in ERRORS.items()},
-        "split": devkit_split,
-        "samples": len(run.sample_tokens),
-        "classes": classes,
-    }
 
 
 def _number(value: float) -> float | None:

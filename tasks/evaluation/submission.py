@@ -1,6 +1,7 @@
-"""Predictions as an official nuScenes results file: boxes in the global frame, one list a sample token."""
+"""Predictions as an official nuScenes results file, or as flat arrays: the best boxes of each sample, global."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from models.boxes import Boxes
 from models.names import CLASSES, MOTION_ATTRIBUTES
 from storage.atomic import write_json
 from storage.index import Index
+from tasks.evaluation.flat import FlatBoxes
 
 MAX_BOXES = 500  # a sample; the devkit refuses a file with more
 MOVING_SPEED = 0.2  # m/s; from here on a box gets its class's attribute of motion
@@ -41,13 +43,20 @@ def submission(
     positive.
     """
     results = {}
-    for sample, boxes in predictions.items():
+    for sample, boxes, names in _best(index, predictions, attributes):
         token = str(index.token[sample])
-        names = list(attributes[sample]) if attributes is not None else motion_attributes(boxes)
-        results[token] = _records(token, boxes, names, index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample])
+        results[token] = _records(token, boxes, names)
     sensors = {"use_camera": use_camera, "use_lidar": use_lidar}
     meta = sensors | {"use_radar": False, "use_map": False, "use_external": False}
     return {"meta": meta, "results": results}
+
+
+def flat_predictions(
+    index: Index, predictions: Mapping[int, Boxes], attributes: Mapping[int, Sequence[str]] | None = None
+) -> FlatBoxes:
+    """The boxes that `submission` writes, in its order, as flat arrays; samples are numbered as in the index."""
+    best = _best(index, predictions, attributes)
+    return FlatBoxes.joined(FlatBoxes.from_boxes(sample, boxes, names) for sample, boxes, names in best)
 
 
 def motion_attributes(boxes: Boxes) -> list[str]:
@@ -81,21 +90,35 @@ def to_global(boxes: Boxes, lidar_to_global: np.ndarray) -> Boxes:
     )
 
 
-def _records(token: str, boxes: Boxes, attributes: list[str], lidar_to_global: np.ndarray) -> list[dict]:
-    if boxes.scores is None:
-        raise ValueError(f"sample {token}: predicted boxes need scores")
-    if len(attributes) != len(boxes):
-        raise ValueError(f"sample {token}: {len(attributes)} attributes for {len(boxes)} boxes")
-    best = np.argsort(-boxes.scores, kind="stable")[:MAX_BOXES]
-    boxes, attributes = to_global(boxes[best], lidar_to_global), [attributes[i] for i in best]
-    values = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.scores])
-    if not np.isfinite(values).all() or (boxes.sizes <= 0).any():
-        raise ValueError(f"sample {token}: a predicted box is not finite or has a size that is not positive")
+def lidar_to_global(index: Index, sample: int) -> np.ndarray:
+    return index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
+
+
+def _best(
+    index: Index, predictions: Mapping[int, Boxes], attributes: Mapping[int, Sequence[str]] | None
+) -> Iterator[tuple[int, Boxes, list[str]]]:
+    """Each sample's MAX_BOXES best boxes, best first, in the global frame and without NaN, and their attributes."""
+    for sample, boxes in predictions.items():
+        token = str(index.token[sample])
+        names = list(attributes[sample]) if attributes is not None else motion_attributes(boxes)
+        if boxes.scores is None:
+            raise ValueError(f"sample {token}: predicted boxes need scores")
+        if len(names) != len(boxes):
+            raise ValueError(f"sample {token}: {len(names)} attributes for {len(boxes)} boxes")
+        rows = np.argsort(-boxes.scores, kind="stable")[:MAX_BOXES]
+        boxes = to_global(boxes[rows], lidar_to_global(index, sample))
+        values = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.scores])
+        if not np.isfinite(values).all() or (boxes.sizes <= 0).any():
+            raise ValueError(f"sample {token}: a predicted box is not finite or has a size that is not positive")
+        yield sample, replace(boxes, velocities=np.nan_to_num(boxes.velocities)), [names[row] for row in rows]
+
+
+def _records(token: str, boxes: Boxes, attributes: list[str]) -> list[dict]:
     columns = zip(
         boxes.centers.tolist(),
         boxes.sizes_wlh().tolist(),
         boxes.quaternions().tolist(),
-        np.nan_to_num(boxes.velocities).tolist(),
+        boxes.velocities.tolist(),
         boxes.labels,
         boxes.scores.tolist(),
         attributes,

@@ -1,7 +1,11 @@
-"""Evaluation results as tables, four decimals throughout."""
+"""Evaluation results as tables, four decimals throughout: by class, by distance, and arms side by side."""
+
+from collections.abc import Sequence
 
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
 COLUMNS = ("class", "AP", *ERRORS, "ground truth")
+BAND_COLUMNS = ("distance", "mAP", "NDS", *(f"m{error}" for error in ERRORS), "ground truth")
+BAND_NOTE = "By distance from the ego: means over the classes with ground truth there; each class's AP (ground truth)."
 
 
 def rows(metrics: dict) -> list[list[str]]:
@@ -12,8 +16,8 @@ def rows(metrics: dict) -> list[list[str]]:
             out.append([name, *["-"] * (1 + len(ERRORS)), "none"])
         else:
             out.append([name, *(_decimals(scores[c]) for c in ("AP", *ERRORS)), str(scores["ground_truth"])])
-    total = sum(scores["ground_truth"] for scores in metrics["classes"].values())
-    out.append(["mean", _decimals(metrics["mAP"]), *(_decimals(metrics[f"m{e}"]) for e in ERRORS), str(total)])
+    means = (_decimals(metrics[key]) for key in ("mAP", *(f"m{e}" for e in ERRORS)))
+    out.append(["mean", *means, str(_ground_truth(metrics))])
     return out
 
 
@@ -28,21 +32,57 @@ def summary_line(metrics: dict) -> str:
     return line
 
 
+def band_rows(metrics: dict) -> list[list[str]]:
+    """Rows of text, one a band of distance: what BAND_COLUMNS names."""
+    return [
+        [name, *(_decimals(band[key]) for key in BAND_COLUMNS[1:-1]), str(_ground_truth(band))]
+        for name, band in metrics["bands"].items()
+    ]
+
+
+def band_class_rows(metrics: dict) -> list[list[str]]:
+    """Rows of text, one a class: its AP in each band, and in brackets how many boxes there are to find."""
+    out = []
+    for name in metrics["classes"]:
+        scores = [band["classes"][name] for band in metrics["bands"].values()]
+        cells = (f"{_decimals(s['AP'])} ({s['ground_truth']})" if s["ground_truth"] else "-" for s in scores)
+        out.append([name, *cells])
+    return out
+
+
 def markdown(metrics: dict) -> str:
-    """The per-class table in Markdown, with the summary line above it."""
-    lines = [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *rows(metrics)]
-    return summary_line(metrics) + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    """The tables by class and by distance in Markdown, with the summary line above them."""
+
+    def table(columns: Sequence[str], body: list[list[str]]) -> str:
+        lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *body]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+    by_class, bands, by_both = (table(columns, body) for columns, body in _tables(metrics))
+    return "\n".join([summary_line(metrics) + "\n", by_class, BAND_NOTE + "\n", bands, by_both])
 
 
 def text(metrics: dict) -> str:
-    """The per-class table in aligned columns for a terminal or log, with the summary line below it."""
-    table = [list(COLUMNS), *rows(metrics)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
-    aligned = [
+    """The tables by class and by distance in aligned columns for a terminal or log, the summary line below them."""
+    by_class, bands, by_both = (_aligned(columns, body) for columns, body in _tables(metrics))
+    return "\n".join([by_class, BAND_NOTE, bands, by_both, summary_line(metrics) + "\n"])
+
+
+def _tables(metrics: dict) -> list[tuple[Sequence[str], list[list[str]]]]:
+    return [
+        (COLUMNS, rows(metrics)),
+        (BAND_COLUMNS, band_rows(metrics)),
+        (("class", *metrics["bands"]), band_class_rows(metrics)),
+    ]
+
+
+def _aligned(columns: Sequence[str], body: list[list[str]]) -> str:
+    table = [list(columns), *body]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    lines = [
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
         for line in table
     ]
-    return "\n".join([*aligned, summary_line(metrics)]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def comparison(arms: dict[str, dict]) -> str:
@@ -57,6 +97,10 @@ def comparison(arms: dict[str, dict]) -> str:
         gain = [f"{line[0] - line[1]:+.4f}"] if len(names) == 2 else []
         lines.append([key, *map(_decimals, line), *gain])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _ground_truth(scores: dict) -> int:
+    return sum(of_class["ground_truth"] for of_class in scores["classes"].values())
 
 
 def _decimals(value: float | None) -> str:

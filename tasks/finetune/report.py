@@ -7,12 +7,16 @@ from tasks.finetune.config import FinetuneConfig
 
 
 def report(
-    config: FinetuneConfig, metrics: dict[str, dict | None], train_samples: int, pictures: list[dict[str, Any]]
+    config: FinetuneConfig,
+    metrics: dict[str, dict | None],
+    train_samples: int,
+    unscored: str,
+    pictures: list[dict[str, Any]],
 ) -> str:
     """Markdown.
 
-    metrics: arm -> result of `tasks.evaluation.official.evaluate`, None without ground truth. pictures: the content of
-    `detections.json`.
+    metrics: arm -> result of `tasks.evaluation.official.evaluate`, None without ground truth; `unscored` is what to say
+    then. pictures: the content of `detections.json`.
     """
     height, width = config.image.size
     cells = round(2 * config.bev_range / config.bev_cell)
@@ -25,7 +29,7 @@ def report(
     ]
     scored = {arm: result for arm, result in metrics.items() if result is not None}
     if not scored:
-        lines += ["The val split has no ground truth: nothing to score. `results_nusc.json` holds the predictions.", ""]
+        lines += [unscored, ""]
     if len(scored) > 1:
         lines += ["## Gain", "", table.comparison(scored), "One seed: differences of this size can be chance.", ""]
     for arm, result in scored.items():

@@ -21,7 +21,7 @@ from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.cbgs import class_balanced
 from tasks.errors import UserError
-from tasks.evaluation.official import RESULTS, evaluate
+from tasks.evaluation.official import RESULTS, evaluate, evaluation_split, unscored
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.detect import detect
@@ -61,7 +61,8 @@ def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
     samples = len(index.samples("train")) if config.trains else 0
     pictures = json.loads((artifact.path / PICTURES).read_text())
     write_json(artifact.path / "metrics.json", metrics)
-    write_bytes(artifact.path / "report.md", report(config, metrics, samples, pictures).encode())
+    told = report(config, metrics, samples, unscored(index, evaluation_split(index)), pictures)
+    write_bytes(artifact.path / "report.md", told.encode())
     shutil.copyfile(artifact.path / arms[0] / RESULTS, artifact.path / RESULTS)
     scores = {arm: {k: m[k] for k in ("mAP", "NDS")} for arm, m in metrics.items() if m is not None}
     return ({"steps": config.steps, "train_samples": samples} if config.trains else {}) | scores
@@ -160,20 +161,19 @@ def _train(
 
 
 def _evaluate(detector: BevDet, batches: Batches, folder: Path, arm: str) -> None:
-    """Official scores on val into the arm's `evaluation.json`; null where val has no ground truth.
+    """Official scores on val (or test) into the arm's `evaluation.json`; null where it has no ground truth.
 
-    Of the first arm, the pictures too: of samples of val, or of train where val is empty.
+    Of the first arm, the pictures too: of the same samples, or of some of train where there are none.
     """
     config, index = batches.config, batches.index
-    val = index.samples("val")
-    found = detect(detector, batches, val)
-    pictured = arm == arms_of(config)[0]
-    shown = found
-    if pictured and len(val) == 0:
+    split, pictured = evaluation_split(index), arm == arms_of(config)[0]
+    samples = index.samples(split)
+    found = shown = detect(detector, batches, samples)
+    if pictured and len(samples) == 0:
         shown = detect(detector, batches, index.samples("train")[: config.pictures])
     if rank():
         return
-    scores = evaluate(index, batches.dataroot, found, "val", folder / arm, use_camera=True)
+    scores = evaluate(index, batches.dataroot, found, split, folder / arm, use_camera=True)
     if pictured:
         draw_worst(folder, index, batches.dataroot, shown, config.pictures)
     write_json(_evaluation_file(folder, arm), scores)

@@ -15,10 +15,10 @@ from tasks.ingest.checks import check_tables
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.faults import Faults
 from tasks.ingest.files import check_files
-from tasks.ingest.links import resolve
-from tasks.ingest.selection import select
+from tasks.ingest.links import Links, resolve
+from tasks.ingest.selection import Selection, select
 from tasks.ingest.splits import split_scenes
-from tasks.ingest.tables import read_tables
+from tasks.ingest.tables import Table, read_tables
 from tasks.stage import Inputs
 
 
@@ -43,16 +43,27 @@ def ingest(
     dataroot: Path, version: str, config: IngestConfig
 ) -> tuple[dict[str, np.ndarray], IndexAttributes, dict[str, int]]:
     """The index's arrays and attributes, and counts of what was looked at. Raises UserError or DataError."""
-    if not (dataroot / version).is_dir():
-        raise UserError(f"{dataroot}: holds no folder of tables {version}; check --dataroot and --version")
     faults = Faults()
-    tables = read_tables(dataroot, version, faults)
-    links = resolve(tables)
-    selection = select(tables, links, config)
-    check_tables(tables, links, selection, faults)
+    tables, links, selection = checked_tables(dataroot, version, config, faults)
     scene_split, split_names = split_scenes(dataroot, version, tables["scene"].text("name"), faults)
     counts = check_files(dataroot, tables, selection, config, faults)
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
     arrays = build_arrays(tables, links, selection, scene_split)
     return arrays, IndexAttributes(version, CAMERAS, CLASSES, split_names), counts
+
+
+def checked_tables(
+    dataroot: Path, version: str, config: IngestConfig, faults: Faults
+) -> tuple[dict[str, Table], Links, Selection]:
+    """The tables, where their tokens lead and what is chosen of them; what is wrong with them goes into `faults`.
+
+    Raises UserError where there is no such folder.
+    """
+    if not (dataroot / version).is_dir():
+        raise UserError(f"{dataroot}: holds no folder of tables {version}; check --dataroot and --version")
+    tables = read_tables(dataroot, version, faults)
+    links = resolve(tables)
+    selection = select(tables, links, config)
+    check_tables(tables, links, selection, faults)
+    return tables, links, selection

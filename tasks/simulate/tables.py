@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from models.geometry import rotation_to_quaternion
-from models.names import CAMERAS, CATEGORY_TO_CLASS, LIDAR
+from models.names import ATTRIBUTES, CAMERAS, CATEGORY_TO_CLASS, LIDAR
 
 VERSION_NAME = "v1.0-mini"
 TABLES = (
@@ -28,16 +28,6 @@ TABLES = (
     "scene",
     "sensor",
     "visibility",
-)
-ATTRIBUTES = (
-    "vehicle.moving",
-    "vehicle.stopped",
-    "vehicle.parked",
-    "cycle.with_rider",
-    "cycle.without_rider",
-    "pedestrian.sitting_lying_down",
-    "pedestrian.standing",
-    "pedestrian.moving",
 )
 VISIBILITIES = {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}
 

@@ -10,39 +10,15 @@ from hypothesis import strategies as st
 from models.boxes import Boxes
 from models.geometry import inverse, rotation_z, transform
 from models.names import CLASSES, MOTION_ATTRIBUTES
-from storage.index import Index, write_index
+from storage.index import Index
 from tasks.evaluation import table
 from tasks.evaluation.ground_truth import ground_truth, ground_truth_attributes
 from tasks.evaluation.official import RESULTS, evaluate
 from tasks.evaluation.quick import annotated_samples, average_precisions
 from tasks.evaluation.submission import MAX_BOXES, submission, to_global, write_submission
-from tasks.ingest.config import IngestConfig
-from tasks.ingest.run import ingest
-from tasks.simulate.config import SimulateConfig
-from tasks.simulate.write import simulate
 
 REAL = Path(__file__).parents[4] / "shared" / "real-keyframe"
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    if not REAL.is_dir():
-        pytest.skip("shared/real-keyframe is not here")
-    arrays, attributes, _ = ingest(REAL, "v1.0-mini", IngestConfig())
-    path = tmp_path_factory.mktemp("real") / "index.zarr"
-    write_index(path, arrays, attributes)
-    return Index.open(path)
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simulated")
-    settings = SimulateConfig(keyframes=2, image_scale=0.08, lidar_rate=2, workers=1)
-    simulate(settings, folder / "data", ("scene-0103", "scene-0916"))
-    arrays, attributes, _ = ingest(folder / "data", "v1.0-mini", IngestConfig())
-    write_index(folder / "index.zarr", arrays, attributes)
-    return Index.open(folder / "index.zarr"), folder / "data"
 
 
 def truth_of(index: Index, split: str) -> tuple[dict, dict]:
@@ -209,11 +185,20 @@ def test_boxes_the_devkit_would_choke_on_are_refused(name, value, tmp_path):
 def test_tables_show_four_decimals_and_mark_classes_without_ground_truth(real, tmp_path):
     boxes, attributes = truth_of(real, "train")
     result = evaluate(real, REAL, boxes, "train", tmp_path, attributes)
-    lines = {line.split()[0]: line.split() for line in table.text(result).splitlines()}
+    text = table.text(result)
+    lines = {line.split()[0]: line.split() for line in text[: text.index(table.BAND_NOTE)].splitlines() if line}
     assert lines["car"][1:5] == ["1.0000", "0.0000", "0.0000", "0.0000"]
     assert lines["bus"][1:] == ["-"] * 6 + ["none"]
     assert lines["mean"][1] == "0.5000"
     assert "| car | 1.0000 |" in table.markdown(result)
     assert "no ground truth for construction_vehicle, bus" in table.markdown(result)
+    bands = {line[:7].strip(): line.split() for line in text[text.index(table.BAND_NOTE) :].splitlines()}
+    found = {name: int(bands[name][-1]) for name in ("0-20 m", "20-35 m", "35-50 m")}
+    assert sum(found.values()) == int(lines["mean"][-1])
+    assert bands["0-20 m"][2] == "1.0000"
+    car = [band["classes"]["car"]["ground_truth"] for band in result["bands"].values()]
+    assert sum(car) == 4
+    cells = [f"1.0000 ({count})" if count else "-" for count in car]
+    assert f"| car | {' | '.join(cells)} |" in table.markdown(result)
     worse = result | {"mAP": 0.25}
     assert "| mAP | 0.5000 | 0.2500 | +0.2500 |" in table.comparison({"pretrained": result, "scratch": worse})

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ from safetensors.torch import load_file, save_file
 from models.bevdet.layout import bevdet_to_public
 from models.layouts import swin_to_mmdet, swin_to_original
 from storage.artifact import Artifact
+from storage.index import write_index
 from tasks.errors import UserError
 from tasks.finetune.network import build_detector, load_backbone, load_detector, save_detector
 from tasks.finetune.run import arms_of, run
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.run import ingest
 from tasks.pretrain.weights import export
 from tasks.stage import Inputs
 
@@ -99,6 +103,33 @@ def test_the_arms_begin_alike_but_for_the_backbone(world, finished):
     moved = (pretrained[f"backbone.{name}"] - backbone[name]).abs().max()
     assert moved < 0.01 < (scratch[f"backbone.{name}"] - backbone[name]).abs().max()
     assert (pretrained["depth_net.weight"] - scratch["depth_net.weight"]).abs().max() < 0.01
+
+
+def test_without_a_val_split_the_test_splits_predictions_come_out(world, tmp_path):
+    """As with v1.0-test, but for scenes to train on: the test scenes have no annotations."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("samples", "sweeps", "maps"):
+        (data / name).symlink_to(world.inputs.dataroot / name)
+    shutil.copytree(world.inputs.dataroot / "v1.0-mini", data / "v1.0-test")
+    (data / "v1.0-test" / "splits.json").write_text('{"train": ["scene-0061"], "test": ["scene-0103", "scene-0916"]}')
+    unseen = {str(world.index.token[s]) for s in world.index.samples("val")}
+    boxes = json.loads((data / "v1.0-test" / "sample_annotation.json").read_text())
+    boxes = [box for box in boxes if box["sample_token"] not in unseen]
+    (data / "v1.0-test" / "sample_annotation.json").write_text(json.dumps(boxes))
+    artifacts = {name: Artifact(tmp_path, name, name) for name in ("ingest", "depth", "pretrain")}
+    arrays, attributes, _ = ingest(data, "v1.0-test", IngestConfig())
+    write_index(artifacts["ingest"].path / "index.zarr", arrays, attributes)
+    artifacts["depth"], artifacts["pretrain"] = world.inputs["depth"], world.inputs["pretrain"]
+    inputs = Inputs(data, "v1.0-test", artifacts)
+    artifact, summary = finetune(world, tmp_path, inputs=inputs, steps=1, from_scratch=False)
+    assert summary == {"steps": 1, "train_samples": 2}
+    written = json.loads((artifact.path / "results_nusc.json").read_text())
+    assert set(written["results"]) == unseen
+    assert any(written["results"].values())
+    assert (written["meta"]["use_camera"], written["meta"]["use_lidar"]) == (True, False)
+    assert "v1.0-test has no annotations for its test split" in (artifact.path / "report.md").read_text()
+    assert (artifact.path / "detections_1.png").is_file()
 
 
 class InterruptedAt2(Artifact):
