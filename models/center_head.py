@@ -125,7 +125,7 @@ class CenterPointHead(nn.Module):
         xyz, sizes, yaws = (a.astype(np.float32) for a in (boxes.centers, boxes.sizes, boxes.yaws))
         cell_size = self.cell_size.astype(np.float32)
         place = (xyz[:, :2] - self.low[:2].astype(np.float32)) / cell_size
-        cell = place.astype(np.int64)  # towards zero: a box less than a cell off the map's low sides would count
+        cell = place.astype(np.int64)  # towards zero, so up to a cell off the low sides counts; `loss` leaves it out
         on_map = ((cell >= 0) & (cell < self.shape_YX[::-1])).all(1)
         used = on_map & (sizes > 0).all(1)
         length, width = (np.maximum(sizes[:, :2], 0) / cell_size).T

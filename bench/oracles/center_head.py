@@ -230,9 +230,13 @@ def _six(oracle: Oracle) -> CenterPointHead:
 
 
 def decoding(oracle: Oracle) -> Iterator[Output]:
-    head, tasks = _six(oracle), len(oracle.config["six"]["head"]["tasks"])
-    stored = [{name: oracle[f"six_out/task{t}_{name}"] for name in (*PARTS, "heatmap")} for t in range(tasks)]
-    yield from box_outputs(oracle, "six_decode/", head, stored)
+    head, config = _six(oracle), oracle.config["six"]["head"]
+    head.max_boxes, tasks = config["bbox_coder"]["max_num"], len(config["tasks"])
+    yield from box_outputs(oracle, "six_decode/", head, stored_maps(oracle, "six_out/", tasks))
+
+
+def stored_maps(oracle: Oracle, prefix: str, tasks: int) -> Predictions:
+    return [{name: oracle[f"{prefix}task{task}_{name}"] for name in (*PARTS, "heatmap")} for task in range(tasks)]
 
 
 def box_outputs(oracle: Oracle, prefix: str, head: CenterPointHead, predictions: Predictions) -> Iterator[Output]:
@@ -240,6 +244,7 @@ def box_outputs(oracle: Oracle, prefix: str, head: CenterPointHead, predictions:
     for task, (maps, group) in enumerate(zip(predictions, head.class_groups)):
         for b, boxes in enumerate(head.decode(maps, group)):
             numbers = [group.index(CLASSES[label]) for label in boxes.labels]
+            yield Output(f"{prefix}s{b}_t{task}_candidates", len(boxes), EQUAL)
             yield from _rows(oracle, f"{prefix}s{b}_t{task}_", rows_of(boxes, 0.5), boxes.scores, numbers)
     names = [name for group in head.class_groups for name in group]
     in_group = [number for number, group in enumerate(head.class_groups) for _ in group]

@@ -43,6 +43,8 @@ def stored(name):
         ("geomim_target", "patch_var", (0, 40, 0), 1e-3),
         ("imageaug", "image1", (100, 200, 1), 1),
         ("imageaug", "test_matrix (shift)", (0, 3), 1e-3),
+        ("bevdet_aug", "bda/boxes_after", (0, 3, 6), 1e-3),
+        ("bevdet_aug", "sequence/crop", (2, 1), 1),
     ],
 )
 def test_a_changed_output_fails(tmp_path, capsys, name, output, place, by):

@@ -75,3 +75,17 @@ def test_no_boxes():
     assert none.corners().shape == (0, 8, 3)
     assert none.contains(np.zeros((4, 3))).shape == (0, 4)
     assert len(none.moved(np.eye(4))) == 0
+
+
+def test_boxes_are_joined_and_keep_scores_only_where_all_have_them():
+    one = Boxes(np.ones((2, 3)), np.ones((2, 3)), np.zeros(2), np.zeros((2, 2)), np.array([0, 1]), np.array([0.5, 0.6]))
+    both = Boxes.joined([one, one[1:]])
+    assert both.labels.tolist() == [0, 1, 1]
+    assert both.scores.tolist() == [0.5, 0.6, 0.6]
+    assert Boxes.joined([one, Boxes.empty()]).scores is None
+
+
+def test_centred_in_looks_at_x_and_y_alone():
+    centers = np.array([[0.0, 0, 99], [1.0, 0, 0], [-1.5, 0, 0], [0, 2.1, 0], [0.9, -1.9, 0]])
+    boxes = Boxes(centers, np.full((5, 3), 9.0), np.zeros(5), np.zeros((5, 2)), np.zeros(5, int))
+    assert boxes.centred_in(np.array([-1, -2]), np.array([1, 2])).tolist() == [True, False, False, False, True]

@@ -14,6 +14,7 @@ from tasks.batches.images import (
     ImageDraw,
     apply_draw,
     decode,
+    draw_image,
     draw_test,
     draw_training,
     load_image,
@@ -42,6 +43,15 @@ def test_the_homography_says_where_pixels_went(seed, source):
             continue
         expected = 40 + 175 * np.array([x / source[0], y / source[1]])
         np.testing.assert_allclose(out[v, u, :2], expected, atol=3.5)
+
+
+def test_what_is_cut_at_the_bottom_moves_the_window_up():
+    def window(cut):
+        random = np.random.default_rng(0)
+        return draw_image((1600, 900), (256, 704), random, (0.48, 0.48), (0, 0), False, cut)
+
+    assert window(None).crop[1] == window((0.0, 0.0)).crop[1] == 432 - 256
+    assert window((0.25, 0.25)).crop[1] == 324 - 256
 
 
 def test_another_source_size_gives_the_same_view():

@@ -2,9 +2,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.boxes import Boxes
-from tasks.batches.lidar import LidarAugmentation, augmented, pasted
+from tasks.batches.lidar import LidarAugmentation, SceneDraw, augmented, draw_scene, pasted
 from tasks.batches.points import load_points
 from tasks.errors import UserError
 
@@ -56,6 +58,43 @@ def test_bad_files_are_named(index, tmp_path):
     (tmp_path / "key.bin").unlink()
     with pytest.raises(UserError, match=r"key\.bin.*cannot be read"):
         load_points(index, tmp_path, 0, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.booleans(), st.booleans(), st.floats(-3, 3), st.floats(0.5, 2))
+def test_a_scene_is_turned_then_scaled_then_mirrored(seed, flip_x, flip_y, rotation, scale):
+    """By hand, as BEVDet does: yaw + rotation, then pi - yaw, then -yaw; velocities go through the whole matrix."""
+    random = np.random.default_rng(seed)
+    boxes = Boxes(
+        random.uniform(-20, 20, (4, 3)),
+        random.uniform(1, 5, (4, 3)),
+        random.uniform(-3, 3, 4),
+        random.normal(size=(4, 2)),
+        np.arange(4),
+    )
+    boxes.velocities[0] = np.nan
+    _, after = augmented(np.zeros((0, 5)), boxes, SceneDraw(rotation, scale, flip_x, flip_y).matrix())
+    c, s = np.cos(rotation), np.sin(rotation)
+    for got, before in ((after.centers[:, :2], boxes.centers[:, :2]), (after.velocities, boxes.velocities)):
+        x, y = scale * (c * before[:, 0] - s * before[:, 1]), scale * (s * before[:, 0] + c * before[:, 1])
+        np.testing.assert_allclose(got, np.c_[-x if flip_x else x, -y if flip_y else y], atol=1e-9)
+    yaws = boxes.yaws + rotation
+    yaws = np.pi - yaws if flip_x else yaws
+    yaws = -yaws if flip_y else yaws
+    np.testing.assert_allclose(np.exp(1j * after.yaws), np.exp(1j * yaws), atol=1e-9)
+    np.testing.assert_allclose(after.sizes, boxes.sizes * scale)
+    np.testing.assert_allclose(after.centers[:, 2], boxes.centers[:, 2] * scale)
+
+
+def test_draws_of_a_scene_keep_to_their_limits():
+    random = np.random.default_rng(0)
+    draws = [draw_scene(random, (-0.4, 0.2), (0.9, 1.2), (0.0, 1.0)) for _ in range(200)]
+    for values, low, high in (([d.rotation for d in draws], -0.4, 0.2), ([d.scale for d in draws], 0.9, 1.2)):
+        assert low <= min(values) < low + 0.02
+        assert high - 0.02 < max(values) <= high
+    assert not any(draw.flip_x for draw in draws)
+    assert all(draw.flip_y for draw in draws)
+    np.testing.assert_array_equal(LidarAugmentation(False, 0.0, 0.0).draw(random), np.eye(3))
 
 
 @pytest.mark.parametrize("seed", range(8))
