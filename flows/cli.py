@@ -36,6 +36,10 @@ Version = Annotated[
     str | None, typer.Option("--version", help="Its tables, such as v1.0-trainval.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Processes = Annotated[
+    int | None,
+    typer.Option("--nproc", help="Processes that share each step, one a GPU.", min=1, show_default=False),
+]
 Force = Annotated[bool, typer.Option("--force", help="Run it although it is cached.")]
 DEFAULT_ROOT = Path("artifacts")
 
@@ -146,10 +150,7 @@ _stage("depth", "Cache the LiDAR points seen by each camera (no server).")
 
 @app.command()
 def pretrain(
-    nproc: Annotated[
-        int | None,
-        typer.Option(help="Processes that share each step, one a GPU; sets pretrain.ranks.", min=1, show_default=False),
-    ] = None,
+    nproc: Processes = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     root: Root = DEFAULT_ROOT,
@@ -165,7 +166,36 @@ def pretrain(
     _run_one("pretrain", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
-_stage("finetune", "Finetune and evaluate the camera detector (no server).")
+@app.command()
+def finetune(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Begin with the backbone in this file; sets finetune.init.", metavar="FILE", show_default=False
+        ),
+    ] = None,
+    eval_only: Annotated[
+        bool,
+        typer.Option("--eval-only", help="Train nothing: evaluate the detector in --checkpoint, BEVDet's or ours."),
+    ] = False,
+    nproc: Processes = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    dataroot: Dataroot = None,
+    version: Version = None,
+    force: Force = False,
+) -> None:
+    """Finetune and evaluate the camera detector (no server).
+
+    Example: geomim finetune --config configs/bevdet4d-geomim.yaml --eval-only --checkpoint epoch_20_ema.pth
+    """
+    if eval_only and checkpoint is None:
+        raise UserError("--eval-only needs --checkpoint FILE, the detector to evaluate")
+    field = "checkpoint" if eval_only else "init"
+    chosen = [f"finetune.{field}={json.dumps(str(checkpoint))}"] if checkpoint else []
+    chosen += [f"finetune.ranks={nproc}"] if nproc else []
+    _run_one("finetune", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
 @app.command()

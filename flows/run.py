@@ -9,6 +9,7 @@ from tasks.child import run_in_child
 from tasks.config import PipelineConfig
 from tasks.errors import DataError, UserError
 from tasks.plan import Planned, make_plan, select, stage_named
+from tasks.stage import why_inactive
 
 
 def run_pipeline(
@@ -54,7 +55,7 @@ def run_one(config: PipelineConfig, root: Path, name: str, force: bool) -> None:
         ensure_dataroot(config)
     planned = next((p for p in make_plan(config, root) if p.stage.name == name), None)
     if planned is None:
-        raise UserError(f"{name}: not a stage of this config; teacher.weights is {config.teacher.weights!r}, not 'fit'")
+        raise UserError(f"{name}: not a stage of this config; {why_inactive(config, name)}")
     if planned.step is None:
         raise UserError(planned.why)
     if force:

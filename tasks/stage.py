@@ -57,15 +57,30 @@ STAGES = {
             "camera detector and its evaluation",
             ("ingest", "depth", "pretrain"),
             "tasks.finetune.run:run",
-            ("torch", "mmdet3d", "nuscenes-devkit"),
+            ("torch", "nuscenes-devkit"),
         ),
     )
 }
 
 
 def active_stages(config: Any) -> list[Stage]:
-    """The stages a config asks for, in order: `fit` only where the teacher's weights are to be fitted."""
-    return [s for s in STAGES.values() if s.name != "fit" or config.teacher.weights == "fit"]
+    """The stages a config asks for, in order."""
+    return [stage for stage in STAGES.values() if not why_inactive(config, stage.name)]
+
+
+def why_inactive(config: Any, name: str) -> str:
+    """Why nobody in this config wants the stage's result; empty where somebody does."""
+    finetune = config.finetune
+    unused = "" if finetune.begins_with_pretraining else f"finetune.init is {finetune.init!r}, not 'pretrain'"
+    if not finetune.trains:
+        unused = "finetune.checkpoint is evaluated as it is"
+    fitted = config.teacher.weights == "fit"
+    return {
+        "fit": unused or ("" if fitted else f"teacher.weights is {config.teacher.weights!r}, not 'fit'"),
+        "teacher": unused,
+        "depth": "" if finetune.needs_depth else unused,
+        "pretrain": unused,
+    }.get(name, "")
 
 
 @dataclass(frozen=True)

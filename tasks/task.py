@@ -15,7 +15,7 @@ from tasks.child import StageFailed, run_in_child
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
 from tasks.plan import make_plan, stage_named
-from tasks.stage import Step
+from tasks.stage import Step, why_inactive
 
 LARGEST_PICTURE = 4_000_000  # bytes; a picture is stored inside the server's database
 
@@ -77,7 +77,7 @@ def find_step(config: PipelineConfig, root: Path, name: str) -> Step:
             if planned.step is None:
                 raise UserError(planned.why)
             return planned.step
-    raise UserError(f"this config has no stage {name}: teacher.weights is {config.teacher.weights!r}, not 'fit'")
+    raise UserError(f"{name}: not a stage of this config; {why_inactive(config, name)}")
 
 
 def show(step: Step) -> None:

@@ -1,9 +1,8 @@
 """From index, images and cached depth to a detector's batches, in the key frame's EGO frame."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,35 +12,39 @@ from models.bevdet.cameras import Cameras
 from models.bevdet.detector import STRIDE
 from models.boxes import Boxes
 from models.depth_bins import DepthBins
-from models.geometry import inverse
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.depth_maps import depth_map
-from tasks.batches.images import draw_test, draw_training, load_image, normalise, post_homography
+from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image, normalise, post_homography
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
 from tasks.finetune.config import FinetuneConfig
-from tasks.training.order import batch_at, generator_at
+from tasks.finetune.frames import camera_to_key_ego, frames_of, lidar_to_key_ego
+from tasks.training.order import generator_at, sample_at
 
 
-@dataclass(frozen=True)
-class Batch:
-    """B samples with N cameras each."""
+class Batch(NamedTuple):
+    """B samples of N cameras in T frames; frame 0 is the key frame."""
 
     samples: np.ndarray  # (B,) rows of the index
     tokens: list[str]
-    images: Tensor  # (B, T, N, H, W, 3) uint8; frame 0 is the key frame
+    images: Tensor  # (B, T, N, H, W, 3) uint8, channels in the order that the network expects
     cameras: Cameras
     boxes: list[Boxes]  # the truth in the (augmented) ego frame; empty lists where there is none
     depth_labels: Tensor | None  # (B, N, h, w) int64, bin or NO_LABEL of models.depth_bins
+    with_previous: bool = True  # whether earlier frames count
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its tensors on a device."""
-        return replace(
-            self,
-            images=self.images.to(device),
-            cameras=Cameras(*(matrix.to(device) for matrix in self.cameras)),
-            depth_labels=None if self.depth_labels is None else self.depth_labels.to(device),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The same in page-locked memory: from there `to` copies to a GPU while both go on computing."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        labels = None if self.depth_labels is None else function(self.depth_labels)
+        cameras = Cameras(*map(function, self.cameras))
+        return self._replace(images=function(self.images), cameras=cameras, depth_labels=labels)
 
     def normalised(self) -> Tensor:
         """(B, T, N, 3, H, W) float32, the network's input."""
@@ -49,80 +52,95 @@ class Batch:
 
 
 class Batches:
-    """Prepares batches; what is random in one follows from the seed and the step alone.
+    """Prepares batches. Safe to call from several threads.
 
     depth: needed only where the config asks for depth supervision.
     """
 
     def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, depth: DepthReader | None = None):
         self.config, self.index, self.dataroot = config, index, dataroot
-        self.depth = depth if config.depth_weight > 0 else None
-        self.bins = DepthBins(*config.depth_bins)
+        self.depth = depth if config.needs_depth else None
+        self.bins = DepthBins(*config.depth_bins, config.view.depth_spacing)
         self.scene = LidarAugmentation(config.bev_flip, np.deg2rad(config.bev_rotation), config.bev_scale)
-        self._threads = ThreadPoolExecutor(config.loaders)
 
-    def training(self, step: int, samples: np.ndarray) -> Batch:
-        """The batch of a training step, from `samples` (rows of the index), augmented."""
-        chosen = batch_at(step, samples, self.config.batch_size, self.config.seed)
-        return self._batch(chosen, generator_at(step, self.config.seed))
+    def training_at(self, positions: range, samples: np.ndarray) -> Batch:
+        """What stands at `positions` of a training on `samples` (see tasks/training/order.py), augmented.
+
+        positions: a step's, or a rank's or a micro-batch's share of them. What is random about a sample follows from
+        the seed and its position.
+        """
+        seed, batch_size = self.config.seed, self.config.batch_size
+        made = [self._sample(sample_at(p, samples, seed), generator_at(p, seed)) for p in positions]
+        return _collated(made)._replace(with_previous=positions[0] // batch_size >= self.config.view.previous_from)
 
     def evaluation(self, samples: Sequence[int]) -> Batch:
         """These samples, nothing random."""
-        return self._batch(np.asarray(samples), None)
+        return _collated([self._sample(int(sample), None) for sample in samples])
 
-    def _batch(self, samples: np.ndarray, random: np.random.Generator | None) -> Batch:
-        size, index = self.config.image.size, self.index
-        files, posts, poses, scenes, boxes = [], [], [], [], []
-        for sample in samples:
-            scene = np.eye(4)
-            if random is not None:
-                scene[:3, :3] = self.scene.draw(random)
-            sizes = [tuple(map(int, wh)) for wh in index.image_size[sample]]
-            if random is None:
-                draws = [draw_test(self.config.image, wh) for wh in sizes]
-            else:
-                draws = [draw_training(self.config.image, wh, random) for wh in sizes]
-            files += zip(index.camera_path[sample], draws, sizes)
-            posts.append(np.stack([post_homography(draw, size) for draw in draws]))
-            poses.append(camera_to_ego(index, sample))
-            scenes.append(scene)
-            truth = sample_boxes(index, sample, self.config.min_lidar_points)
-            truth = truth.moved(index.lidar_to_ego[sample])
-            boxes.append(augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1])
-        # A JPEG's decoder and Pillow let go of the interpreter's lock: threads do for images what processes would.
-        images = list(self._threads.map(lambda f: load_image(self.dataroot / str(f[0]), f[1], size, f[2]), files))
-        post = np.stack(posts)
+    def _sample(self, sample: int, random: np.random.Generator | None) -> Batch:
+        """A batch of one."""
+        index, view, size = self.index, self.config.view, self.config.image.size
+        scene = np.eye(4)
+        if random is not None:
+            scene[:3, :3] = self.scene.draw(random)
+        sizes = [tuple(map(int, width_height)) for width_height in index.image_size[sample]]
+        if random is None:
+            draws = [draw_test(self.config.image, s) for s in sizes]
+        else:
+            draws = [draw_training(self.config.image, s, random) for s in sizes]
+        post = np.stack([post_homography(draw, size) for draw in draws])  # (N, 4, 4)
+        frames = frames_of(index, sample, view.images)
+        truth = sample_boxes(index, sample, self.config.min_lidar_points)
+        truth = truth.moved(lidar_to_key_ego(index, sample, view.key_ego))
         return Batch(
-            samples=samples,
-            tokens=[str(token) for token in index.token[samples]],
-            images=torch.from_numpy(np.stack(images)).unflatten(0, (len(samples), 1, -1)),
+            samples=np.array([sample]),
+            tokens=[str(index.token[sample])],
+            images=torch.from_numpy(np.stack([self._images(frame, draws) for frame in frames]))[None],
             cameras=Cameras(
-                _float(index.intrinsics[samples])[:, None],
-                _float(post)[:, None],
-                _float(np.stack(poses))[:, None],
-                _float(np.stack(scenes)),
+                _float(index.intrinsics[frames]),
+                _float(np.stack([post] * len(frames))),
+                _float(camera_to_key_ego(index, sample, frames, view.key_ego)),
+                _float(scene),
             ),
-            boxes=boxes,
-            depth_labels=None if self.depth is None else self._depth_labels(samples, post),
+            boxes=[augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]],
+            depth_labels=None if self.depth is None else self._depth_labels(sample, post)[None],
         )
 
-    def _depth_labels(self, samples: np.ndarray, posts: np.ndarray) -> Tensor:
-        """Bin of the nearest key-sweep point in every feature cell."""
+    def _images(self, frame: int, draws: list[ImageDraw]) -> np.ndarray:
+        """A frame's images (N, H, W, 3), augmented as the key frame's of the same cameras are."""
+        images = np.stack(
+            [
+                load_image(self.dataroot / str(path), draw, self.config.image.size, tuple(map(int, width_height)))
+                for path, draw, width_height in zip(self.index.camera_path[frame], draws, self.index.image_size[frame])
+            ]
+        )
+        return images[..., ::-1].copy() if self.config.view.channels == "bgr" else images
+
+    def _depth_labels(self, sample: int, posts: np.ndarray) -> Tensor:
+        """Bin of the nearest key-sweep point in every feature cell, (N, h, w)."""
         height, width = (side // STRIDE for side in self.config.image.size)
         to_cells = np.diag([1 / STRIDE, 1 / STRIDE, 1.0, 1.0])
-        nearest = np.zeros((*posts.shape[:2], height, width), np.float32)
-        for i, sample in enumerate(samples):
-            points = self.depth.read(int(sample))
-            for camera in range(posts.shape[1]):
-                u, v, depth = points.camera(camera, sweeps=0)
-                nearest[i, camera] = depth_map(u, v, depth, to_cells @ posts[i, camera], (height, width))
+        points = self.depth.read(sample)
+        nearest = np.zeros((len(posts), height, width), np.float32)
+        for camera, post in enumerate(posts):
+            u, v, depth = points.camera(camera, sweeps=0)
+            nearest[camera] = depth_map(u, v, depth, to_cells @ post, (height, width))
         return self.bins.labels(torch.from_numpy(nearest))
 
 
-def camera_to_ego(index: Index, sample: int) -> np.ndarray:
-    """(N, 4, 4): each camera at its own time -> the ego at the key sweep's time, where the detector's boxes live."""
-    return inverse(index.lidar_ego_to_global[sample]) @ index.camera_ego_to_global[sample] @ index.camera_to_ego[sample]
+def _collated(made: list[Batch]) -> Batch:
+    """Batches of one sample as one batch."""
+    samples, tokens, images, cameras, boxes, labels, _ = zip(*made)
+    return Batch(
+        np.concatenate(samples),
+        [token for (token,) in tokens],
+        torch.cat(images),
+        Cameras(*map(torch.cat, zip(*cameras))),
+        [truth for (truth,) in boxes],
+        None if labels[0] is None else torch.cat(labels),
+    )
 
 
-def _float(matrix: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(matrix)).float()
+def _float(matrices: np.ndarray) -> Tensor:
+    """(1, ...), a sample's."""
+    return torch.from_numpy(matrices).float()[None]

@@ -1,34 +1,83 @@
 """What the finetune stage can be told. Defaults are those of GeoMIM's BEVDet at 256x704 (single frame)."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
-from tasks.settings import Settings, runtime
+from tasks.settings import Settings, external_file
+from tasks.training.settings import TrainingSettings
 
-VERSION = 2
+VERSION = 3
 BEV_STRIDE = 8  # of the BEV encoder's last map: the grid's cells must divide by it
 
 
-class FinetuneConfig(Settings):
-    """A BEVDet on the pretrained backbone, and the same from scratch beside it."""
+class ViewConfig(Settings):
+    """How the images of one or more frames become a bird's-eye-view map."""
+
+    frames: Literal[1, 2] = Field(1, description="2: the previous key frame beside the key frame (BEVDet4D).")
+    previous_from: int = Field(
+        0, ge=0, description="Steps without the previous frame, at first; zeros stand for its map (BEVDet: a tenth)."
+    )
+    camera_aware: bool = Field(False, description="A depth net that is told of the camera (BEVDepth).")
+    aspp_width: int = Field(96, ge=1, description="Channels of its pyramid of dilated convolutions.")
+    stereo: bool = Field(False, description="Depth from matching each frame with the one before too (BEVStereo).")
+    depth_spacing: Literal["even", "log"] = Field("even", description="Of depth_bins; log is BEVDet's SID.")
+
+    # What released detectors were trained with, and expect.
+    channels: Literal["rgb", "bgr"] = Field("rgb", description="bgr: red and blue exchanged, but not their statistics.")
+    key_ego: Literal["lidar", "camera"] = Field(
+        "lidar", description="The ego at the time of the LiDAR sweep, or of CAM_FRONT_LEFT (of CAM_FRONT for boxes)."
+    )
+    truncate_cells: bool = Field(False, description="Points count to the cell that lies towards the origin.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ViewConfig":
+        if self.stereo and not (self.camera_aware and self.frames == 2):
+            raise ValueError("stereo needs frames = 2 and camera_aware = true: the depth net is what reads it")
+        return self
+
+    @property
+    def images(self) -> int:
+        """Frames whose images are fed: with stereo one more, to match the earliest with."""
+        return self.frames + self.stereo
+
+
+class FinetuneConfig(TrainingSettings):
+    """A BEVDet on a pretrained backbone, and the same from scratch beside it."""
 
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
-    seed: int = Field(0, ge=0, description="Of weights, sample order and augmentation; the arms share it.")
-    from_scratch: bool = Field(True, description="Train the same detector without pretraining too, to show the gain.")
+    init: str = external_file(
+        "pretrain",
+        "The backbone's weights: of stage `pretrain`, of a checkpoint in any layout, or `random`.",
+        words=("pretrain", "random"),
+    )
+    checkpoint: str | None = external_file(
+        None, "A trained detector to evaluate as it is: nothing is trained. BEVDet's layout, or a detector of ours."
+    )
+    from_scratch: bool = Field(True, description="Train the same detector without `init` too, to show the gain.")
 
     image: ImageConfig = Field(default_factory=ImageConfig)
 
     # The detector
+    view: ViewConfig = Field(default_factory=ViewConfig)
     bev_range: float = Field(51.2, gt=0, description="The grid covers x and y in +- this (m) around the ego.")
     bev_cell: float = Field(0.8, gt=0, description="Side of a BEV cell (m).")
     height: tuple[float, float] = Field((-5.0, 3.0), description="Heights (m, ego frame) that are lifted.")
     depth_bins: tuple[float, float, float] = Field((1.0, 60.0, 1.0), description="Nearest, farthest and step (m).")
-    image_width: int = Field(512, ge=1, description="Channels of the image neck.")
+    image_width: int = Field(256, ge=1, description="Channels of the image neck.")
     context: int = Field(80, ge=1, description="Channels lifted into the BEV.")
     bev_widths: tuple[int, int, int] = Field((160, 320, 640), description="Channels of the BEV encoder's stages.")
     bev_width: int = Field(256, ge=1, description="Channels of the BEV neck, the head's input.")
+    class_groups: Literal["one", "six"] = Field("one", description="Branches of the head: CenterPoint's six, or one.")
     head_width: int = Field(64, ge=1, description="Channels of the head.")
+    nms: Literal["circle", "rotated"] = Field(
+        "rotated",
+        description="What boxes suppress others: of the same class within its radius (CenterPoint), or those that "
+        "overlap when grown by a factor for each class (BEVDet's scale-NMS).",
+    )
+    velocity_weight: float = Field(1.0, ge=0, description="Of the velocity's loss beside a box's other parts'.")
     gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
     score_threshold: float = Field(0.1, ge=0, lt=1, description="Boxes that score lower are not predicted.")
 
@@ -38,10 +87,13 @@ class FinetuneConfig(Settings):
     bev_flip: bool = Field(True, description="Mirror half of the scenes along x, and half along y.")
 
     # Optimisation
-    steps: int = Field(70_000, ge=1, description="Optimiser steps; 70,000 of 8 samples pass 20 times over nuScenes.")
-    batch_size: int = Field(8, ge=1, description="Samples (of six images) a step.")
+    steps: int = Field(35_000, ge=1, description="Optimiser steps; 35,000 of 16 samples pass 20 times over nuScenes.")
     rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
     final_rate: float = Field(1.0, ge=0, le=1, description="Where a cosine takes the rate, as a factor; 1: constant.")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor on the rate from each block of the backbone to the one before it."
+    )
+    backbone_rate: float = Field(1.0, ge=0, description="Factor on the rate of the whole backbone; 0: it is frozen.")
     warmup: int = Field(200, ge=0, description="Steps in which the rate rises linearly from a thousandth.")
     weight_decay: float = Field(0.05, ge=0, description="Not on biases and norms.")
     drop_path: float = Field(0.2, ge=0, lt=1, description="Of the backbone's residual branches.")
@@ -50,11 +102,7 @@ class FinetuneConfig(Settings):
     min_lidar_points: int = Field(1, ge=0, description="Boxes with fewer LiDAR points are not learnt from.")
     depth_weight: float = Field(0.0, ge=0, description="Of depth supervision by LiDAR (BEVDepth: 3); 0 for none.")
 
-    # How, not what
-    device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
-    threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
-    loaders: int = runtime(4, "Threads that decode and augment images.", ge=1, le=64)
-    seconds_between_saves: float = runtime(60.0, "Between checkpoints.", gt=0)
+    pictures: int = Field(4, ge=0, description="Pictures of the samples with most missed and false boxes.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FinetuneConfig":
@@ -71,3 +119,17 @@ class FinetuneConfig(Settings):
         if self.height[0] >= self.height[1]:
             raise ValueError(f"height {self.height} must ascend")
         return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained, or a checkpoint evaluated as it is."""
+        return self.checkpoint is None
+
+    @property
+    def begins_with_pretraining(self) -> bool:
+        return self.trains and self.init == "pretrain"
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether LiDAR depth is learnt from."""
+        return self.trains and self.depth_weight > 0

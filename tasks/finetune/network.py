@@ -1,70 +1,120 @@
-"""The detector of a config, and how a pretrained backbone gets into it."""
+"""The detector of a config, and how other weights get into it."""
 
+import json
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save
 
+from models import nms
 from models.bevdet.detector import BevDet
-from models.center_head import ONE_GROUP, CenterPointHead
+from models.bevdet.layout import fill_bevdet, read_bevdet
+from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead
 from models.depth_bins import DepthBins
-from models.layouts import WeightsMismatch, fill_backbone, read_layout
+from models.layouts import Checkpoint, WeightsMismatch, fill_backbone, read_layout
 from models.lift_splat import BevGrid
+from storage.atomic import write_bytes
 from tasks.backbone import build_backbone
-from tasks.checkpoints import read_tensors
+from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
 from tasks.finetune.config import FinetuneConfig
-from tasks.progress import say
+
+OURS = "geomim"  # the layout of a file that we write
+
+# What must be as it was in training and shows in no tensor's shape: it stands in such a file's metadata.
+TRAINED_WITH = "geomim.finetune"
+MEANING = ("view.channels", "view.depth_spacing", "bev_range", "bev_cell", "height", "depth_bins")
 
 
 def build_detector(config: FinetuneConfig) -> BevDet:
     """The whole detector, with weights drawn from torch's global generator."""
+    view, six = config.view, config.class_groups == "six"
     span, height = (-config.bev_range, config.bev_range), config.height
-    grid = BevGrid(span, span, height, config.bev_cell)
+    rotated = nms.BEVDET_STEREO if six else nms.BEVDET
     head = CenterPointHead(
         config.bev_width,
         (span[0], span[0], height[0], span[1], span[1], height[1]),
         (config.bev_cell, config.bev_cell),
-        ONE_GROUP,
+        SIX_GROUPS if six else ONE_GROUP,
         config.head_width,
         config.score_threshold,
         min_radius=config.gaussian_radius,
+        velocity_weight=config.velocity_weight,
+        rules=rotated if config.nms == "rotated" else nms.CENTERPOINT,
     )
     detector = BevDet(
         build_backbone(config.backbone, config.drop_path),
         head,
-        grid,
-        DepthBins(*config.depth_bins),
+        BevGrid(span, span, height, config.bev_cell),
+        DepthBins(*config.depth_bins, view.depth_spacing),
         config.image.size,
         config.image_width,
         config.context,
         config.bev_widths,
         config.bev_width,
+        frames=view.frames,
+        camera_aware=view.camera_aware,
+        aspp_width=view.aspp_width,
+        stereo=view.stereo,
+        truncate_cells=view.truncate_cells,
     )
     for module in detector.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.momentum = config.norm_momentum
+    detector.backbone.checkpointing = config.checkpointing
+    detector.backbone.requires_grad_(config.backbone_rate > 0)
     return detector
 
 
-def load_backbone(detector: BevDet, file: Path) -> None:
-    """Put the backbone of a checkpoint in any known layout into the detector.
+def load_backbone(detector: BevDet, file: Path) -> str:
+    """Put the backbone of a checkpoint in any known layout into the detector; what was done, in a few lines.
 
-    Strict: every weight must be there; position tables of other sizes are resized. Raises UserError.
+    Position tables of other sizes are resized. What a Swin pretrained elsewhere may lack (position embedding, norms of
+    the outputs) stays as it is; ours must be whole. Raises UserError.
     """
     try:
-        filled = fill_backbone(detector.backbone, read_layout(read_tensors(file)))
+        checkpoint = read_layout(read_tensors(file))
+        filled = fill_backbone(detector.backbone, checkpoint)
     except WeightsMismatch as error:
         remedy = "set `backbone` to what it was trained with"
         raise UserError(f"{file}: is no backbone of this config: {error}; {remedy}") from None
-    if filled.left:
+    if filled.left and checkpoint.layout == OURS:
         lacking = ", ".join(filled.left)
         raise UserError(f"{file}: is no whole backbone: {lacking} missing; take one that GeoMIM pretrained")
-    if filled.resized or filled.ignored:
-        say(f"finetune: backbone of {file.name}\n{filled}")
+    return f"backbone of {file.name}, {checkpoint.layout} layout\n{filled}"
 
 
-def parameter_groups(detector: BevDet, weight_decay: float) -> list[dict]:
-    """Parameters for AdamW: matrices and kernels with weight decay; biases, norms and other vectors without."""
-    matrices = [p for p in detector.parameters() if p.dim() > 1]
-    vectors = [p for p in detector.parameters() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def load_detector(detector: BevDet, file: Path, config: FinetuneConfig) -> str:
+    """Fill the detector from a released checkpoint or from one of ours; what was done, in a few lines.
+
+    Strict: every weight of the detector must be there. Raises UserError.
+    """
+    tensors, trained = read_tensors(file), read_metadata(file).get(TRAINED_WITH)
+    if trained:
+        _check_meaning(file, json.loads(trained), config)
+    try:
+        checkpoint = Checkpoint(OURS, True, tensors, {n: n for n in tensors}, []) if trained else read_bevdet(tensors)
+        filled = fill_bevdet(detector, checkpoint)
+    except WeightsMismatch as error:
+        raise UserError(f"{file}: is no detector of this config: {error}; set `finetune` to its sizes") from None
+    return f"{file.name}, {checkpoint.layout} layout\n{filled}"
+
+
+def save_detector(detector: BevDet, file: Path, config: FinetuneConfig) -> None:
+    """Write the weights, with the fields of the config that give them their meaning."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    write_bytes(file, save(weights, {TRAINED_WITH: json.dumps(_meaning(config))}))
+
+
+def _meaning(config: FinetuneConfig) -> dict[str, Any]:
+    values = {name: attrgetter(name)(config) for name in MEANING}
+    return json.loads(json.dumps(values))  # as they are read back
+
+
+def _check_meaning(file: Path, trained: dict[str, Any], config: FinetuneConfig) -> None:
+    """Raise UserError for weights that would load, and be wrong: on another grid, or with other depth bins."""
+    for name, now in _meaning(config).items():
+        if trained[name] != now:
+            raise UserError(f"{file}: was trained with finetune.{name} = {trained[name]}, not {now}; set it so")

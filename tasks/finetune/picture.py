@@ -1,6 +1,7 @@
-"""Predicted and true boxes on a sample's six images and seen from above."""
+"""Predicted and true boxes on a sample's six images and seen from above: right, false, found and missed."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +10,46 @@ from PIL import Image, ImageDraw
 from models.boxes import Boxes
 from models.geometry import apply, inverse
 from models.names import CAMERAS
-from storage.atomic import write_bytes
+from storage.atomic import write_bytes, write_json
 from storage.index import Index
 from tasks.batches.images import decode
-from tasks.batches.lidar import sample_boxes
+from tasks.finetune.misses import Misses, misses
 
-TRUE, PREDICTED = (60, 220, 90), (255, 120, 40)
+PICTURES = "detections.json"
+COLOURS = {"found": (60, 220, 90), "missed": (255, 60, 60), "right": (255, 170, 60), "false": (200, 90, 255)}
 VIEWS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
 _LOOP = [(i, (i + 1) % 4) for i in range(4)]
 EDGES = [*_LOOP, *((i + 4, j + 4) for i, j in _LOOP), *((i, i + 4) for i in range(4))]  # of `Boxes.corners`
 TILE_WIDTH = 480  # px of each image in the picture
 BEV_RANGE = 54.0  # m
 NEAR = 0.3  # m in front of a camera, where edges are cut
-MIN_SCORE = 0.2  # of a predicted box that is drawn
 
 
-def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, predicted: Boxes) -> None:
-    """Write a PNG: six images in two rows, and the scene from above; green is true, orange predicted.
+def draw_worst(folder: Path, index: Index, dataroot: Path, predicted: Mapping[int, Boxes], most: int) -> None:
+    """Write `detections_1.png` and so on of at most so many samples, those with most missed and false boxes first.
 
-    `predicted` in the sample's LIDAR_TOP frame, with scores. Boxes of low score are left out, but never the ten best.
+    `detections.json` beside them says of each what sample it is, how many boxes were missed and false, and of which
+    classes. predicted: sample -> boxes in its LIDAR_TOP frame, with scores.
     """
-    keep = (predicted.scores >= MIN_SCORE) | (np.arange(len(predicted)) < 10)
-    layers = ((sample_boxes(index, sample, 1), TRUE), (predicted[keep], PREDICTED))
+    found = {sample: misses(index, sample, boxes) for sample, boxes in predicted.items()}
+    worst = sorted(found, key=lambda sample: (-found[sample].count, sample))[:most]
+    listed = []
+    for place, sample in enumerate(worst, 1):
+        path = folder / f"detections_{place}.png"
+        draw_detections(path, index, dataroot, sample, found[sample])
+        scene = str(index.scene_name[index.scene[sample]])
+        listed.append({"picture": path.name, "sample": str(index.token[sample]), "scene": scene})
+        listed[-1] |= found[sample].by_class()
+    write_json(folder / PICTURES, listed)
+
+
+def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, misses: Misses) -> None:
+    """Write a PNG: six images in two rows, and the scene from above, true and predicted boxes in each.
+
+    Of the true ones those that were found are green and those that were missed red; of the predicted ones those that
+    are right are orange and those that are false violet.
+    """
+    layers = [(getattr(misses, name), colour) for name, colour in COLOURS.items()]
     tiles = [_camera_tile(index, dataroot, sample, CAMERAS.index(name), layers) for name in VIEWS]
     height = tiles[0].height
     bev = _bev_tile(layers, 2 * height)
@@ -85,7 +104,7 @@ def _bev_tile(layers, size: int) -> Image.Image:
             draw.polygon(pixels(corners), outline=colour)
             front = pixels(np.stack([corners.mean(0), (corners[0] + corners[3]) / 2]))
             draw.line(front, colour)
-    draw.text((8, 6), "true", TRUE)
-    draw.text((8, 20), "predicted", PREDICTED)
-    draw.text((8, 34), "rings every 10 m", (150, 150, 150))
+    for line, (name, colour) in enumerate(COLOURS.items()):
+        draw.text((8, 6 + 14 * line), f"{'true' if line < 2 else 'predicted'}, {name}", colour)
+    draw.text((8, 62), "rings every 10 m", (150, 150, 150))
     return image

@@ -1,7 +1,9 @@
-"""Stage `finetune`: a BEVDet on the pretrained backbone, the same from scratch beside it, and their official scores.
+"""Stage `finetune`: a BEVDet on a pretrained backbone, the same from scratch beside it, and their official scores.
 
 Leaves, per arm (`pretrained`, `scratch`): `detector_<arm>.safetensors` and a folder `<arm>/` with `results_nusc.json`,
-`evaluation.json` and `log/`. Over both: `metrics.json`, `report.md` and `detections.png`.
+`evaluation.json` and `log/`. A checkpoint that is evaluated as it is makes one arm, `given`, of which there are no
+weights and no log. Over all: `metrics.json`, `report.md`, and the first arm's `results_nusc.json`, its worst samples
+`detections_1.png` ... and `detections.json`, the list of these.
 """
 
 import functools
@@ -10,152 +12,177 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save
 
 from models.bevdet.detector import BevDet
-from models.boxes import Boxes
-from models.depth_bins import depth_loss
-from models.geometry import inverse
+from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_json
 from storage.depth import DepthReader
 from storage.index import Index
+from tasks.batches.cbgs import class_balanced
 from tasks.errors import UserError
 from tasks.evaluation.official import RESULTS, evaluate, evaluation_split, unscored
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
-from tasks.finetune.network import build_detector, load_backbone, parameter_groups
-from tasks.finetune.picture import draw_detections
+from tasks.finetune.detect import detect
+from tasks.finetune.network import build_detector, load_backbone, load_detector, save_detector
+from tasks.finetune.objective import Objective, Whole
+from tasks.finetune.optimiser import parameter_groups
+from tasks.finetune.picture import PICTURES, draw_worst
 from tasks.finetune.report import report
-from tasks.progress import progress
+from tasks.progress import say
+from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
+from tasks.training.ema import Ema
 from tasks.training.loop import train
+from tasks.training.order import parts_at
+from tasks.training.prefetch import choose_loaders
+from tasks.training.ranks import choose_ranks, distribute, rank, rank_count, run_ranks, wait_for_ranks
 from tasks.training.schedule import cosine_with_warmup
 
-PRETRAINED, SCRATCH = "pretrained", "scratch"
+PRETRAINED, SCRATCH, GIVEN = "pretrained", "scratch", "given"
+BACKBONE = "backbone.safetensors"  # of the pretrain artifact
 WARMUP_START = 1e-3  # factor on the rate at the first step, as in BEVDet
 
 
-def run(config: FinetuneConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
+def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
     """Train and evaluate every arm that is not done yet, then compare. The summary holds mAP and NDS of each."""
+    device = choose_device(config.device)
+    ranks = choose_ranks(config.ranks, device, config.batch_size // config.accumulate)
+    arms = arms_of(config)
+    with threads(config.threads):
+        for arm in arms:
+            if not _evaluation_file(artifact.path, arm).is_file():
+                run_ranks(ranks, device, _arm, config, inputs, artifact, arm)
+            Checkpoint(artifact.path / arm / "checkpoint.pt").remove()
+    metrics = {arm: json.loads(_evaluation_file(artifact.path, arm).read_text()) for arm in arms}
     index = Index.open(inputs["ingest"].path / "index.zarr")
-    samples = index.samples("train")
+    samples = len(index.samples("train")) if config.trains else 0
+    pictures = json.loads((artifact.path / PICTURES).read_text())
+    write_json(artifact.path / "metrics.json", metrics)
+    told = report(config, metrics, samples, unscored(index, evaluation_split(index)), pictures)
+    write_bytes(artifact.path / "report.md", told.encode())
+    shutil.copyfile(artifact.path / arms[0] / RESULTS, artifact.path / RESULTS)
+    scores = {arm: {k: m[k] for k in ("mAP", "NDS")} for arm, m in metrics.items() if m is not None}
+    return ({"steps": config.steps, "train_samples": samples} if config.trains else {}) | scores
+
+
+def arms_of(config: FinetuneConfig) -> tuple[str, ...]:
+    """What is compared; the first is what the stage is about."""
+    if not config.trains:
+        return (GIVEN,)
+    if config.init == "random":
+        return (SCRATCH,)
+    return (PRETRAINED, SCRATCH) if config.from_scratch else (PRETRAINED,)
+
+
+def _arm(config: FinetuneConfig, inputs: Inputs, artifact: Artifact, arm: str) -> None:
+    """What every rank does for an arm: train the detector, or read it where training is over; then evaluate it."""
+    index = Index.open(inputs["ingest"].path / "index.zarr")
+    depth = DepthReader(inputs["depth"].path / "depth.zarr") if config.needs_depth else None
+    batches = Batches(config, index, inputs.dataroot, depth)
+    weights = Path(config.checkpoint) if arm == GIVEN else artifact.path / f"detector_{arm}.safetensors"
+    if arm != GIVEN and not weights.is_file():
+        _train(config, batches, inputs, artifact, arm, weights)
+        wait_for_ranks()  # for rank 0's file
+    detector = build_detector(config)
+    told = load_detector(detector, weights, config)
+    if rank() == 0 and arm == GIVEN:
+        say(f"finetune: {told}")
+        write_bytes(artifact.path / "coverage.txt", f"{told}\n".encode())
+    _evaluate(detector.to(choose_device(config.device)), batches, artifact.path, arm)
+
+
+def _train(
+    config: FinetuneConfig, batches: Batches, inputs: Inputs, artifact: Artifact, arm: str, weights: Path
+) -> None:
+    """Train the arm's detector, going on from its checkpoint, and write its weights."""
+    first, device = rank() == 0, choose_device(config.device)
+    samples = batches.index.samples("train")
     if len(samples) == 0:
         raise UserError("finetune: the dataset has no sample of the train split; add scenes of train to it")
-    depth = DepthReader(inputs["depth"].path / "depth.zarr") if config.depth_weight > 0 else None
-    batches = Batches(config, index, inputs.dataroot, depth)
-    arms = (PRETRAINED, SCRATCH) if config.from_scratch else (PRETRAINED,)
-    with threads(config.threads):
-        for place, arm in enumerate(arms):
-            if _evaluation_file(artifact.path, arm).is_file():
-                continue
-            tell = functools.partial(_tell, artifact, place * config.steps, len(arms) * config.steps)
-            backbone = inputs["pretrain"].path / "backbone.safetensors" if arm == PRETRAINED else None
-            detector = _trained(config, batches, samples, backbone, artifact.path, arm, tell)
-            _evaluate(config, detector, batches, artifact.path, arm)
-            Checkpoint(artifact.path / arm / "checkpoint.pt").remove()
-        metrics = {arm: json.loads(_evaluation_file(artifact.path, arm).read_text()) for arm in arms}
-        _picture(config, batches, artifact.path)
-    write_json(artifact.path / "metrics.json", metrics)
-    split = evaluation_split(index)
-    write_bytes(artifact.path / "report.md", report(config, metrics, len(samples), unscored(index, split)).encode())
-    shutil.copyfile(artifact.path / PRETRAINED / RESULTS, artifact.path / RESULTS)
-    scores = {arm: {k: m[k] for k in ("mAP", "NDS")} for arm, m in metrics.items() if m is not None}
-    return {"steps": config.steps, "train_samples": len(samples), **scores}
+    drawn_from = class_balanced(batches.index, samples, config.seed) if config.sampling == "cbgs" else samples
 
-
-def loss_terms(detector: BevDet, batch: Batch, depth_weight: float) -> dict[str, torch.Tensor]:
-    """The head's terms, and the depth supervision's where the batch has depth labels."""
-    bev, depth_prob = detector(batch.normalised(), batch.cameras)
-    terms = detector.head.loss(detector.head(bev), batch.boxes)
-    if batch.depth_labels is not None:
-        terms["depth"] = depth_weight * depth_loss(depth_prob, batch.depth_labels)
-    return terms
-
-
-def detect(config: FinetuneConfig, detector: BevDet, batches: Batches, samples: np.ndarray) -> dict[int, Boxes]:
-    """The detector's boxes of each sample, in its LIDAR_TOP frame, best first."""
-    device, index = next(detector.parameters()).device, batches.index
-    chunks = [samples[i : i + config.batch_size] for i in range(0, len(samples), config.batch_size)]
-    found = {}
-    detector.eval()
-    with torch.inference_mode():
-        for chunk in progress(chunks, "finetune: detect", total=len(chunks), unit="batches"):
-            batch = batches.evaluation(chunk).to(device)
-            bev, _ = detector(batch.normalised(), batch.cameras)
-            for sample, boxes in zip(chunk.tolist(), detector.head.predict(detector.head(bev))):
-                found[sample] = boxes.moved(inverse(index.lidar_to_ego[sample]))
-    return found
-
-
-def _trained(
-    config: FinetuneConfig,
-    batches: Batches,
-    samples: np.ndarray,
-    backbone: Path | None,
-    folder: Path,
-    arm: str,
-    tell: Any,
-) -> BevDet:
-    """The arm's detector: trained, going on from its checkpoint, or read where training was over."""
-    device = choose_device(config.device)
     torch.manual_seed(config.seed)  # weights and drop path: the arms differ in the backbone's weights alone
     detector = build_detector(config)
-    weights = folder / f"detector_{arm}.safetensors"
-    if weights.is_file():
-        detector.load_state_dict(load_file(weights))
-        return detector.to(device)
-    if backbone is not None:
-        load_backbone(detector, backbone)
+    if arm == PRETRAINED:
+        pretrained = config.init == "pretrain"
+        told = load_backbone(detector, inputs["pretrain"].path / BACKBONE if pretrained else Path(config.init))
+        if first and not pretrained:
+            say(f"finetune.init: {told}")
+    if not first:
+        torch.manual_seed(config.seed + rank())  # the same weights, but a drop path of its own
     detector.to(device).train()
+    if config.backbone_rate == 0:
+        detector.backbone.eval()  # no drop path
+    ema = Ema(detector, config.ema) if config.ema and first else None
+    network = distribute(Whole(detector))
+    objective = Objective(config, detector, network, device)
+
+    def load_batch(step: int) -> list[Batch]:
+        parts = parts_at(step, config.batch_size, config.accumulate)
+        made = [batches.training_at(positions, drawn_from) for positions in parts]
+        return [batch.pinned() for batch in made] if device.type == "cuda" else made
+
     train(
-        model=detector,
-        optimizer=torch.optim.AdamW(parameter_groups(detector, config.weight_decay), config.rate),
-        load_batch=lambda step: batches.training(step, samples),
-        loss_terms=lambda batch: loss_terms(detector, batch.to(device), config.depth_weight),
-        tokens_of=lambda batch: batch.tokens,
-        steps=config.steps,
-        rate_factor=lambda step: cosine_with_warmup(
+        detector,
+        torch.optim.AdamW(
+            parameter_groups(
+                detector,
+                config.backbone.depths,
+                config.rate,
+                config.weight_decay,
+                config.layer_decay,
+                config.backbone_rate,
+            ),
+            fused=True,
+        ),
+        load_batch,
+        objective.terms,
+        lambda part: part.batch.tokens,
+        config.steps,
+        lambda step: cosine_with_warmup(
             step, config.steps, min(config.warmup, config.steps // 2), WARMUP_START, config.final_rate
         ),
-        clip_norm=config.clip_norm,
-        checkpoint=Checkpoint(folder / arm / "checkpoint.pt"),
-        log_folder=folder / arm / "log",
-        what=f"finetune, {arm}",
-        seconds_between_saves=config.seconds_between_saves,
-        after_save=tell,
+        config.clip_norm,
+        Checkpoint(artifact.path / arm / "checkpoint.pt"),
+        artifact.path / arm / "log",
+        f"finetune, {arm}",
+        config.seconds_between_saves,
+        after_save=functools.partial(_tell, config, artifact, arm),
+        network=network,
+        micro_batches=objective.parts,
+        ema=ema,
+        loaders=choose_loaders(config.loaders, device, rank_count()),
     )
-    write_bytes(weights, save({name: t.cpu().contiguous() for name, t in detector.state_dict().items()}))
-    return detector
+    if first:
+        save_detector(ema.model if ema else detector, weights, config)
 
 
-def _evaluate(config: FinetuneConfig, detector: BevDet, batches: Batches, folder: Path, arm: str) -> None:
-    """Official scores on val (or test) into the arm's `evaluation.json`; null where it has no ground truth."""
-    split = evaluation_split(batches.index)
-    found = detect(config, detector, batches, batches.index.samples(split))
-    scores = evaluate(batches.index, batches.dataroot, found, split, folder / arm, use_camera=True)
+def _evaluate(detector: BevDet, batches: Batches, folder: Path, arm: str) -> None:
+    """Official scores on val (or test) into the arm's `evaluation.json`; null where it has no ground truth.
+
+    Of the first arm, the pictures too: of the same samples, or of some of train where there are none.
+    """
+    config, index = batches.config, batches.index
+    split, pictured = evaluation_split(index), arm == arms_of(config)[0]
+    samples = index.samples(split)
+    found = shown = detect(detector, batches, samples)
+    if pictured and len(samples) == 0:
+        shown = detect(detector, batches, index.samples("train")[: config.pictures])
+    if rank():
+        return
+    scores = evaluate(index, batches.dataroot, found, split, folder / arm, use_camera=True)
+    if pictured:
+        draw_worst(folder, index, batches.dataroot, shown, config.pictures)
     write_json(_evaluation_file(folder, arm), scores)
-
-
-def _picture(config: FinetuneConfig, batches: Batches, folder: Path) -> None:
-    """The pretrained arm's boxes on the evaluated sample (of train where there is none) with most ground truth."""
-    index = batches.index
-    split = evaluation_split(index)
-    split = split if len(index.samples(split)) else "train"
-    counts = np.diff(index.box_offsets)
-    sample = max(index.samples(split), key=lambda s: counts[s])
-    detector = build_detector(config)
-    detector.load_state_dict(load_file(folder / f"detector_{PRETRAINED}.safetensors"))
-    detector.to(choose_device(config.device))
-    found = detect(config, detector, batches, np.array([sample]))[int(sample)]
-    draw_detections(folder / "detections.png", index, batches.dataroot, int(sample), found)
 
 
 def _evaluation_file(folder: Path, arm: str) -> Path:
     return folder / arm / "evaluation.json"
 
 
-def _tell(artifact: Any, before: int, total: int, done: int) -> None:
-    artifact.write_progress(before + done, total)
+def _tell(config: FinetuneConfig, artifact: Artifact, arm: str, done: int) -> None:
+    arms = arms_of(config)
+    artifact.write_progress(arms.index(arm) * config.steps + done, len(arms) * config.steps)

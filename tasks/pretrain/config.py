@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
-from tasks.settings import Settings, external_file, runtime
+from tasks.settings import Settings, external_file
+from tasks.training.settings import TrainingSettings
 
 VERSION = 2
 
@@ -28,7 +29,7 @@ class DecoderConfig(Settings):
         return self
 
 
-class PretrainConfig(Settings):
+class PretrainConfig(TrainingSettings):
     """Masked multi-view images in, the LiDAR teacher's BEV features out."""
 
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
@@ -55,32 +56,16 @@ class PretrainConfig(Settings):
     )
 
     steps: int = Field(88_000, ge=1, description="Optimiser steps; 88,000 of 16 samples pass 50 times over nuScenes.")
-    batch_size: int = Field(16, ge=1, description="Samples a step, over all ranks.")
-    sampling: Literal["uniform", "cbgs"] = Field(
-        "uniform", description="Every sample once an epoch, or those with rare classes more often, as the original."
-    )
-    accumulate: int = Field(
-        1, ge=1, description="Micro-batches a step, one after the other; batch norm sees one at a time."
-    )
     rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="On all weights, as in the original.")
     warmup: int = Field(500, ge=0, description="Steps of linear warm-up from a third of the rate; a cosine follows.")
     clip_norm: float = Field(35.0, gt=0, description="Largest norm of the gradient.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the forward pass; weights stay fp32.")
-    ema: float = Field(0.0, ge=0, lt=1, description="Decay of the weights' average, which is then the result; 0: none.")
-    seed: int = Field(0, ge=0)
 
     evaluate_every: int = Field(500, ge=1, description="Steps between evaluations on held-out samples.")
     held_out: int = Field(64, ge=1, description="At most so many samples of val (of train where val is empty).")
     probe_samples: int = Field(
         64, ge=0, description="Training samples to fit the linear probe on at each evaluation; 0: no probe."
     )
-    ranks: int = runtime(0, "Processes that share a step; 0: one per GPU that batch_size allows, one on a CPU.", ge=0)
-    checkpointing: bool = runtime(False, "Recompute activations in the backward pass: less memory, more time.")
-    loaders: int = runtime(0, "Threads of each rank that load ahead; 0: one on a CPU, else its cores but one.", ge=0)
-    threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
-    device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
-    seconds_between_saves: float = runtime(120.0, "Between checkpoints.", gt=0)
 
     @model_validator(mode="after")
     def _fits(self) -> "PretrainConfig":
@@ -91,11 +76,6 @@ class PretrainConfig(Settings):
         low, high, step = self.depth_bins
         if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
             raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
-        if self.batch_size % (self.accumulate * max(1, self.ranks)):
-            raise ValueError(
-                f"batch_size is {self.batch_size}, which accumulate ({self.accumulate}) times ranks "
-                f"({max(1, self.ranks)}) does not divide: every rank needs the same number of samples"
-            )
         if self.reconstruction_weight == self.depth_weight == 0:
             raise ValueError("reconstruction_weight and depth_weight are both 0: there is nothing to learn")
         if self.height[0] >= self.height[1]:

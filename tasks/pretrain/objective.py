@@ -13,22 +13,14 @@ from models.depth_bins import NO_LABEL, nearest_in_cells
 from models.geomim.model import STRIDE, GeoMIM
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
 from tasks.pretrain.config import PretrainConfig
-from tasks.training.order import positions_at, share
-from tasks.training.ranks import rank, rank_count, sum_over_ranks
+from tasks.training.order import parts_at
+from tasks.training.ranks import weights_of_parts
 
 
 def load_parts(batches: PretrainBatches, samples: np.ndarray, step: int) -> list[PretrainBatch]:
-    """This rank's share of each micro-batch of a step.
-
-    Shares of micro-batches, not micro-batches of a share: so a micro-batch, which is what batch norm sees, holds the
-    same samples on any number of ranks.
-    """
-    config = batches.config
-    positions = positions_at(step, config.batch_size)
-    return [
-        batches.training_at(share(share(positions, part, config.accumulate), rank(), rank_count()), samples)
-        for part in range(config.accumulate)
-    ]
+    """This rank's share of each micro-batch of a step."""
+    parts = parts_at(step, batches.config.batch_size, batches.config.accumulate)
+    return [batches.training_at(positions, samples) for positions in parts]
 
 
 class Part(NamedTuple):
@@ -53,9 +45,7 @@ class Objective:
         moved = [batch.to(self.device) for batch in batches]
         bins = self.model.view_transform.bins
         cells = [(bins.labels(nearest_in_cells(batch.depth_map, STRIDE)) != NO_LABEL).sum() for batch in moved]
-        counts = torch.stack(cells).float()
-        mean = sum_over_ranks(counts.sum()) / (rank_count() * len(counts))
-        return [Part(*pair) for pair in zip(moved, counts / mean.clamp(min=1 / (rank_count() * len(counts))))]
+        return [Part(*pair) for pair in zip(moved, weights_of_parts(torch.stack(cells).float()))]
 
     def terms(self, part: Part) -> dict[str, Tensor]:
         """The weighted losses of a part, those of weight 0 left out."""

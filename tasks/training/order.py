@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from tasks.training.ranks import rank, rank_count
+
 # Streams of random numbers that share a seed without sharing numbers.
 ORDER, AUGMENTATION, MASKS, RESAMPLING = range(4)
 
@@ -28,6 +30,16 @@ def share(positions: range, part: int, parts: int) -> range:
     if rest:
         raise ValueError(f"{len(positions)} samples do not divide into {parts} equal parts")
     return positions[part * size : (part + 1) * size]
+
+
+def parts_at(step: int, batch_size: int, accumulate: int) -> list[range]:
+    """This rank's share of each of `accumulate` micro-batches of a step.
+
+    Shares of micro-batches, not micro-batches of a share: so a micro-batch, which is what batch norm sees, holds the
+    same samples on any number of ranks.
+    """
+    positions = positions_at(step, batch_size)
+    return [share(share(positions, part, accumulate), rank(), rank_count()) for part in range(accumulate)]
 
 
 def sample_at(position: int, samples: np.ndarray, seed: int) -> int:

@@ -153,6 +153,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def weights_of_parts(counts: Tensor) -> Tensor:
+    """How much each micro-batch's losses count, so that their mean over all ranks' micro-batches is the loss of all.
+
+    counts (n, ...): by how many (or by 1, where there are none) the sum of a micro-batch's losses was divided.
+    """
+    parts = rank_count() * len(counts)
+    return counts.clamp(min=1) / (sum_over_ranks(counts.sum(0)) / parts).clamp(min=1 / parts)
+
+
 def gathered(value: Any) -> list[Any]:
     """All ranks' values, in their order; anything that pickles."""
     values = [value] * rank_count()

@@ -10,6 +10,7 @@ from tasks.config import load_config
 from tasks.errors import UserError
 from tasks.ingest.config import TABLES
 from tasks.plan import make_plan, select
+from tasks.stage import why_inactive
 
 
 @pytest.fixture
@@ -104,6 +105,37 @@ def test_weights_from_a_file_need_no_fit_and_their_content_is_in_the_key(plan, t
     assert plan(f"teacher.weights={moved}")[1].step.artifact.key == first[1].step.artifact.key
     weights.write_bytes(b"two")
     assert plan(f"teacher.weights={weights}")[1].step.artifact.key != first[1].step.artifact.key
+
+
+def test_a_backbone_of_the_users_needs_no_pretraining(plan, tmp_path):
+    swin = tmp_path / "swin.pth"
+    swin.write_bytes(b"one")
+    assert list(states(plan(f"finetune.init={swin}"))) == ["ingest", "finetune"]
+    assert list(states(plan("finetune.init=random", "finetune.depth_weight=3"))) == ["ingest", "depth", "finetune"]
+
+
+def test_a_detector_to_evaluate_needs_the_index_alone_and_its_content_is_in_the_key(plan, tmp_path):
+    detector = tmp_path / "epoch_20_ema.pth"
+    detector.write_bytes(b"one")
+    first = plan(f"finetune.checkpoint={detector}", "finetune.depth_weight=3")
+    assert list(states(first)) == ["ingest", "finetune"]
+    assert list(first[1].step.inputs.artifacts) == ["ingest"]
+    shutil.move(detector, moved := tmp_path / "moved.pth")
+    again = plan(f"finetune.checkpoint={moved}", "finetune.depth_weight=3")
+    assert again[1].step.artifact.key == first[1].step.artifact.key
+    moved.write_bytes(b"two")
+    changed = plan(f"finetune.checkpoint={moved}", "finetune.depth_weight=3")
+    assert changed[1].step.artifact.key != first[1].step.artifact.key
+
+
+def test_a_stage_that_nobody_wants_says_why():
+    config = load_config(None, ["finetune.init=random"])
+    for name in ("fit", "teacher", "depth", "pretrain"):
+        assert why_inactive(config, name) == "finetune.init is 'random', not 'pretrain'"
+    config = load_config(None, ["finetune.checkpoint=a.pth"])
+    assert why_inactive(config, "pretrain") == "finetune.checkpoint is evaluated as it is"
+    assert why_inactive(load_config(None, ["teacher.weights=a.pth"]), "fit") == "teacher.weights is 'a.pth', not 'fit'"
+    assert not any(why_inactive(config, name) for name in ("ingest", "finetune"))
 
 
 def test_missing_weights_are_named(plan):

@@ -47,6 +47,10 @@ class World:
     index: Index
     config: FinetuneConfig
 
+    def configured(self, **fields) -> FinetuneConfig:
+        """The config with other values."""
+        return FinetuneConfig.model_validate(self.config.model_dump() | fields)
+
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tasks.config import PRESETS, load_config
 from tasks.finetune.config import FinetuneConfig
 
 ROOT = Path(__file__).parents[3]
@@ -18,6 +19,9 @@ ROOT = Path(__file__).parents[3]
         ({"bev_range": 50.4, "bev_cell": 0.8}, "= 126 must be a multiple of 8"),
         ({"depth_bins": (60.0, 1.0, 1.0)}, "must be nearest < farthest"),
         ({"height": (3.0, -5.0)}, "height .* must ascend"),
+        ({"view": {"stereo": True, "frames": 2}}, "stereo needs frames = 2 and camera_aware = true"),
+        ({"view": {"stereo": True, "camera_aware": True}}, "stereo needs frames = 2 and camera_aware = true"),
+        ({"batch_size": 6, "accumulate": 4}, r"batch_size is 6, which accumulate \(4\) times .* does not divide"),
         ({"epochs": 3}, "epochs"),
         ({"rate": float("nan")}, "finite"),
     ],
@@ -37,3 +41,38 @@ def test_how_it_runs_is_no_part_of_the_key():
 def test_the_config_needs_no_torch():
     code = "import sys, tasks.finetune.config; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def rows(name: str) -> dict:
+    """What a preset says of finetuning."""
+    return load_config(PRESETS / f"{name}.yaml").finetune.model_dump()
+
+
+def test_the_presets_are_the_published_table():
+    geomim, stereo, large = (
+        rows(name) for name in ("bevdet4d-geomim", "bevstereo4d-geomim", "bevstereo4d-geomim-512x1408")
+    )
+    baseline = rows("bevdet4d-imagenet")
+    for preset in (baseline, geomim, stereo, large):
+        assert (preset["rate"], preset["clip_norm"], preset["warmup"], preset["final_rate"]) == (2e-4, 5, 200, 1)
+        assert (preset["ema"], preset["sampling"], preset["view"]["frames"]) == (0.999, "cbgs", 2)
+        assert (preset["bev_rotation"], preset["bev_scale"], preset["bev_flip"]) == (22.5, 0.05, True)
+        assert preset["steps"] * preset["batch_size"] == pytest.approx(20 * 123_580, rel=1e-3)  # 20 epochs of CBGS
+        assert preset["view"]["previous_from"] == preset["steps"] // 10
+        low, high = (zoom * preset["image"]["size"][1] / 1600 for zoom in preset["image"]["zoom"])
+        base = preset["image"]["size"][1] / 1600
+        assert (low - base, high - base) == pytest.approx((-0.06, 0.11))
+    names = ("weight_decay", "layer_decay", "drop_path", "bev_cell", "depth_weight", "image_width", "class_groups")
+    assert [baseline[name] for name in names] == [0.01, 1.0, 0.1, 0.8, 0, 256, "one"]
+    assert [geomim[name] for name in names] == [0.05, 0.8, 0.2, 0.8, 0, 256, "one"]
+    assert [stereo[name] for name in names] == [0.05, 0.85, 0.2, 0.8, 3, 512, "six"]
+    assert [large[name] for name in names] == [0.05, 0.85, 0.2, 0.4, 3, 512, "six"]
+    assert [p["view"]["depth_spacing"] for p in (geomim, stereo, large)] == ["even", "log", "log"]
+    assert not any(p["view"]["channels"] == "bgr" for p in (geomim, stereo, large))
+
+
+@pytest.mark.parametrize("path", sorted((PRESETS / "released").glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_a_released_detector_expects_is_three_quirks(path):
+    quirks = {"channels": "bgr", "key_ego": "camera", "truncate_cells": True}
+    corrected = rows(path.stem)
+    assert rows(f"released/{path.stem}") == corrected | {"view": corrected["view"] | quirks}

@@ -1,0 +1,50 @@
+"""Which frames belong to a sample, and the key frame's ego, in which the detector's map and boxes live."""
+
+from typing import Literal
+
+import numpy as np
+
+from models.geometry import inverse
+from models.names import CAMERAS
+from storage.index import Index
+
+KeyEgo = Literal["lidar", "camera"]
+
+# Whose time the released detectors take for "now": for the cameras the first in their own order, for boxes the front.
+VIEWS_CAMERA, BOXES_CAMERA = CAMERAS.index("CAM_FRONT_LEFT"), CAMERAS.index("CAM_FRONT")
+
+
+def frames_of(index: Index, sample: int, count: int) -> list[int]:
+    """The sample and its count - 1 previous key frames, nearest first.
+
+    Where the scene has no such frame the sample itself stands in, as in BEVDet.
+    """
+    frames = [sample]
+    previous = sample
+    while len(frames) < count:
+        previous = int(index.previous[previous]) if previous >= 0 else -1
+        frames.append(sample if previous < 0 else previous)
+    return frames
+
+
+def camera_to_key_ego(index: Index, sample: int, frames: list[int], of: KeyEgo = "lidar") -> np.ndarray:
+    """(T, N, 4, 4): each camera in each of `frames`, at its own time -> the ego at the key frame's.
+
+    of: the time of the key LiDAR sweep, or of CAM_FRONT_LEFT's image, as in the released detectors.
+    """
+    if of == "lidar":
+        ego_to_global = index.lidar_ego_to_global[sample]
+    else:
+        ego_to_global = index.camera_ego_to_global[sample, VIEWS_CAMERA]
+    return inverse(ego_to_global) @ index.camera_ego_to_global[frames] @ index.camera_to_ego[frames]
+
+
+def lidar_to_key_ego(index: Index, sample: int, of: KeyEgo = "lidar") -> np.ndarray:
+    """(4, 4): the sample's LIDAR_TOP frame, where the index has its boxes -> the ego in which the detector has them.
+
+    of: the time of the key LiDAR sweep, or of CAM_FRONT's image: the released detectors have no one time for both.
+    """
+    if of == "lidar":
+        return index.lidar_to_ego[sample]
+    ego_to_global = index.camera_ego_to_global[sample, BOXES_CAMERA]
+    return inverse(ego_to_global) @ index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]

@@ -1,0 +1,78 @@
+"""What a step of finetuning minimises, in parts: a rank's share of each micro-batch.
+
+The parts' losses are such that their mean over ranks and micro-batches is the loss of all samples taken together.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.bevdet.cameras import Cameras
+from models.bevdet.detector import BevDet
+from models.center_head import Predictions
+from models.depth_bins import NO_LABEL, depth_loss
+from tasks.finetune.batches import Batch
+from tasks.finetune.config import FinetuneConfig
+from tasks.training.ranks import rank_count, weights_of_parts
+
+
+class Whole(nn.Module):
+    """A detector and its head in one call, as training on several ranks wants it."""
+
+    def __init__(self, detector: BevDet):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor, cameras: Cameras, with_previous: bool) -> tuple[Predictions, Tensor]:
+        """The head's maps in float32, and depth probabilities (B, N, D, h, w)."""
+        bev, depth_prob = self.detector(images, cameras, with_previous)
+        maps = self.detector.head(bev)
+        return [{name: tensor.float() for name, tensor in group.items()} for group in maps], depth_prob
+
+
+class Part(NamedTuple):
+    """A rank's share of a micro-batch, on the device."""
+
+    batch: Batch
+    weights: dict[str, Tensor]  # term -> how much this part's mean counts
+
+
+class Objective:
+    """The loss whose mean over parts and ranks is that of the step's samples taken together.
+
+    Each term is a mean over what there is to learn from (peaks of a heatmap, boxes, cells that LiDAR hit), of which
+    each part has another number: its mean counts as much as it has of them.
+    """
+
+    def __init__(self, config: FinetuneConfig, detector: BevDet, network: nn.Module, device: torch.device):
+        self.config, self.head, self.network, self.device = config, detector.head, network, device
+
+    def parts(self, batches: list[Batch]) -> list[Part]:
+        """A rank's batches of one step, moved; called on all ranks."""
+        moved = [batch.to(self.device) for batch in batches]
+        if rank_count() == len(moved) == 1:
+            return [Part(moved[0], {})]
+        counts = [self._counts(batch) for batch in moved]
+        weights = weights_of_parts(torch.stack([torch.stack(list(c.values())) for c in counts]).float())
+        return [Part(batch, dict(zip(counts[0], row))) for batch, row in zip(moved, weights)]
+
+    def terms(self, part: Part) -> dict[str, Tensor]:
+        """The weighted losses of a part: the head's, and depth where it is supervised."""
+        batch = part.batch
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            predictions, depth_prob = self.network(batch.normalised(), batch.cameras, batch.with_previous)
+        terms = self.head.loss(predictions, batch.boxes)
+        if batch.depth_labels is not None:
+            terms["depth"] = self.config.depth_weight * depth_loss(depth_prob, batch.depth_labels)
+        return {name: term * part.weights.get(name, 1.0) for name, term in terms.items()}
+
+    def _counts(self, batch: Batch) -> dict[str, Tensor]:
+        """By how many each term's sum is divided."""
+        counts = {}
+        for number, targets in enumerate(self.head.targets(batch.boxes)):
+            counts[f"task{number}.heatmap"] = (targets.heatmap == 1).sum()
+            counts[f"task{number}.box"] = targets.used.sum()
+        if batch.depth_labels is not None:
+            counts["depth"] = (batch.depth_labels != NO_LABEL).sum()
+        return counts

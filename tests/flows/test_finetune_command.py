@@ -1,0 +1,42 @@
+"""`geomim finetune` through the command line's entry: what its options ask for shows in the sentences of mistakes."""
+
+import json
+
+import pytest
+
+from flows import cli
+from tasks.ingest.config import TABLES
+
+
+@pytest.fixture
+def finetune(monkeypatch, capsys, tmp_path):
+    """Run the command on a folder of empty tables; its exit code and what it says."""
+    (tmp_path / "data" / "v1.0-mini").mkdir(parents=True)
+    for table in TABLES:
+        (tmp_path / "data" / "v1.0-mini" / f"{table}.json").write_text(json.dumps([]))
+
+    def run(*words):
+        options = ["--dataroot", str(tmp_path / "data"), "--root", str(tmp_path / "root")]
+        monkeypatch.setattr("sys.argv", ["geomim", "finetune", *options, *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, capsys.readouterr().err
+
+    return run
+
+
+def test_a_checkpoint_is_where_training_begins_or_what_is_evaluated(finetune):
+    code, told = finetune("--checkpoint", "nowhere.pth")
+    assert (code, told) == (2, "geomim: finetune.init: there is no file nowhere.pth\n")
+    code, told = finetune("--checkpoint", "nowhere.pth", "--eval-only")
+    assert (code, told) == (2, "geomim: finetune.checkpoint: there is no file nowhere.pth\n")
+
+
+def test_there_must_be_something_to_evaluate(finetune):
+    assert finetune("--eval-only") == (2, "geomim: --eval-only needs --checkpoint FILE, the detector to evaluate\n")
+
+
+def test_processes_share_a_step(finetune):
+    code, told = finetune("--nproc", "5")
+    assert code == 2
+    assert "batch_size is 16, which accumulate (1) times ranks (5) does not divide" in told
