@@ -1,0 +1,45 @@
+"""mIoU of occupancy as Occ3D computes it (arXiv 2304.14365)."""
+
+import numpy as np
+
+from models.names import FREE, OCCUPANCY_CLASSES
+from tasks.batches.occupancy import Occupancy
+
+
+class OccupancyScore:
+    """One histogram over the voxels in camera view of all samples."""
+
+    def __init__(self):
+        self.samples = 0
+        self.histogram = np.zeros((len(OCCUPANCY_CLASSES),) * 2, np.int64)  # [true, predicted]
+
+    def add(self, predicted: np.ndarray, truth: Occupancy) -> None:
+        """predicted: labels (X, Y, Z)."""
+        count = len(OCCUPANCY_CLASSES)
+        pairs = truth.labels[truth.seen].astype(np.int64) * count + predicted[truth.seen]
+        self.histogram += np.bincount(pairs, minlength=count * count).reshape(count, count)
+        self.samples += 1
+
+    def result(self) -> dict:
+        """`mIoU`, the mean over the classes but `free`; `IoU` of occupied against free; and each class's.
+
+        A class that is neither there nor predicted has None, and no part in the mean.
+        """
+        hits = np.diag(self.histogram)
+        there, said = self.histogram.sum(1), self.histogram.sum(0)
+        each = [_ratio(hit, a + b - hit) for hit, a, b in zip(hits, there, said)]
+        counted = [value for value in each[:FREE] if value is not None]
+        total = int(self.histogram.sum())
+        right_occupied = total - there[FREE] - said[FREE] + hits[FREE]
+        return {
+            "samples": self.samples,
+            "mIoU": float(np.mean(counted)) if counted else None,
+            "IoU": _ratio(right_occupied, total - hits[FREE]),
+            "classes": {
+                name: {"IoU": value, "voxels": int(n)} for name, value, n in zip(OCCUPANCY_CLASSES, each, there)
+            },
+        }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None
