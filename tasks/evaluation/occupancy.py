@@ -3,7 +3,6 @@
 import numpy as np
 
 from models.names import FREE, OCCUPANCY_CLASSES
-from tasks.batches.occupancy import Occupancy
 
 
 class OccupancyScore:
@@ -11,13 +10,13 @@ class OccupancyScore:
 
     def __init__(self):
         self.samples = 0
-        self.histogram = np.zeros((len(OCCUPANCY_CLASSES),) * 2, np.int64)  # [true, predicted]
+        self.counts = np.zeros((len(OCCUPANCY_CLASSES),) * 2, np.int64)  # [true, predicted]
 
-    def add(self, predicted: np.ndarray, truth: Occupancy) -> None:
-        """predicted: labels (X, Y, Z)."""
+    def add(self, predicted: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> None:
+        """Predicted and true labels (X, Y, Z) of a sample, and which voxels are in view, bool."""
         count = len(OCCUPANCY_CLASSES)
-        pairs = truth.labels[truth.seen].astype(np.int64) * count + predicted[truth.seen]
-        self.histogram += np.bincount(pairs, minlength=count * count).reshape(count, count)
+        pairs = labels[seen].astype(np.int64) * count + predicted[seen]
+        self.counts += np.bincount(pairs, minlength=count * count).reshape(count, count)
         self.samples += 1
 
     def result(self) -> dict:
@@ -25,11 +24,11 @@ class OccupancyScore:
 
         A class that is neither there nor predicted has None, and no part in the mean.
         """
-        hits = np.diag(self.histogram)
-        there, said = self.histogram.sum(1), self.histogram.sum(0)
+        hits = np.diag(self.counts)
+        there, said = self.counts.sum(1), self.counts.sum(0)
         each = [_ratio(hit, a + b - hit) for hit, a, b in zip(hits, there, said)]
         counted = [value for value in each[:FREE] if value is not None]
-        total = int(self.histogram.sum())
+        total = int(self.counts.sum())
         right_occupied = total - there[FREE] - said[FREE] + hits[FREE]
         return {
             "samples": self.samples,

@@ -34,7 +34,7 @@ def test_scores_are_counts(seed, classes, visible):
     for _ in range(2):
         predicted, labels = (rng.choice(few, (4, 3, 2)).astype(np.uint8) for _ in range(2))
         samples.append((predicted, Occupancy(labels, rng.random((4, 3, 2)) < visible)))
-        score.add(*samples[-1])
+        score.add(predicted, *samples[-1][1])
     made, (each, mean) = score.result(), by_counting(samples)
     assert made["samples"] == 2
     for name, value in zip(OCCUPANCY_CLASSES, each):
@@ -52,5 +52,5 @@ def test_scores_are_counts(seed, classes, visible):
 def test_truth_scores_one():
     labels = np.arange(24).reshape(4, 3, 2).astype(np.uint8) % 18
     score = OccupancyScore()
-    score.add(labels, Occupancy(labels, np.ones(labels.shape, bool)))
+    score.add(labels, labels, np.ones(labels.shape, bool))
     assert score.result()["mIoU"] == score.result()["IoU"] == 1.0
