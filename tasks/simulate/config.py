@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tasks.settings import Settings, runtime
 
-VERSION = 2
+VERSION = 1
 
 # The scenes of nuScenes' mini_train and mini_val: with these names the devkit's own splits hold.
 TRAIN_SCENES = (
