@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rank_jobs import tally
 
 from models.names import BEV_LAYERS, OCCUPANCY_CLASSES
 from storage.artifact import Artifact
@@ -17,11 +18,11 @@ from tasks.finetune.batches import Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.detect import detect
 from tasks.finetune.goals.goal import Found
-from tasks.finetune.goals.tally import tallied
 from tasks.finetune.network import build_detector, load_detector
 from tasks.finetune.objective import Objective, Whole
 from tasks.finetune.run import run
 from tasks.stage import Inputs
+from tasks.training.ranks import run_ranks
 
 SEGMENTATION = {"task": "segmentation", "depth_weight": 0.0, "pictures": 2}
 OCCUPANCY = {
@@ -147,16 +148,19 @@ def test_a_missing_folder_of_labels_is_one_sentence(world, tmp_path):
         run(config, Inputs(tmp_path, world.inputs.version, world.inputs.artifacts), artifact)
 
 
+@pytest.mark.timeout(120)
 def test_the_worst_are_kept_and_all_are_counted():
+    """On one rank and on two."""
     rng = np.random.default_rng(0)
     found = []
     for sample in range(6):
         labels = rng.integers(0, 18, (4, 4, 4)).astype(np.uint8)
         wrong = rng.random((4, 4, 4)) < (0.9, 0.1, 0.5, 0.95, 0.3, 0.7)[sample]
         found.append(Found(sample, np.where(wrong, 17 - labels, labels), (labels, np.ones((4, 4, 4), bool))))
-    tally = tallied(iter(found), OccupancyScore, 2)
-    assert {looked.sample for looked in tally.worst} == {0, 3}
     whole = OccupancyScore()
     for _, predicted, truth in found:
         whole.add(predicted, *truth)
-    assert tally.score.result() == whole.result()
+    one = tally(found, 2)
+    assert one[0] == whole.result()
+    assert set(one[1]) == {0, 3}
+    assert run_ranks(2, torch.device("cpu"), tally, found, 2) == one
