@@ -39,6 +39,32 @@ CATEGORY_TO_CLASS = {
     "movable_object.trafficcone": "traffic_cone",
 }
 
+# Semantic classes of a voxel in Occ3D-nuScenes; a label is a position here. The last says that nothing is there.
+OCCUPANCY_CLASSES = (
+    "others",
+    "barrier",
+    "bicycle",
+    "bus",
+    "car",
+    "construction_vehicle",
+    "motorcycle",
+    "pedestrian",
+    "traffic_cone",
+    "trailer",
+    "truck",
+    "driveable_surface",
+    "other_flat",
+    "sidewalk",
+    "terrain",
+    "manmade",
+    "vegetation",
+    "free",
+)
+FREE = OCCUPANCY_CLASSES.index("free")
+
+# Layers of a bird's-eye-view segmentation.
+BEV_LAYERS = ("drivable_area", "vehicle")
+
 # Farthest distance from the ego (m) at which the official evaluation looks at a class (detection_cvpr_2019).
 EVALUATION_RANGE = {
     "car": 50.0,

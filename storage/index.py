@@ -16,13 +16,15 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-FORMAT = 1
+FORMAT = 2
 
 # name -> (dtype, dimensions); 3, 4 and 2 are fixed sizes, upper-case letters are the dimensions of the docstring.
 SCHEMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "token": ("str", ("sample",)),
     "scene": ("int32", ("sample",)),
     "scene_name": ("str", ("scene",)),
+    "map_path": ("str", ("scene",)),  # the devkit's map mask, "" where the scene names no log
+    "map_location": ("str", ("scene",)),  # the log's, the name of its map expansion file; "" where unknown
     "timestamp": ("int64", ("sample",)),
     "split": ("str", ("sample",)),  # "train", "val", "test", or "" for a scene of no split
     "previous": ("int32", ("sample",)),  # the scene's previous key frame, or -1

@@ -88,15 +88,32 @@ def _aligned(columns: Sequence[str], body: list[list[str]]) -> str:
 def comparison(arms: dict[str, dict]) -> str:
     """Results side by side in Markdown: one column an arm; of two arms, the first's gain over the second too."""
     names = list(arms)
-    header = ["", *names] + (["gain"] if len(names) == 2 else [])
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     keys = ["mAP", "NDS", *(f"m{e}" for e in ERRORS)]
     values = {key: [arms[n][key] for n in names] for key in keys}
     values |= {f"AP {c}": [arms[n]["classes"][c]["AP"] for n in names] for c in arms[names[0]]["classes"]}
-    for key, line in values.items():
-        gain = [f"{line[0] - line[1]:+.4f}"] if len(names) == 2 else []
-        lines.append([key, *map(_decimals, line), *gain])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return compared(names, values)
+
+
+def compared(names: list[str], values: dict[str, list[float | None]]) -> str:
+    """Figures of several arms in Markdown, one column an arm; of two, the first's gain over the second too."""
+    header = ["", *names]
+    lines = {key: list(map(_decimals, line)) for key, line in values.items()}
+    if len(names) == 2:
+        header.append("gain")
+        for key, line in values.items():
+            lines[key].append("-" if None in line else f"{line[0] - line[1]:+.4f}")
+    return _table(header, lines)
+
+
+def plain(header: list[str], values: dict[str, list[float | int | None]]) -> str:
+    """Named lines of figures in Markdown."""
+    shown = {key: [str(v) if isinstance(v, int) else _decimals(v) for v in line] for key, line in values.items()}
+    return _table(header, shown)
+
+
+def _table(header: list[str], lines: dict[str, list[str]]) -> str:
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *([key, *line] for key, line in lines.items())]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
 def _ground_truth(scores: dict) -> int:

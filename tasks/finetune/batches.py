@@ -19,6 +19,7 @@ from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.frames import camera_to_key_ego, frames_of, lidar_to_key_ego
+from tasks.finetune.goals.goal import Truth, goal_of
 from tasks.training.order import generator_at, sample_at
 
 
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     cameras: Cameras
     boxes: list[Boxes]  # the truth in the (augmented) ego frame; empty lists where there is none
     depth_labels: Tensor | None  # (B, N, h, w) int64, bin or NO_LABEL of models.depth_bins
+    truth: Truth = ()  # what else predictions are compared with, see `Goal.truth`
     with_previous: bool = True  # whether earlier frames count
 
     def to(self, device: torch.device) -> "Batch":
@@ -44,7 +46,8 @@ class Batch(NamedTuple):
     def _each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         labels = None if self.depth_labels is None else function(self.depth_labels)
         cameras = Cameras(*map(function, self.cameras))
-        return self._replace(images=function(self.images), cameras=cameras, depth_labels=labels)
+        truth = tuple(map(function, self.truth))
+        return self._replace(images=function(self.images), cameras=cameras, depth_labels=labels, truth=truth)
 
     def normalised(self) -> Tensor:
         """(B, T, N, 3, H, W) float32, the network's input."""
@@ -60,6 +63,7 @@ class Batches:
     def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, depth: DepthReader | None = None):
         self.config, self.index, self.dataroot = config, index, dataroot
         self.depth = depth if config.needs_depth else None
+        self.goal = goal_of(config)(config, index, dataroot)
         self.bins = DepthBins(*config.depth_bins, config.view.depth_spacing)
         self.scene = LidarAugmentation(config.bev_flip, np.deg2rad(config.bev_rotation), config.bev_scale)
 
@@ -104,6 +108,7 @@ class Batches:
             ),
             boxes=[augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]],
             depth_labels=None if self.depth is None else self._depth_labels(sample, post)[None],
+            truth=self.goal.truth(sample, scene),
         )
 
     def _images(self, frame: int, draws: list[ImageDraw]) -> np.ndarray:
@@ -130,7 +135,7 @@ class Batches:
 
 def _collated(made: list[Batch]) -> Batch:
     """Batches of one sample as one batch."""
-    samples, tokens, images, cameras, boxes, labels, _ = zip(*made)
+    samples, tokens, images, cameras, boxes, labels, truth, _ = zip(*made)
     return Batch(
         np.concatenate(samples),
         [token for (token,) in tokens],
@@ -138,6 +143,7 @@ def _collated(made: list[Batch]) -> Batch:
         Cameras(*map(torch.cat, zip(*cameras))),
         [truth for (truth,) in boxes],
         None if labels[0] is None else torch.cat(labels),
+        tuple(map(torch.cat, zip(*truth))),
     )
 
 

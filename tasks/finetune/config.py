@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from models.occupancy import RANGE
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
 from tasks.settings import Settings, external_file
@@ -47,6 +48,10 @@ class ViewConfig(Settings):
 class FinetuneConfig(TrainingSettings):
     """A BEVDet on a pretrained backbone, and the same from scratch beside it."""
 
+    task: Literal["detection", "segmentation", "occupancy"] = Field(
+        "detection",
+        description="What is learnt: boxes; where one can drive and vehicles stand; or what each voxel holds (Occ3D).",
+    )
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
     init: str = external_file(
         "pretrain",
@@ -118,6 +123,12 @@ class FinetuneConfig(TrainingSettings):
             raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
         if self.height[0] >= self.height[1]:
             raise ValueError(f"height {self.height} must ascend")
+        if self.task != "detection" and self.view.key_ego != "lidar":
+            raise ValueError(f"task {self.task} needs view.key_ego = lidar: its truth stands in that frame")
+        if self.task == "occupancy" and self.bev_range != RANGE:
+            raise ValueError(f"task occupancy needs bev_range = {RANGE:g}, Occ3D's, not {self.bev_range:g}")
+        if self.task == "occupancy" and (self.bev_rotation or self.bev_scale):
+            raise ValueError("task occupancy needs bev_rotation = bev_scale = 0: voxels can be mirrored, and no more")
         return self
 
     @property

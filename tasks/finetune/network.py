@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from models import nms
 from models.bevdet.detector import BevDet
 from models.bevdet.layout import fill_bevdet, read_bevdet
-from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead
 from models.depth_bins import DepthBins
 from models.layouts import Checkpoint, WeightsMismatch, fill_backbone, read_layout
 from models.lift_splat import BevGrid
@@ -20,34 +18,23 @@ from tasks.backbone import build_backbone
 from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
 from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.goals.goal import goal_of
 
 OURS = "geomim"  # the layout of a file that we write
 
 # What must be as it was in training and shows in no tensor's shape: it stands in such a file's metadata.
 TRAINED_WITH = "geomim.finetune"
-MEANING = ("view.channels", "view.depth_spacing", "bev_range", "bev_cell", "height", "depth_bins")
+MEANING = ("task", "view.channels", "view.depth_spacing", "bev_range", "bev_cell", "height", "depth_bins")
 
 
 def build_detector(config: FinetuneConfig) -> BevDet:
     """The whole detector, with weights drawn from torch's global generator."""
-    view, six = config.view, config.class_groups == "six"
-    span, height = (-config.bev_range, config.bev_range), config.height
-    rotated = nms.BEVDET_STEREO if six else nms.BEVDET
-    head = CenterPointHead(
-        config.bev_width,
-        (span[0], span[0], height[0], span[1], span[1], height[1]),
-        (config.bev_cell, config.bev_cell),
-        SIX_GROUPS if six else ONE_GROUP,
-        config.head_width,
-        config.score_threshold,
-        min_radius=config.gaussian_radius,
-        velocity_weight=config.velocity_weight,
-        rules=rotated if config.nms == "rotated" else nms.CENTERPOINT,
-    )
+    view, span = config.view, (-config.bev_range, config.bev_range)
+    head = goal_of(config).head(config)
     detector = BevDet(
         build_backbone(config.backbone, config.drop_path),
         head,
-        BevGrid(span, span, height, config.bev_cell),
+        BevGrid(span, span, config.height, config.bev_cell),
         DepthBins(*config.depth_bins, view.depth_spacing),
         config.image.size,
         config.image_width,

@@ -3,17 +3,17 @@
 The parts' losses are such that their mean over ranks and micro-batches is the loss of all samples taken together.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.bevdet.cameras import Cameras
 from models.bevdet.detector import BevDet
-from models.center_head import Predictions
 from models.depth_bins import NO_LABEL, depth_loss
 from tasks.finetune.batches import Batch
 from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.goals.goal import goal_of
 from tasks.training.ranks import rank_count, weights_of_parts
 
 
@@ -24,10 +24,12 @@ class Whole(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, images: Tensor, cameras: Cameras, with_previous: bool) -> tuple[Predictions, Tensor]:
+    def forward(self, images: Tensor, cameras: Cameras, with_previous: bool) -> tuple[Any, Tensor]:
         """The head's maps in float32, and depth probabilities (B, N, D, h, w)."""
         bev, depth_prob = self.detector(images, cameras, with_previous)
         maps = self.detector.head(bev)
+        if isinstance(maps, Tensor):
+            return maps.float(), depth_prob
         return [{name: tensor.float() for name, tensor in group.items()} for group in maps], depth_prob
 
 
@@ -47,6 +49,7 @@ class Objective:
 
     def __init__(self, config: FinetuneConfig, detector: BevDet, network: nn.Module, device: torch.device):
         self.config, self.head, self.network, self.device = config, detector.head, network, device
+        self.goal = goal_of(config)
 
     def parts(self, batches: list[Batch]) -> list[Part]:
         """A rank's batches of one step, moved; called on all ranks."""
@@ -62,17 +65,14 @@ class Objective:
         batch = part.batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             predictions, depth_prob = self.network(batch.normalised(), batch.cameras, batch.with_previous)
-        terms = self.head.loss(predictions, batch.boxes)
+        terms = self.goal.loss(self.head, predictions, batch.boxes, batch.truth)
         if batch.depth_labels is not None:
             terms["depth"] = self.config.depth_weight * depth_loss(depth_prob, batch.depth_labels)
         return {name: term * part.weights.get(name, 1.0) for name, term in terms.items()}
 
     def _counts(self, batch: Batch) -> dict[str, Tensor]:
         """By how many each term's sum is divided."""
-        counts = {}
-        for number, targets in enumerate(self.head.targets(batch.boxes)):
-            counts[f"task{number}.heatmap"] = (targets.heatmap == 1).sum()
-            counts[f"task{number}.box"] = targets.used.sum()
+        counts = self.goal.counts(self.head, batch.boxes, batch.truth)
         if batch.depth_labels is not None:
             counts["depth"] = (batch.depth_labels != NO_LABEL).sum()
         return counts

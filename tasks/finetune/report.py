@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tasks.evaluation import table
 from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.goals.goal import Goal, goal_of
 
 
 def report(
@@ -15,13 +15,14 @@ def report(
 ) -> str:
     """Markdown.
 
-    metrics: arm -> result of `tasks.evaluation.official.evaluate`, None without ground truth; `unscored` is what to say
-    then. pictures: the content of `detections.json`.
+    metrics: arm -> result of `Goal.evaluate`, None without ground truth; `unscored` is what to say then. pictures: the
+    content of `Goal.listing`.
     """
+    goal = goal_of(config)
     height, width = config.image.size
     cells = round(2 * config.bev_range / config.bev_cell)
     lines = [
-        "# Camera detector",
+        f"# {goal.title}",
         "",
         f"{family(config)}, images {height}x{width}, BEV {cells}x{cells} cells of {config.bev_cell:g} m; "
         + (_training(config, metrics, train_samples) if config.trains else "a checkpoint, evaluated as it is."),
@@ -31,11 +32,11 @@ def report(
     if not scored:
         lines += [unscored, ""]
     if len(scored) > 1:
-        lines += ["## Gain", "", table.comparison(scored), "One seed: differences of this size can be chance.", ""]
+        lines += ["## Gain", "", goal.comparison(scored), "One seed: differences of this size can be chance.", ""]
     for arm, result in scored.items():
-        lines += [f"## {arm}", "", table.markdown(result), ""]
+        lines += [f"## {arm}", "", goal.table(result), ""]
     if pictures:
-        lines += ["## Worst samples", "", *_pictured(pictures), ""]
+        lines += ["## Worst samples", "", *_pictured(goal, pictures), ""]
     return "\n".join(lines)
 
 
@@ -53,10 +54,12 @@ def _training(config: FinetuneConfig, metrics: dict[str, dict | None], train_sam
     return told
 
 
-def _pictured(pictures: list[dict[str, Any]]) -> list[str]:
+def _pictured(goal: type[Goal], pictures: list[dict[str, Any]]) -> list[str]:
     """A table's lines: why each picture is there."""
-    rows = ["| picture | scene | sample | missed | false |", "| --- | --- | --- | --- | --- |"]
+    rows = []
     for entry in pictures:
-        named = [", ".join(f"{n} {name}" for name, n in entry[kind].items()) or "-" for kind in ("missed", "false")]
-        rows.append(f"| {entry['picture']} | {entry['scene']} | {entry['sample']} | {' | '.join(named)} |")
+        shown = {name: entry[name] for name in ("picture", "scene", "sample")} | goal.pictured(entry)
+        if not rows:
+            rows = [f"| {' | '.join(shown)} |", f"|{' --- |' * len(shown)}"]
+        rows.append(f"| {' | '.join(shown.values())} |")
     return rows

@@ -3,7 +3,8 @@
 Leaves, per arm (`pretrained`, `scratch`): `detector_<arm>.safetensors` and a folder `<arm>/` with `results_nusc.json`,
 `evaluation.json` and `log/`. A checkpoint that is evaluated as it is makes one arm, `given`, of which there are no
 weights and no log. Over all: `metrics.json`, `report.md`, and the first arm's `results_nusc.json`, its worst samples
-`detections_1.png` ... and `detections.json`, the list of these.
+`detections_1.png` ... and `detections.json`, the list of these. The tasks that predict maps leave no
+`results_nusc.json`, and `segmentations_1.png` or `occupancies_1.png` ... .
 """
 
 import functools
@@ -21,14 +22,13 @@ from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.cbgs import class_balanced
 from tasks.errors import UserError
-from tasks.evaluation.official import RESULTS, evaluate, evaluation_split, unscored
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.detect import detect
+from tasks.finetune.goals.goal import goal_of
 from tasks.finetune.network import build_detector, load_backbone, load_detector, save_detector
 from tasks.finetune.objective import Objective, Whole
 from tasks.finetune.optimiser import parameter_groups
-from tasks.finetune.picture import PICTURES, draw_worst
 from tasks.finetune.report import report
 from tasks.progress import say
 from tasks.stage import Inputs
@@ -47,7 +47,7 @@ WARMUP_START = 1e-3  # factor on the rate at the first step, as in BEVDet
 
 
 def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
-    """Train and evaluate every arm that is not done yet, then compare. The summary holds mAP and NDS of each."""
+    """Train and evaluate every arm that is not done yet, then compare. The summary holds the scores of each."""
     device = choose_device(config.device)
     ranks = choose_ranks(config.ranks, device, config.batch_size // config.accumulate)
     arms = arms_of(config)
@@ -59,12 +59,14 @@ def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
     metrics = {arm: json.loads(_evaluation_file(artifact.path, arm).read_text()) for arm in arms}
     index = Index.open(inputs["ingest"].path / "index.zarr")
     samples = len(index.samples("train")) if config.trains else 0
-    pictures = json.loads((artifact.path / PICTURES).read_text())
+    goal = goal_of(config)
+    pictures = json.loads((artifact.path / goal.listing).read_text())
     write_json(artifact.path / "metrics.json", metrics)
-    told = report(config, metrics, samples, unscored(index, evaluation_split(index)), pictures)
+    told = report(config, metrics, samples, goal.unscored(index), pictures)
     write_bytes(artifact.path / "report.md", told.encode())
-    shutil.copyfile(artifact.path / arms[0] / RESULTS, artifact.path / RESULTS)
-    scores = {arm: {k: m[k] for k in ("mAP", "NDS")} for arm, m in metrics.items() if m is not None}
+    for name in goal.results:
+        shutil.copyfile(artifact.path / arms[0] / name, artifact.path / name)
+    scores = {arm: {k: m[k] for k in goal.scores} for arm, m in metrics.items() if m is not None}
     return ({"steps": config.steps, "train_samples": samples} if config.trains else {}) | scores
 
 
@@ -161,21 +163,20 @@ def _train(
 
 
 def _evaluate(detector: BevDet, batches: Batches, folder: Path, arm: str) -> None:
-    """Official scores on val (or test) into the arm's `evaluation.json`; null where it has no ground truth.
+    """The goal's scores on the split it predicts into the arm's `evaluation.json`; null where there is no truth.
 
     Of the first arm, the pictures too: of the same samples, or of some of train where there are none.
     """
-    config, index = batches.config, batches.index
-    split, pictured = evaluation_split(index), arm == arms_of(config)[0]
-    samples = index.samples(split)
-    found = shown = detect(detector, batches, samples)
+    config, index, goal = batches.config, batches.index, batches.goal
+    samples, pictured = index.samples(goal.split(index)), arm == arms_of(config)[0]
+    collected = shown = goal.collected(detect(detector, batches, samples))
     if pictured and len(samples) == 0:
-        shown = detect(detector, batches, index.samples("train")[: config.pictures])
+        shown = goal.collected(detect(detector, batches, index.samples("train")[: config.pictures]))
     if rank():
         return
-    scores = evaluate(index, batches.dataroot, found, split, folder / arm, use_camera=True)
+    scores = goal.evaluate(collected, folder / arm)
     if pictured:
-        draw_worst(folder, index, batches.dataroot, shown, config.pictures)
+        goal.draw(shown, folder)
     write_json(_evaluation_file(folder, arm), scores)
 
 

@@ -24,6 +24,7 @@ def build_arrays(
         "token": sample.text("token", selection.samples),
         "scene": scene,
         "scene_name": tables["scene"].text("name"),
+        **_maps(tables, links),
         "timestamp": sample["timestamp"][selection.samples],
         "split": scene_split[scene],
         "previous": place[links["sample", "prev"][selection.samples]],
@@ -38,6 +39,19 @@ def build_arrays(
         | _cameras(tables, links, selection)
         | _boxes(tables, links, selection, place, inverse(lidar["ego_to_global"] @ lidar["sensor_to_ego"]))
     )
+
+
+def _maps(tables: dict[str, Table], links: Links) -> dict[str, np.ndarray]:
+    """The map mask and the location of each scene's log, "" where the scene names none."""
+    log = links["scene", "log_token"]
+    codes, targets = links.lists["map", "log_tokens"]
+    paths, path_of = tables["map"].text("filename"), np.full(tables["log"].rows, "", object)
+    for path, code in zip(paths, codes):
+        path_of[targets[code]] = path
+    return {
+        "map_path": follow(log, path_of, ""),
+        "map_location": follow(log, tables["log"].text("location"), ""),
+    }
 
 
 def _readings(tables: dict[str, Table], links: Links, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from tasks.settings import Settings, runtime
 
-VERSION = 1
+VERSION = 2
 
 # The nuScenes tables; ingest reads every one.
 TABLES = (

@@ -126,7 +126,7 @@ FIELDS: dict[str, dict[str, Kind]] = {
         "camera_intrinsic": INTRINSICS,
     },
     "ego_pose": {"token": TOKEN, "translation": VECTOR, "rotation": QUATERNION},
-    "log": {"token": TOKEN},
+    "log": {"token": TOKEN, "location": OPTIONAL_TEXT},
     "scene": {"token": TOKEN, "name": TOKEN, "log_token": OPTIONAL_TEXT},
     "sample": {"token": TOKEN, "timestamp": INTEGER, "scene_token": TOKEN, "prev": TEXT, "next": TEXT},
     "sample_data": {

@@ -32,4 +32,5 @@ class SimulateConfig(Settings):
     camera_sweeps: bool = Field(False, description="camera frames at 12 Hz between the key frames")
     lidar_rate: Literal[2, 4, 10, 20] = Field(20, description="LiDAR sweeps a second, those of the key frames included")
     density: float = Field(1.0, gt=0.0, le=1.5, description="road users and objects relative to 54 a scene")
+    occupancy: bool = Field(True, description="write the key frames' occupancy in Occ3D's layout (gts/)")
     workers: int = runtime(0, "processes; 0 takes one a core", ge=0)

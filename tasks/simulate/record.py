@@ -1,4 +1,4 @@
-"""Drives through one scene: writes its images, sweeps and map, and returns its records for the tables."""
+"""Drives through one scene: writes its images, sweeps, occupancy and map, and returns its records for the tables."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -8,13 +8,16 @@ import simplejpeg
 from PIL import Image
 
 from models.boxes import Boxes
-from models.geometry import apply
+from models.geometry import apply, inverse
 from models.names import LIDAR
+from models.occupancy import occupancy_path
 from tasks.simulate.cast import cast_camera, cast_lidar
 from tasks.simulate.config import SCENES, SimulateConfig
+from tasks.simulate.occupancy import Eye, labels_file, seen_by_cameras, seen_by_lidar, voxel_labels
 from tasks.simulate.rig import LIDAR_TO_EGO, RIG, image_size, lidar_directions
 from tasks.simulate.shade import shade
 from tasks.simulate.tables import Records, chain, pose_fields, token, visibility_token
+from tasks.simulate.town import DRIVABLE
 from tasks.simulate.world import KEYFRAME_PERIOD, World
 
 JPEG_QUALITY = 92
@@ -94,7 +97,8 @@ class _Drive:
         path = self.out / "maps" / f"{self_token}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         # The devkit's masks have their last row at y = 0.
-        Image.fromarray(self.world.town.ground.drivable[::-1].astype(np.uint8) * 255).save(path, compress_level=6)
+        drivable = self.world.town.ground.label[::-1] == DRIVABLE
+        Image.fromarray(drivable.astype(np.uint8) * 255).save(path, compress_level=6)
         return {
             "category": "semantic_prior",
             "token": self_token,
@@ -161,7 +165,26 @@ class _Drive:
         if keyframe is not None:
             placed = apply(lidar_to_global, points[:, :3].astype(np.float64))
             self.points[keyframe] = _count_inside(self.world.boxes(t), placed)
+            if self.config.occupancy:
+                self._occupancy(t, keyframe, apply(LIDAR_TO_EGO, points[:, :3].astype(np.float64)))
         return points.tobytes()
+
+    def _occupancy(self, t: float, k: int, points: np.ndarray) -> None:
+        """Writes the occupancy of key frame k; points (N, 3): its sweep in the ego frame."""
+        world, ego_to_global = self.world, self.world.ego_to_global(t)
+        labels = voxel_labels(world.solids(t), ego_to_global, world.town.ground)
+        cameras = [
+            Eye(
+                inverse(ego_to_global) @ world.ego_to_global(t + camera.delay) @ camera.to_ego(),
+                camera.intrinsics(self.size),
+                np.array(self.size),
+            )
+            for camera in RIG
+        ]
+        path = self.out / occupancy_path(self.name, self._sample(k))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lidar = seen_by_lidar(LIDAR_TO_EGO[:3, 3], points)
+        path.write_bytes(labels_file(labels, seen_by_cameras(labels, cameras), lidar))
 
     def _picture(self, t: float, camera_to_global, intrinsics, keyframe: int | None) -> bytes:
         world = self.world

@@ -98,6 +98,7 @@ class Solids(NamedTuple):
     rotation: np.ndarray  # (P, 3, 3) solid to frame
     half: np.ndarray  # (P, 3)
     owner: np.ndarray  # (P,) index of the object that the solid belongs to, -1 for the town itself
+    label: np.ndarray  # (P,) position in names.OCCUPANCY_CLASSES
     pattern: np.ndarray  # (P,)
     params: np.ndarray  # (P, 3)
     base: np.ndarray  # (P, 3)
@@ -123,8 +124,8 @@ class Solids(NamedTuple):
         return np.einsum("pij,pkj->pki", self.rotation, signs * self.half[:, None]) + self.center[:, None]
 
 
-def stack(groups: list[list[Solid]], owners: list[int]) -> Solids:
-    """All solids of all groups (each in its owner's frame), with the owner's number of each group."""
+def stack(groups: list[list[Solid]], owners: list[int], labels: list[int]) -> Solids:
+    """All solids of all groups (each in its owner's frame), with the owner's number and the label of each group."""
     solids = [solid for group in groups for solid in group]
     planes = [np.concatenate([s.planes[:, :3] @ s.rotation.T, s.planes[:, 3:]], 1) for s in solids]
     for p, s in zip(planes, solids, strict=True):
@@ -141,6 +142,7 @@ def stack(groups: list[list[Solid]], owners: list[int]) -> Solids:
         rotation=column([s.rotation for s in solids], np.float64, 3, 3),
         half=column([s.half for s in solids], np.float64, 3),
         owner=np.repeat(np.array(owners, np.int64), [len(g) for g in groups]),
+        label=np.repeat(np.array(labels, np.int64), [len(g) for g in groups]),
         pattern=column([p.pattern for p in paints], np.int64),
         params=column([p.params for p in paints], np.float64, 3),
         base=column([p.base for p in paints], np.float64, 3),

@@ -13,6 +13,7 @@ from numba import njit
 from scipy.spatial import cKDTree
 
 from models.geometry import rotation_z
+from models.names import OCCUPANCY_CLASSES
 from tasks.simulate.footprints import overlap
 from tasks.simulate.shapes import METAL, srgb
 from tasks.simulate.solids import FACADE, LEAVES, Paint, Solid, ball, prism, tapered
@@ -21,6 +22,9 @@ CELL = 0.1  # m a pixel of the painted ground, and of the devkit's map mask
 LANE, BICYCLE, PARKING, KERB, PAVEMENT = 1.9, 4.35, 6.05, 7.3, 11.0  # middle lines of the first three; outer edges
 LOT_DEPTH = 27.0
 ALBEDO_SCALE = 0.6 / 255  # of the painted ground's bytes
+DRIVABLE, SIDEWALK, TERRAIN, MANMADE, VEGETATION = (
+    OCCUPANCY_CLASSES.index(name) for name in ("driveable_surface", "sidewalk", "terrain", "manmade", "vegetation")
+)
 
 _RUN_OUT = 100.0  # m of road before and after the ego's path
 _PAINTED = 75.0  # m of it that are painted ground
@@ -79,6 +83,7 @@ class Static:
     xy: np.ndarray
     yaw: float
     half: tuple[float, float]
+    label: int = MANMADE  # position in names.OCCUPANCY_CLASSES
     bottom: float = 0.0  # m, lowest point over the footprint; a tree's crown lets people pass below
 
 
@@ -88,7 +93,7 @@ class Ground:
 
     colour: list[np.ndarray]  # levels of (rows, columns, 3) uint8, albedo / ALBEDO_SCALE
     reflectance: np.ndarray  # (rows, columns) uint8, LiDAR intensity at normal incidence
-    drivable: np.ndarray  # (rows, columns) bool
+    label: np.ndarray  # (rows, columns) uint8, DRIVABLE, SIDEWALK or TERRAIN
     far: np.ndarray  # (3,) albedo beyond the painted ground
 
 
@@ -171,7 +176,7 @@ class Town:
         lots = np.array([(lot.start, lot.end, lot.side, lot.building_site) for lot in self.lots], np.float64)
         grass = np.array(srgb([("71804a"), ("8a8d55"), ("66774f")][rng.integers(3)]))
         asphalt = np.array(srgb(("5a5c60", "66645f", "4c4e53")[rng.integers(3)]))
-        colour, reflectance, drivable = _paint_ground(
+        colour, reflectance, label = _paint_ground(
             s.reshape(x.shape), d.reshape(x.shape), coarse, rows, columns, self.crossing, lots, grass, asphalt,
             int(rng.integers(1 << 30)),
         )  # fmt: skip
@@ -179,7 +184,7 @@ class Town:
         while min(levels[-1].shape[:2]) > 64 and len(levels) < 6:
             a = levels[-1][: levels[-1].shape[0] // 2 * 2, : levels[-1].shape[1] // 2 * 2].astype(np.uint16)
             levels.append(((a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2] + 2) // 4).astype(np.uint8))
-        return Ground(levels, reflectance, drivable, grass)
+        return Ground(levels, reflectance, label, grass)
 
 
 def _footprints_touch(a: Static, b: Static) -> bool:
@@ -226,7 +231,10 @@ def _tree(xy, rng) -> list[Static]:
     tuft = ball((radius * 0.7, radius * 0.7, 0.9), leaves).at(
         (xy[0] + 0.3 * radius, xy[1] - 0.3 * radius, height - 0.4)
     )
-    return [Static([trunk], xy, 0.0, (0.18, 0.18)), Static([crown, tuft], xy, 0.0, (radius, radius), bottom)]
+    return [
+        Static([trunk], xy, 0.0, (0.18, 0.18), VEGETATION),
+        Static([crown, tuft], xy, 0.0, (radius, radius), VEGETATION, bottom),
+    ]
 
 
 def _lamp(xy, yaw: float) -> Static:
@@ -268,7 +276,7 @@ def hashed(i, j, seed):
 def _paint_ground(s_grid, d_grid, coarse, rows, columns, crossing, lots, grass, asphalt, seed):
     colour = np.empty((rows, columns, 3), np.uint8)
     reflectance = np.empty((rows, columns), np.uint8)
-    drivable = np.zeros((rows, columns), np.bool_)
+    label = np.full((rows, columns), TERRAIN, np.uint8)
     for row in range(rows):
         for column in range(columns):
             i, j = row // coarse, column // coarse
@@ -289,7 +297,7 @@ def _paint_ground(s_grid, d_grid, coarse, rows, columns, crossing, lots, grass, 
             if road:
                 r, g, bl = asphalt[0], asphalt[1], asphalt[2]
                 shade, back = 0.75 + 0.3 * grain + 0.25 * patch, 11.0
-                drivable[row, column] = True
+                label[row, column] = DRIVABLE
             elif lot >= 0 and lots[lot, 3] > 0:  # bare earth
                 r, g, bl = 0.24, 0.165, 0.10
                 shade, back = 0.6 + 0.4 * grain + 0.4 * _noise(row * 0.06, column * 0.06, seed + 2), 24.0
@@ -298,8 +306,9 @@ def _paint_ground(s_grid, d_grid, coarse, rows, columns, crossing, lots, grass, 
                 shade, back = 0.8 + 0.2 * grain + 0.2 * patch, 20.0
                 if s % 5.0 < 0.1 or off % 5.0 < 0.1:
                     shade *= 0.6
-                drivable[row, column] = True
+                label[row, column] = DRIVABLE
             elif off < PAVEMENT:
+                label[row, column] = SIDEWALK
                 r, g, bl = 0.30, 0.285, 0.26
                 shade, back = 0.82 + 0.18 * grain + 0.15 * patch, 22.0
                 if s % 1.2 < 0.1 or (off - KERB) % 1.2 < 0.1:
@@ -307,7 +316,7 @@ def _paint_ground(s_grid, d_grid, coarse, rows, columns, crossing, lots, grass, 
             paint = 0.0
             if KERB - 0.2 < off < KERB and from_crossing > 5.0:
                 r, g, bl, shade, back = 0.36, 0.35, 0.33, 0.9 + 0.2 * grain, 26.0
-                drivable[row, column] = False
+                label[row, column] = SIDEWALK
             elif off < KERB and from_crossing > 9.5:
                 dashes = 3.6 < off < 3.75 and s % 3.0 < 1.6
                 bays = 4.95 < off < 5.07 or (off > 5.05 and s % 6.5 < 0.12)
@@ -323,4 +332,4 @@ def _paint_ground(s_grid, d_grid, coarse, rows, columns, crossing, lots, grass, 
             colour[row, column, 1] = min(255.0, g * shade / ALBEDO_SCALE + 0.5)
             colour[row, column, 2] = min(255.0, bl * shade / ALBEDO_SCALE + 0.5)
             reflectance[row, column] = min(255.0, back * (0.7 + 0.6 * grain))
-    return colour, reflectance, drivable
+    return colour, reflectance, label

@@ -4,7 +4,7 @@ import numpy as np
 
 from models.boxes import Boxes
 from models.geometry import rotation_z, transform
-from models.names import CLASSES
+from models.names import CLASSES, OCCUPANCY_CLASSES
 from tasks.simulate.cast import SHADOW_CELL, cast_shadows
 from tasks.simulate.config import SCENES, SimulateConfig
 from tasks.simulate.shade import Light
@@ -26,8 +26,10 @@ class World:
         self.traffic = Traffic(self.town, speed, self.duration, config.density, rng)
         self.light = _light(rng)
         self.actors = self.traffic.actors
-        statics = stack([s.solids for s in self.town.statics], [-1] * len(self.town.statics))
-        objects = stack([a.solids for a in self.actors], list(range(len(self.actors))))
+        statics = self.town.statics
+        statics = stack([s.solids for s in statics], [-1] * len(statics), [s.label for s in statics])
+        labels = [OCCUPANCY_CLASSES.index(a.name) for a in self.actors]
+        objects = stack([a.solids for a in self.actors], list(range(len(self.actors))), labels)
         moving = np.array([a.place.moving for a in self.actors])[objects.owner]
         standing = join(statics, self._placed(_take(objects, ~moving), 0.0))
         self._standing, self._moving = standing, _take(objects, moving)

@@ -22,7 +22,7 @@ from tasks.simulate.config import SCENES, TRAIN_SCENES, VERSION, SimulateConfig
 from tasks.simulate.tables import VERSION_NAME, Records, common_tables, merge, write_tables
 
 DONE, UNFINISHED = "simulated.json", "simulating.json"
-_OWN_FOLDERS = ("samples", "sweeps", "maps", VERSION_NAME)
+_OWN_FOLDERS = ("samples", "sweeps", "maps", "gts", VERSION_NAME)
 
 
 def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] = SCENES) -> dict:

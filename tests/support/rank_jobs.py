@@ -10,6 +10,9 @@ from torch import Tensor, distributed, nn
 
 from storage.artifact import Artifact
 from tasks.errors import UserError
+from tasks.evaluation.occupancy import OccupancyScore
+from tasks.finetune.goals.goal import Found
+from tasks.finetune.goals.tally import tallied
 from tasks.training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, without_averaging
 
 
@@ -38,6 +41,12 @@ def gradients(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
     made = {name: torch.cat(gathered(value.detach())) for name, value in made.items()}
     made |= {name: p.grad for name, p in net.named_parameters()} | dict(net.named_buffers())
     return made | {"sum": sum_over_ranks(x.new_tensor(rank() + 1.0))}
+
+
+def tally(found: list[Found], most: int) -> tuple[dict, list[int]]:
+    """The score of all samples and the worst of them, each rank having looked at its share."""
+    made = tallied(iter(found[rank() :: rank_count()]), OccupancyScore, most)
+    return made.score.result(), [looked.sample for looked in made.worst]
 
 
 def fail_at_rank_1() -> None:

@@ -71,7 +71,7 @@ def _make(root: Path) -> None:
             {"token": "cat1", "name": "human.pedestrian.adult"},
             {"token": "cat2", "name": "animal"},
         ],
-        "log": [{"token": "log0"}],
+        "log": [{"token": "log0", "location": "simulated-town"}],
         "map": [{"token": "map0", "log_tokens": ["log0"], "filename": "maps/map0.png"}],
         "sensor": [],
         "calibrated_sensor": [],

@@ -69,6 +69,14 @@ def test_samples_are_in_the_order_of_scenes_and_time(index):
     assert index.split_names == {"train": "mini_train", "val": "mini_val"}
 
 
+def test_maps_are_the_devkits(index, devkit):
+    for path, location, name in zip(index.map_path, index.map_location, index.scene_name):
+        scene = next(s for s in devkit.scene if s["name"] == name)
+        log = devkit.get("log", scene["log_token"])
+        assert path == devkit.get("map", log["map_token"])["filename"]
+        assert location == log["location"] == "simulated-town"
+
+
 def test_sensors_are_the_devkits(index, devkit):
     for s, token in enumerate(index.token):
         sample = devkit.get("sample", token)

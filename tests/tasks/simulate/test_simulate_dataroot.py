@@ -13,8 +13,10 @@ from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.utils.data_classes import LidarPointCloud
 from nuscenes.utils.geometry_utils import points_in_box
+from pyquaternion import Quaternion
 
-from models.names import CAMERAS, CATEGORY_TO_CLASS, CLASSES, LIDAR
+from models.names import CAMERAS, CATEGORY_TO_CLASS, CLASSES, LIDAR, OCCUPANCY_CLASSES
+from models.occupancy import LOW, SHAPE, VOXEL, occupancy_path
 from tasks.errors import UserError
 from tasks.simulate.config import SimulateConfig
 from tasks.simulate.rig import RIG
@@ -156,6 +158,27 @@ def test_ego_drives_on_the_drivable_area(nusc):
         x, y, _ = nusc.get("ego_pose", sample["data"][LIDAR])["translation"]
         assert mask.is_on_mask(x, y).all()
         assert 0.05 < (mask.mask() > 0).mean() < 0.7
+
+
+def test_occupancy_is_there_for_every_sample(nusc, dataroot):
+    """Occ3D's files; what the cameras see of the road is where the map says one can drive."""
+    on_road = []
+    for sample in nusc.sample:
+        scene = nusc.get("scene", sample["scene_token"])
+        with np.load(dataroot / occupancy_path(scene["name"], sample["token"])) as file:
+            arrays = {name: file[name] for name in file.files}
+        assert set(arrays) == {"semantics", "mask_lidar", "mask_camera"}
+        assert {(a.shape, a.dtype) for a in arrays.values()} == {(SHAPE, np.dtype(np.uint8))}
+        assert set(np.unique(arrays["mask_camera"])) == set(np.unique(arrays["mask_lidar"])) == {0, 1}
+        pose = nusc.get("ego_pose", nusc.get("sample_data", sample["data"][LIDAR])["ego_pose_token"])
+        drivable = arrays["semantics"] == OCCUPANCY_CLASSES.index("driveable_surface")
+        road = np.argwhere(drivable & (arrays["mask_camera"] > 0))
+        centres = np.array(LOW) + (road + 0.5) * VOXEL
+        x, y, _ = (centres @ Quaternion(pose["rotation"]).rotation_matrix.T + pose["translation"]).T
+        mask = nusc.get("map", nusc.get("log", scene["log_token"])["map_token"])["mask"]
+        on_road.append(mask.is_on_mask(x, y))
+        assert len(road) > 1000
+    assert np.concatenate(on_road).mean() > 0.98
 
 
 def test_visibility_uses_all_levels(nusc):

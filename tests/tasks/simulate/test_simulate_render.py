@@ -102,19 +102,21 @@ def test_counts_of_rays_that_meet_an_object():
         tapered((0.5, 2.0, 1.0), Paint((1, 1, 1))).at((10, 0, 1)),
         tapered((0.5, 2.0, 1.0), Paint((1, 1, 1))).at((10.2, 0, 1)),
     ]
-    solids = stack([[near], far], [0, 1])
+    solids = stack([[near], far], [0, 1], [4, 4])
     camera = RIG[0]
     size = image_size(0.1)
     pose = camera.to_ego()
     view = cast_camera(solids, pose, camera.intrinsics(size), size, 2)
-    alone = cast_camera(stack([far], [1]), pose, camera.intrinsics(size), size, 2)
+    alone = cast_camera(stack([far], [1], [4]), pose, camera.intrinsics(size), size, 2)
     assert view.alone[0] == view.visible[0] > 0
     assert view.alone[1] == alone.visible[1] > view.visible[1] > 0
 
 
 def test_shadow_map_is_a_cast_towards_the_sun():
     solids = stack(
-        [[prism((1, 1.5, 2), Paint((1, 1, 1))).at((8, 8, 2)), ball((1, 1, 1), Paint((1, 1, 1))).at((12, 9, 3))]], [-1]
+        [[prism((1, 1.5, 2), Paint((1, 1, 1))).at((8, 8, 2)), ball((1, 1, 1), Paint((1, 1, 1))).at((12, 9, 3))]],
+        [-1],
+        [15],
     )
     sun = np.array([0.5, 0.3, 0.6]) / np.linalg.norm([0.5, 0.3, 0.6])
     shadows = np.zeros((100, 100), np.float32)
@@ -135,7 +137,9 @@ def inside_any(solids, point) -> bool:
 def test_moved_and_join_keep_the_geometry():
     rng = np.random.default_rng(0)
     solids = stack(
-        [[tapered((1, 2, 3), Paint((1, 1, 1)), (0.5, 0.8))], [ball((1, 1, 2), Paint((1, 1, 1))).at((4, 0, 1))]], [0, 1]
+        [[tapered((1, 2, 3), Paint((1, 1, 1)), (0.5, 0.8))], [ball((1, 1, 2), Paint((1, 1, 1))).at((4, 0, 1))]],
+        [0, 1],
+        [4, 16],
     )
     pose = transform(rotation_z(0.7), np.array([3.0, -2.0, 1.0]))
     moved = solids.moved(pose[:3, :3], pose[:3, 3])
@@ -149,7 +153,7 @@ def test_moved_and_join_keep_the_geometry():
 
 def test_pictures_vary_and_lit_faces_are_brighter():
     white = Paint((0.6, 0.6, 0.6))
-    solids = stack([[tapered((1, 1, 1), white).at((60, 60, 1), rotation_z(np.pi / 4))]], [-1])
+    solids = stack([[tapered((1, 1, 1), white).at((60, 60, 1), rotation_z(np.pi / 4))]], [-1], [15])
     world = World(SimulateConfig(keyframes=2, density=0.1), "scene-0061")
     sun = np.array([-0.3, 0.8, 0.52])
     light = world.light._replace(sun=sun / np.linalg.norm(sun), cloud=0.0, sun_colour=np.ones(3) * 3)

@@ -130,7 +130,7 @@ def test_shapes_fill_their_box_and_stay_inside(name):
     for seed in range(8):
         rng = np.random.default_rng(seed)
         size = sample_size(name, rng) - 2 * INSET
-        solids = stack([build(name, size, bool(seed % 2), rng)], [0])
+        solids = stack([build(name, size, bool(seed % 2), rng)], [0], [4])
         corners = solids.corners().reshape(-1, 3)
         reach = [*(size[:2] / 2), size[2], *(size[:2] / 2), 0.0]
         assert np.allclose([*corners.max(0), *-corners.min(0)], reach, atol=1e-9)

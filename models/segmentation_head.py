@@ -1,0 +1,48 @@
+"""Bird's-eye-view segmentation: one yes-or-no map a layer, on the BEV map's own grid.
+
+Layers and loss are those of BEVFusion's map head (arXiv 2205.13542): two 3x3 convolutions, a 1x1 one, and a sigmoid
+focal loss (arXiv 1708.02002, gamma 2, no alpha). Layers overlap: a vehicle stands on the drivable area.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.names import BEV_LAYERS
+
+GAMMA = 2.0
+
+
+class SegmentationHead(nn.Module):
+    """`channels` of the BEV map, `width` of the two hidden layers."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, len(BEV_LAYERS), 1),
+        )
+
+    def forward(self, bev: Tensor) -> Tensor:
+        """(B, channels, Y, X) -> logits (B, L, Y, X) of names.BEV_LAYERS."""
+        return self.net(bev)
+
+    def loss(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """The mean focal loss of each layer; masks (B, L, Y, X) bool."""
+        loss = focal_loss(logits.float(), masks).mean((0, 2, 3))
+        return dict(zip(BEV_LAYERS, loss.unbind()))
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, L, Y, X)."""
+        return logits.float().sigmoid()
+
+
+def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Of each element: cross-entropy, weighted with the probability of the wrong answer to the power of GAMMA."""
+    signed = torch.where(masks, logits, -logits)
+    return -F.logsigmoid(signed) * (-signed).sigmoid() ** GAMMA

@@ -1,0 +1,97 @@
+"""Boxes: CenterPoint's head, the official nuScenes evaluation, pictures of missed and false boxes."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from models import nms
+from models.boxes import Boxes
+from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead, Predictions
+from models.geometry import inverse
+from storage.index import Index
+from tasks.evaluation import table
+from tasks.evaluation.official import RESULTS, evaluate, evaluation_split, unscored
+from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.frames import lidar_to_key_ego
+from tasks.finetune.goals.goal import Found, Truth
+from tasks.finetune.picture import PICTURES, draw_worst
+from tasks.training.ranks import gathered
+
+
+class Detection:
+    """See `Goal`."""
+
+    scores = ("mAP", "NDS")
+    results = (RESULTS,)
+    listing = PICTURES
+    title = "Camera detector"
+
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
+        self._config, self._index, self._dataroot = config, index, dataroot
+
+    @staticmethod
+    def head(config: FinetuneConfig) -> CenterPointHead:
+        six = config.class_groups == "six"
+        rotated = nms.BEVDET_STEREO if six else nms.BEVDET
+        span, height = config.bev_range, config.height
+        return CenterPointHead(
+            config.bev_width,
+            (-span, -span, height[0], span, span, height[1]),
+            (config.bev_cell, config.bev_cell),
+            SIX_GROUPS if six else ONE_GROUP,
+            config.head_width,
+            config.score_threshold,
+            min_radius=config.gaussian_radius,
+            velocity_weight=config.velocity_weight,
+            rules=rotated if config.nms == "rotated" else nms.CENTERPOINT,
+        )
+
+    split = staticmethod(evaluation_split)
+
+    @staticmethod
+    def unscored(index: Index) -> str:
+        return unscored(index, evaluation_split(index))
+
+    def truth(self, sample: int, scene: np.ndarray) -> Truth:
+        return ()
+
+    @staticmethod
+    def loss(head: CenterPointHead, predictions: Predictions, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        return head.loss(predictions, boxes)
+
+    @staticmethod
+    def counts(head: CenterPointHead, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        counts = {}
+        for number, targets in enumerate(head.targets(boxes)):
+            counts[f"task{number}.heatmap"] = (targets.heatmap == 1).sum()
+            counts[f"task{number}.box"] = targets.used.sum()
+        return counts
+
+    def collected(self, found: Iterator[Found]) -> dict[int, Boxes]:
+        """The boxes of each sample, in its LIDAR_TOP frame, best first."""
+        own = {}
+        for sample, boxes, _ in found:
+            own[sample] = boxes.moved(inverse(lidar_to_key_ego(self._index, sample, self._config.view.key_ego)))
+        return {sample: boxes for share in gathered(own) for sample, boxes in share.items()}
+
+    def evaluate(self, collected: dict[int, Boxes], folder: Path) -> dict | None:
+        return evaluate(self._index, self._dataroot, collected, self.split(self._index), folder, use_camera=True)
+
+    def draw(self, collected: dict[int, Boxes], folder: Path) -> None:
+        draw_worst(folder, self._index, self._dataroot, collected, self._config.pictures)
+
+    @staticmethod
+    def table(result: dict) -> str:
+        return table.markdown(result)
+
+    @staticmethod
+    def comparison(arms: Mapping[str, dict]) -> str:
+        return table.comparison(dict(arms))
+
+    @staticmethod
+    def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
+        kinds = ("missed", "false")
+        return {kind: ", ".join(f"{n} {name}" for name, n in entry[kind].items()) or "-" for kind in kinds}

@@ -1,0 +1,108 @@
+"""What a detector's bird's-eye-view map is finetuned for, `finetune.task`: all in which the three goals differ."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from models.boxes import Boxes
+from storage.index import Index
+from tasks.finetune.config import FinetuneConfig
+
+Truth = tuple[Tensor, ...]  # (B, ...) each
+
+
+class Found(NamedTuple):
+    """What a detector makes of a sample, and the truth."""
+
+    sample: int  # row of the index
+    predicted: Any  # the head's; a map as an array
+    truth: tuple[np.ndarray, ...]  # of `Goal.truth`, without the batch dimension
+
+
+class Goal(Protocol):
+    """One of them, for one dataset. All ranks call `collected`, with samples of their own; rank 0 alone calls the rest.
+
+    Class attributes: `scores`, the figures of an evaluation that a summary shows, best first; `results`, the files of
+    an arm's folder that are the stage's too; `listing`, the JSON that lists the pictures; `title` of the report.
+    """
+
+    scores: tuple[str, ...]
+    results: tuple[str, ...]
+    listing: str
+    title: str
+
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path): ...
+
+    @staticmethod
+    def head(config: FinetuneConfig) -> nn.Module:
+        """What makes predictions of the map (B, bev_width, Y, X)."""
+        ...
+
+    @staticmethod
+    def split(index: Index) -> str:
+        """The split to predict: "val", or another where that has nothing."""
+        ...
+
+    @staticmethod
+    def unscored(index: Index) -> str:
+        """What to say where that split has no ground truth."""
+        ...
+
+    def truth(self, sample: int, scene: np.ndarray) -> Truth:
+        """What a sample's predictions are compared with beside its boxes; scene (4, 4): ego -> augmented ego."""
+        ...
+
+    @staticmethod
+    def loss(head: nn.Module, predictions: Any, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        """The terms to minimise, each a mean over what there is to learn from."""
+        ...
+
+    @staticmethod
+    def counts(head: nn.Module, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        """By how many the sum of each term of `loss` was divided."""
+        ...
+
+    def collected(self, found: Iterator[Found]) -> Any:
+        """What `evaluate` and `draw` need of all ranks' samples."""
+        ...
+
+    def evaluate(self, collected: Any, folder: Path) -> dict | None:
+        """The scores; None where there is no truth. Other results go into `folder`."""
+        ...
+
+    def draw(self, collected: Any, folder: Path) -> None:
+        """Write pictures of the worst samples, at most `config.pictures`, and `listing`."""
+        ...
+
+    @staticmethod
+    def table(result: dict) -> str:
+        """An arm's scores in Markdown."""
+        ...
+
+    @staticmethod
+    def comparison(arms: Mapping[str, dict]) -> str:
+        """The arms' scores side by side in Markdown."""
+        ...
+
+    @staticmethod
+    def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
+        """What the report says of a picture beside its sample: column -> text."""
+        ...
+
+
+def goal_of(config: FinetuneConfig) -> type[Goal]:
+    """The config's."""
+    if config.task == "segmentation":
+        from tasks.finetune.goals.segmentation import Segmentation
+
+        return Segmentation
+    if config.task == "occupancy":
+        from tasks.finetune.goals.occupancy import VoxelOccupancy
+
+        return VoxelOccupancy
+    from tasks.finetune.goals.detection import Detection
+
+    return Detection

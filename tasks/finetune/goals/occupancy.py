@@ -1,0 +1,91 @@
+"""What every voxel holds: mIoU against Occ3D's labels where a camera sees them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.boxes import Boxes
+from models.names import OCCUPANCY_CLASSES
+from models.occupancy import RANGE
+from models.occupancy_head import OccupancyHead
+from storage.index import Index
+from tasks.batches.occupancy import read_occupancy
+from tasks.evaluation import table
+from tasks.evaluation.occupancy import OccupancyScore
+from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.goals.goal import Found, Truth
+from tasks.finetune.goals.tally import Tally, tallied
+from tasks.finetune.map_picture import draw_listed, voxel_image
+
+
+class VoxelOccupancy:
+    """See `Goal`. Truth: labels (B, X, Y, Z) uint8 of names.OCCUPANCY_CLASSES, and which are in view, bool."""
+
+    scores = ("mIoU",)
+    results = ()
+    listing = "occupancies.json"
+    title = "Camera occupancy"
+
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
+        self._config, self._index, self._dataroot = config, index, dataroot
+
+    @staticmethod
+    def head(config: FinetuneConfig) -> OccupancyHead:
+        return OccupancyHead(config.bev_width, config.head_width)
+
+    @staticmethod
+    def split(index: Index) -> str:
+        return "val"
+
+    @staticmethod
+    def unscored(index: Index) -> str:
+        return "The val split has no samples, so nothing is scored."
+
+    def truth(self, sample: int, scene: np.ndarray) -> Truth:
+        """The config lets a scene be mirrored, and nothing else: labels stay on their grid."""
+        occupancy = read_occupancy(self._index, self._dataroot, sample)
+        flipped = occupancy.flipped(bool(scene[0, 0] < 0), bool(scene[1, 1] < 0))
+        return tuple(torch.from_numpy(array.copy())[None] for array in flipped)
+
+    @staticmethod
+    def loss(head: OccupancyHead, predictions: Tensor, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        return head.loss(predictions, *truth)
+
+    @staticmethod
+    def counts(head: OccupancyHead, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        return {"occupancy": truth[1].sum()}
+
+    def collected(self, found: Iterator[Found]) -> Tally:
+        return tallied(found, OccupancyScore, self._config.pictures)
+
+    def evaluate(self, collected: Tally, folder: Path) -> dict | None:
+        return collected.score.result() if collected.score.samples else None
+
+    def draw(self, collected: Tally, folder: Path) -> None:
+        pictures = []
+        for mean, sample, predicted in collected.worst:
+            labels, seen = read_occupancy(self._index, self._dataroot, sample)
+            tiles = {"true": voxel_image(labels, seen), "predicted": voxel_image(predicted, seen)}
+            pictures.append((sample, tiles, {"mIoU": mean}))
+        draw_listed(folder, self.listing, self._index, self._dataroot, pictures, RANGE)
+
+    @staticmethod
+    def table(result: dict) -> str:
+        lines = {name: [scores["IoU"], scores["voxels"]] for name, scores in result["classes"].items()}
+        lines["mean without free"] = [result["mIoU"], sum(voxels for _, voxels in lines.values())]
+        return table.plain(["class", "IoU", "voxels in view"], lines)
+
+    @staticmethod
+    def comparison(arms: Mapping[str, dict]) -> str:
+        lines = {figure: [arm[figure] for arm in arms.values()] for figure in ("mIoU", "IoU")}
+        for name in OCCUPANCY_CLASSES:
+            lines[f"IoU {name}"] = [arm["classes"][name]["IoU"] for arm in arms.values()]
+        return table.compared(list(arms), lines)
+
+    @staticmethod
+    def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
+        return {"mIoU": f"{entry['mIoU']:.4f}"}

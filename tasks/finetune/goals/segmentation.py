@@ -1,0 +1,90 @@
+"""Where one can drive and where vehicles stand, cell by cell: IoU against the map and the annotations."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.boxes import Boxes
+from models.names import BEV_LAYERS
+from models.segmentation_head import SegmentationHead
+from storage.index import Index
+from tasks.batches.bev_masks import BevMasks
+from tasks.evaluation import table
+from tasks.evaluation.segmentation import SegmentationScore
+from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.goals.goal import Found, Truth
+from tasks.finetune.goals.tally import Tally, tallied
+from tasks.finetune.map_picture import draw_listed, mask_image
+
+
+class Segmentation:
+    """See `Goal`. Truth: masks (B, L, Y, X) bool of names.BEV_LAYERS."""
+
+    scores = ("mIoU",)
+    results = ()
+    listing = "segmentations.json"
+    title = "Bird's-eye-view segmentation"
+
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
+        self._config, self._index, self._dataroot = config, index, dataroot
+        self._masks = BevMasks(index, dataroot, config.bev_range, config.bev_cell)
+
+    @staticmethod
+    def head(config: FinetuneConfig) -> SegmentationHead:
+        return SegmentationHead(config.bev_width, config.head_width)
+
+    @staticmethod
+    def split(index: Index) -> str:
+        return "val"
+
+    @staticmethod
+    def unscored(index: Index) -> str:
+        return "The val split has no samples, so nothing is scored."
+
+    def truth(self, sample: int, scene: np.ndarray) -> Truth:
+        return (torch.from_numpy(self._masks.read(sample, scene))[None],)
+
+    @staticmethod
+    def loss(head: SegmentationHead, predictions: Tensor, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        return head.loss(predictions, *truth)
+
+    @staticmethod
+    def counts(head: SegmentationHead, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        (masks,) = truth
+        return {name: torch.tensor(masks[:, 0].numel(), device=masks.device) for name in BEV_LAYERS}
+
+    def collected(self, found: Iterator[Found]) -> Tally:
+        config = self._config
+        return tallied(found, lambda: SegmentationScore(config.bev_range, config.bev_cell), config.pictures)
+
+    def evaluate(self, collected: Tally, folder: Path) -> dict | None:
+        return collected.score.result() if collected.score.samples else None
+
+    def draw(self, collected: Tally, folder: Path) -> None:
+        pictures = []
+        for mean, sample, probabilities in collected.worst:
+            tiles = {"true": mask_image(self._masks.read(sample)), "predicted": mask_image(probabilities >= 0.5)}
+            pictures.append((sample, tiles, {"mIoU": mean}))
+        draw_listed(folder, self.listing, self._index, self._dataroot, pictures, self._config.bev_range)
+
+    @staticmethod
+    def table(result: dict) -> str:
+        columns = list(next(iter(result["layers"].values())))
+        lines = {name: [layer[column] for column in columns] for name, layer in result["layers"].items()}
+        return table.plain(["layer", *columns], lines)
+
+    @staticmethod
+    def comparison(arms: Mapping[str, dict]) -> str:
+        lines = {"mIoU": [arm["mIoU"] for arm in arms.values()]}
+        for name in BEV_LAYERS:
+            for figure in ("IoU", "IoU@max"):
+                lines[f"{figure} {name}"] = [arm["layers"][name][figure] for arm in arms.values()]
+        return table.compared(list(arms), lines)
+
+    @staticmethod
+    def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
+        return {"mIoU": f"{entry['mIoU']:.4f}"}

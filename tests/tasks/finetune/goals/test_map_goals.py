@@ -1,0 +1,165 @@
+"""Segmentation and occupancy through the whole stage, on the simulated world."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rank_jobs import tally
+
+from models.names import BEV_LAYERS, OCCUPANCY_CLASSES
+from storage.artifact import Artifact
+from tasks.batches.bev_masks import BevMasks
+from tasks.batches.occupancy import read_occupancy
+from tasks.errors import UserError
+from tasks.evaluation.occupancy import OccupancyScore
+from tasks.finetune.batches import Batches
+from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.detect import detect
+from tasks.finetune.goals.goal import Found
+from tasks.finetune.network import build_detector, load_detector
+from tasks.finetune.objective import Objective, Whole
+from tasks.finetune.run import run
+from tasks.stage import Inputs
+from tasks.training.ranks import run_ranks
+
+SEGMENTATION = {"task": "segmentation", "depth_weight": 0.0, "pictures": 2}
+OCCUPANCY = {
+    "task": "occupancy", "bev_range": 40.0, "bev_cell": 2.5, "bev_rotation": 0.0, "bev_scale": 0.0,
+    "depth_weight": 0.0, "pictures": 1, "from_scratch": False,
+}  # fmt: skip
+
+
+def configured(world, **fields) -> FinetuneConfig:
+    return FinetuneConfig.model_validate(world.config.model_dump() | fields)
+
+
+def finished(world, folder, **fields):
+    artifact = Artifact(folder, "finetune", "0" * 16)
+    artifact.path.mkdir(parents=True)
+    config = configured(world, **fields)
+    return config, artifact.path, run(config, world.inputs, artifact)
+
+
+@pytest.fixture(scope="module")
+def segmented(world, tmp_path_factory):
+    return finished(world, tmp_path_factory.mktemp("segmented"), **SEGMENTATION)
+
+
+@pytest.fixture(scope="module")
+def occupied(world, tmp_path_factory):
+    return finished(world, tmp_path_factory.mktemp("occupied"), **OCCUPANCY)
+
+
+def test_segmentation_is_trained_scored_and_compared(segmented):
+    config, folder, summary = segmented
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for arm in ("pretrained", "scratch"):
+        assert metrics[arm]["samples"] == 4
+        assert set(metrics[arm]["layers"]) == set(BEV_LAYERS)
+        assert summary[arm] == {"mIoU": metrics[arm]["mIoU"]}
+        log = [json.loads(line) for line in (folder / arm / "log" / "metrics.jsonl").read_text().splitlines()]
+        assert set(BEV_LAYERS) <= set(log[0])
+    report = (folder / "report.md").read_text()
+    assert "# Bird's-eye-view segmentation" in report
+    assert f"| mIoU | {summary['pretrained']['mIoU']:.4f} | {summary['scratch']['mIoU']:.4f} |" in report
+    listed = json.loads((folder / "segmentations.json").read_text())
+    assert len(listed) == config.pictures
+    assert listed[0]["mIoU"] <= listed[1]["mIoU"]
+    assert Image.open(folder / listed[0]["picture"]).size[0] == 1440
+
+
+def test_occupancy_is_trained_and_scored(occupied):
+    _, folder, summary = occupied
+    metrics = json.loads((folder / "metrics.json").read_text())["pretrained"]
+    assert metrics["samples"] == 4
+    assert list(metrics["classes"]) == list(OCCUPANCY_CLASSES)
+    assert summary["pretrained"] == {"mIoU": metrics["mIoU"]}
+    assert metrics["classes"]["free"]["voxels"] > 10_000
+    assert (folder / "occupancies_1.png").is_file()
+    assert "| mean without free |" in (folder / "report.md").read_text()
+
+
+def test_scores_are_those_of_the_stored_weights(world, occupied):
+    config, folder, summary = occupied
+    detector = build_detector(config)
+    load_detector(detector, folder / "detector_pretrained.safetensors", config)
+    score, batches = OccupancyScore(), Batches(config, world.index, world.inputs.dataroot)
+    for found in detect(detector, batches, world.index.samples("val")):
+        labels, seen = read_occupancy(world.index, world.inputs.dataroot, found.sample)
+        score.add(found.predicted, labels, seen)
+    assert score.result()["mIoU"] == summary["pretrained"]["mIoU"]
+
+
+def test_weights_of_another_task_are_refused(world, occupied):
+    config, folder, _ = occupied
+    wanted = config.model_copy(update={"task": "segmentation"})
+    with pytest.raises(UserError, match=r"finetune.task = occupancy, not segmentation"):
+        load_detector(build_detector(wanted), folder / "detector_pretrained.safetensors", wanted)
+
+
+@pytest.mark.parametrize("fields", [SEGMENTATION, OCCUPANCY])
+def test_the_mean_over_parts_is_the_loss_of_the_whole(world, fields):
+    config = configured(world, **fields, drop_path=0.0)
+    batches = Batches(config, world.index, world.inputs.dataroot)
+    torch.manual_seed(0)
+    detector = build_detector(config).eval()
+    objective = Objective(config, detector, Whole(detector), torch.device("cpu"))
+    (whole,) = objective.parts([batches.evaluation([0, 1, 2, 3])])
+    together = objective.terms(whole)
+    parts = objective.parts([batches.evaluation([0]), batches.evaluation([1, 2]), batches.evaluation([3])])
+    apart = [objective.terms(part) for part in parts]
+    for name, term in together.items():
+        torch.testing.assert_close(torch.stack([terms[name] for terms in apart]).mean(), term, rtol=1e-4, atol=1e-6)
+
+
+def test_truth_moves_with_the_scene(world):
+    """The masks of an augmented batch are those of the matrix that the cameras get."""
+    config = configured(world, **SEGMENTATION, bev_rotation=20.0, bev_scale=0.05, bev_flip=True)
+    batches = Batches(config, world.index, world.inputs.dataroot)
+    batch = batches.training_at(range(2), world.index.samples("train"))
+    masks = BevMasks(world.index, world.inputs.dataroot, config.bev_range, config.bev_cell)
+    for place, sample in enumerate(batch.samples.tolist()):
+        expected = masks.read(sample, batch.cameras.scene[place].double().numpy())
+        assert (batch.truth[0][place].numpy() == expected).mean() > 0.999  # float32 matrices
+        assert (batch.truth[0][place].numpy() == masks.read(sample)).mean() < 0.98
+
+
+def test_voxels_are_mirrored_with_the_scene(world):
+    config = configured(world, **OCCUPANCY, bev_flip=True)
+    batches = Batches(config, world.index, world.inputs.dataroot)
+    seen = set()
+    for step in range(8):
+        batch = batches.training_at(range(step, step + 1), world.index.samples("train"))
+        x, y = (int(batch.cameras.scene[0, axis, axis]) for axis in (0, 1))
+        labels, _ = read_occupancy(world.index, world.inputs.dataroot, int(batch.samples[0]))
+        np.testing.assert_array_equal(batch.truth[0][0].numpy(), labels[::x, ::y])
+        seen.add((x, y))
+    assert len(seen) > 2
+
+
+def test_a_missing_folder_of_labels_is_one_sentence(world, tmp_path):
+    config = configured(world, **OCCUPANCY)
+    (tmp_path / "samples").symlink_to(world.inputs.dataroot / "samples")
+    artifact = Artifact(tmp_path, "finetune", "0" * 16)
+    artifact.path.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"gts/scene-.*labels.npz: is missing; unpack Occ3D-nuScenes"):
+        run(config, Inputs(tmp_path, world.inputs.version, world.inputs.artifacts), artifact)
+
+
+def test_the_worst_are_kept_and_all_are_counted():
+    """On one rank and on two."""
+    rng = np.random.default_rng(0)
+    found = []
+    for sample in range(6):
+        labels = rng.integers(0, 18, (4, 4, 4)).astype(np.uint8)
+        wrong = rng.random((4, 4, 4)) < (0.9, 0.1, 0.5, 0.95, 0.3, 0.7)[sample]
+        found.append(Found(sample, np.where(wrong, 17 - labels, labels), (labels, np.ones((4, 4, 4), bool))))
+    whole = OccupancyScore()
+    for _, predicted, truth in found:
+        whole.add(predicted, *truth)
+    one = tally(found, 2)
+    assert one[0] == whole.result()
+    assert set(one[1]) == {0, 3}
+    assert run_ranks(2, torch.device("cpu"), tally, found, 2) == one
