@@ -198,6 +198,50 @@ def finetune(
     _run_one("finetune", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
+experiment = typer.Typer(help="Experiments: many runs of the pipeline, compared.", no_args_is_help=True)
+app.add_typer(experiment, name="experiment")
+
+
+@experiment.command()
+def gain(
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs of each arm; sets experiment.seeds.", min=2, show_default=False)
+    ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            help="Of scratch, pixels, geomim, no-cross-view and no-geometry-branch; sets experiment.arms.",
+            metavar="A,B,...",
+            show_default=False,
+        ),
+    ] = None,
+    fractions: Annotated[
+        str | None,
+        typer.Option(
+            help="Shares of the labels, such as 0.1,0.5,1; sets experiment.fractions.",
+            metavar="F,...",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    dataroot: Dataroot = None,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does pretraining pay? The same detector from scratch and pretrained, over seeds and shares of the labels.
+
+    Example: geomim experiment gain --config configs/experiment-gain.yaml --seeds 3
+    """
+    from flows.run import run_gain
+    from tasks.config import load_config
+
+    chosen = [f"experiment.seeds={seeds}"] if seeds else []
+    chosen += [f"experiment.{name}=[{value}]" for name, value in (("arms", arms), ("fractions", fractions)) if value]
+    run_gain(load_config(config, [*(overrides or []), *chosen], dataroot, version), root, as_json)
+
+
 @app.command()
 def status(
     config: ConfigFile = None,

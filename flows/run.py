@@ -1,13 +1,18 @@
-"""`geomim run` and `geomim <stage>`: what happens between the command line and the stages."""
+"""`geomim run`, `geomim <stage>` and `geomim experiment gain`: what happens between the command line and the stages."""
 
+import json
 import logging
+import shlex
+import sys
 from pathlib import Path
 
 from flows.server import prefect_server
-from flows.show import console, plan_table, size
+from flows.show import console, plan_table, print_json, size
 from tasks.child import run_in_child
 from tasks.config import PipelineConfig
 from tasks.errors import DataError, UserError
+from tasks.experiment.plan import runs
+from tasks.experiment.run import REPORT, RESULT, conclude, steps_of
 from tasks.plan import Planned, make_plan, select, stage_named
 from tasks.stage import why_inactive
 
@@ -63,6 +68,29 @@ def run_one(config: PipelineConfig, root: Path, name: str, force: bool) -> None:
     if force or planned.state != "cached":
         run_in_child(config, root, name)
     show_results(make_plan(config, root), [name])
+
+
+def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
+    """Run what the experiment lacks as a Prefect flow, and print its result. Without a gap it starts no server."""
+    root, command = root.resolve(), shlex.join(["geomim", *sys.argv[1:]])
+    ensure_dataroot(config)
+    if not all(step.artifact.is_whole() for run in runs(config) for step in steps_of(run, root).values()):
+        with prefect_server(root / ".prefect"):
+            from flows.experiment import experiment_gain
+
+            logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
+            state = experiment_gain(config=config, root=root, command=command, return_state=True)
+            if not state.is_completed():
+                raise DataError(state.message or f"the experiment ended as {state.name}")
+    folder = conclude(config, root, command).path
+    if as_json:
+        print_json(json.loads((folder / RESULT).read_text()) | {"path": str(folder)})
+        return
+    from rich.markdown import Markdown
+
+    out = console()
+    out.print(Markdown((folder / REPORT).read_text()))
+    out.print(folder, soft_wrap=True)
 
 
 def ensure_dataroot(config: PipelineConfig) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from tasks.backbone import BackboneConfig
 from tasks.depth.config import DepthConfig
 from tasks.errors import UserError
+from tasks.experiment.config import ExperimentConfig
 from tasks.finetune.config import FinetuneConfig
 from tasks.ingest.config import IngestConfig
 from tasks.pretrain.config import PretrainConfig, check_grid
@@ -38,6 +39,7 @@ class PipelineConfig(Settings):
     depth: DepthConfig = Field(default_factory=DepthConfig)
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
+    experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
     @model_validator(mode="before")
     @classmethod

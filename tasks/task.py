@@ -10,7 +10,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.states import State
 
-from storage.artifact import Manifest
+from storage.artifact import Artifact, Manifest
 from tasks.child import StageFailed, run_in_child
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
@@ -91,13 +91,19 @@ def show(step: Step) -> None:
     )
     rows = [{"field": field, "value": value} for field, value in flat(manifest.summary).items()]
     create_table_artifact(key=f"{name}-table", description=f"{name} {step.artifact.key[:16]}", table=rows)
-    for picture in sorted(step.artifact.path.glob("*.png")):
+    show_pictures(step.artifact)
+
+
+def show_pictures(artifact: Artifact) -> None:
+    """Leave the pictures of an artifact in Prefect."""
+    name = artifact.stage
+    for picture in sorted(artifact.path.glob("*.png")):
         if picture.stat().st_size <= LARGEST_PICTURE:
             data = base64.b64encode(picture.read_bytes()).decode()
             create_image_artifact(
                 key=f"{name}-{picture.stem.replace('_', '-')}".lower(),
                 image_url=f"data:image/png;base64,{data}",
-                description=f"{name} {step.artifact.key[:16]}: {picture.name}",
+                description=f"{name} {artifact.key[:16]}: {picture.name}",
             )
 
 

@@ -70,8 +70,8 @@ class Decoder(nn.Module):
             self.geometry_norm = nn.LayerNorm(dim)
             self.geometry_cross_after = (depth // 4 - 1,) if cross_view else ()
 
-    def forward(self, fused: Tensor, groups: Tensor, camera: Tensor, views: int) -> DecoderMaps:
-        """fused: (M, h, w, in_dim), M = batch x views; groups: (1 or M, h, w); camera: (M, 22)."""
+    def forward(self, fused: Tensor, groups: Tensor, camera: Tensor | None, views: int) -> DecoderMaps:
+        """fused: (M, h, w, in_dim), M = batch x views; groups: (1 or M, h, w); camera: (M, 22), where a gate asks."""
         tokens = self.embed(fused)
         visible = torch.cat([(groups == half).expand(tokens.shape[:3]) for half in (0, 1)]).unsqueeze(-1)
         x = torch.where(visible, tokens.repeat(2, 1, 1, 1), self.mask_token.unsqueeze(0).to(tokens.dtype))

@@ -63,6 +63,7 @@ class FinetuneConfig(TrainingSettings):
     )
     from_scratch: bool = Field(True, description="Train the same detector without `init` too, to show the gain.")
 
+    label_fraction: float = Field(1.0, gt=0, le=1, description="Share of the train scenes that are learnt from.")
     image: ImageConfig = Field(default_factory=ImageConfig)
 
     # The detector

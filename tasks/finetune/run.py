@@ -26,6 +26,7 @@ from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.detect import detect
 from tasks.finetune.goals.goal import goal_of
+from tasks.finetune.labels import labelled
 from tasks.finetune.network import build_detector, load_backbone, load_detector, save_detector
 from tasks.finetune.objective import Objective, Whole
 from tasks.finetune.optimiser import parameter_groups
@@ -58,7 +59,7 @@ def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
             Checkpoint(artifact.path / arm / "checkpoint.pt").remove()
     metrics = {arm: json.loads(_evaluation_file(artifact.path, arm).read_text()) for arm in arms}
     index = Index.open(inputs["ingest"].path / "index.zarr")
-    samples = len(index.samples("train")) if config.trains else 0
+    samples = len(labelled(index, config.label_fraction)) if config.trains else 0
     goal = goal_of(config)
     pictures = json.loads((artifact.path / goal.listing).read_text())
     write_json(artifact.path / "metrics.json", metrics)
@@ -101,7 +102,7 @@ def _train(
 ) -> None:
     """Train the arm's detector, going on from its checkpoint, and write its weights."""
     first, device = rank() == 0, choose_device(config.device)
-    samples = batches.index.samples("train")
+    samples = labelled(batches.index, config.label_fraction)
     if len(samples) == 0:
         raise UserError("finetune: the dataset has no sample of the train split; add scenes of train to it")
     drawn_from = class_balanced(batches.index, samples, config.seed) if config.sampling == "cbgs" else samples

@@ -39,6 +39,9 @@ class PretrainConfig(TrainingSettings):
         None, "Checkpoint to begin from: MixMAE's (as in the original), a Swin's or a GeoMIM's; none: random weights."
     )
 
+    target: Literal["bev", "pixels"] = Field(
+        "bev", description="GeoMIM's, or the hidden pixels: plain MIM without LiDAR, depth and other cameras."
+    )
     mask_ratio: float = Field(0.5, ge=0.5, lt=1, description="Share of the image hidden from each reconstruction.")
     mask_cell: int = Field(32, ge=STRIDE, multiple_of=STRIDE, description="Pixels a side of what is hidden as one.")
     mask_shared: bool = Field(True, description="One mask for all images of a step, or one for each.")

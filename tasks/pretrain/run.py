@@ -3,8 +3,8 @@
 metrics.jsonl, events...   losses of every step, errors on held-out samples; TensorBoard's own files
 backbone.safetensors       the Swin, under the names of models.swin: what finetuning reads
 model.safetensors          everything: backbone, decoder, view transform, head
-pretrain.png               held-out samples: input, mask, target and predicted BEV, depth
-bev_colours.npz            what its BEV's colours stand for, for other pictures of the same target
+pretrain.png               held-out samples: input, mask, target and predicted BEV, depth; none for target: pixels
+bev_colours.npz            with it: what its BEV's colours stand for, for other pictures of the same target
 """
 
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from models.geomim.model import GeoMIM
 from storage.artifact import Artifact
 from storage.bev import BevReader
 from storage.depth import DepthReader
@@ -26,6 +26,7 @@ from tasks.pretrain.held_out import HeldOut, split_samples
 from tasks.pretrain.model import build_model
 from tasks.pretrain.objective import Objective, load_parts
 from tasks.pretrain.picture import draw_picture
+from tasks.pretrain.pixels import HeldOutPixels, PixelObjective, build_pixel_model
 from tasks.pretrain.weights import initialise
 from tasks.progress import say
 from tasks.stage import Inputs
@@ -57,21 +58,28 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     train_samples, held_out_samples = split_samples(index, config.held_out)
 
     torch.manual_seed(config.seed)
-    model = build_model(config, bev.shape[0], bev.attributes.range, bev.attributes.cell_size[0]).to(device)
+    if config.target == "pixels":
+        model = build_pixel_model(config).to(device)
+    else:
+        model = build_model(config, bev.shape[0], bev.attributes.range, bev.attributes.cell_size[0]).to(device)
+        for unused in (model.view_transform.downsample, model.head):
+            unused.requires_grad_(config.reconstruction_weight > 0)  # ranks wait for gradients of whatever asks for one
     model.backbone.checkpointing = model.decoder.checkpointing = config.checkpointing
     if config.init:
         told = initialise(model, Path(config.init))
         if first:
             say(told)
-    for unused in (model.view_transform.downsample, model.head):
-        unused.requires_grad_(config.reconstruction_weight > 0)  # ranks wait for gradients of whatever requires one
     if not first:
         torch.manual_seed(config.seed + rank())  # the same weights, but a drop path of its own
     ema = Ema(model, config.ema) if config.ema and first else None
     result = ema.model if ema else model
     network = distribute(model)
-    objective = Objective(config, model, network, device)
-    held_out = HeldOut(batches, held_out_samples, train_samples, device) if first else None
+    if config.target == "pixels":
+        objective = PixelObjective(config, network, device)
+        held_out = HeldOutPixels(batches, held_out_samples, device) if first else None
+    else:
+        objective = Objective(config, model, network, device)
+        held_out = HeldOut(batches, held_out_samples, train_samples, device) if first else None
     drawn_from = class_balanced(index, train_samples, config.seed) if config.sampling == "cbgs" else train_samples
 
     def load_batch(step: int) -> list[PretrainBatch]:
@@ -80,10 +88,9 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
 
     def evaluate(steps: int) -> dict[str, float]:
         errors = held_out.evaluate(result)
-        say(
-            f"pretrain: {steps} steps, held-out error {errors['held_out_reconstruction']:.4f} "
-            f"(mean map {errors['held_out_mean_map']:.4f}, zero {errors['held_out_zero']:.4f})"
-        )
+        marks = {mark: errors.get(f"held_out_{mark.replace(' ', '_')}") for mark in ("mean map", "zero")}
+        told = ", ".join(f"{mark} {value:.4f}" for mark, value in marks.items() if value is not None)
+        say(f"pretrain: {steps} steps, held-out error {errors['held_out_reconstruction']:.4f} ({told})")
         return errors
 
     errors = train(
@@ -108,7 +115,8 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         loaders=choose_loaders(config.loaders, device, rank_count()),
     )
     if first:
-        draw_picture(artifact.path / "pretrain.png", result, held_out, held_out_samples[:2])
+        if config.target == "bev":
+            draw_picture(artifact.path / "pretrain.png", result, held_out, held_out_samples[:2])
         export(result, artifact.path)
     return {"steps": config.steps, "samples": len(train_samples), "held_out": len(held_out_samples), **errors}
 
@@ -129,7 +137,7 @@ def check_inputs(config: PretrainConfig, index: Index, bev: BevReader, depth: De
         raise UserError("pretrain.bev_flip needs a lidar.range that is symmetric about the LiDAR: set it to false")
 
 
-def export(model: GeoMIM, folder: Path) -> None:
+def export(model: nn.Module, folder: Path) -> None:
     """The weights, as safetensors."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")

@@ -5,28 +5,16 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.settings import Settings, runtime
+from tasks.simulate.scenes import MINI, MOST
 
 VERSION = 1
 
-# The scenes of nuScenes' mini_train and mini_val: with these names the devkit's own splits hold.
-TRAIN_SCENES = (
-    "scene-0061",
-    "scene-0553",
-    "scene-0655",
-    "scene-0757",
-    "scene-0796",
-    "scene-1077",
-    "scene-1094",
-    "scene-1100",
-)
-VAL_SCENES = ("scene-0103", "scene-0916")
-SCENES = TRAIN_SCENES + VAL_SCENES
-
 
 class SimulateConfig(Settings):
-    """Ten scenes of a small town, written in nuScenes format (v1.0-mini)."""
+    """Scenes of a small town in nuScenes format: ten make a v1.0-mini, more of them a v1.0-trainval."""
 
     seed: int = Field(0, ge=0, description="another seed is another town")
+    scenes: int = Field(MINI, ge=MINI, le=MOST, description="a fifth of them are val")
     keyframes: int = Field(12, ge=2, le=40, description="key frames of a scene, at 2 Hz (real scenes have 40)")
     image_scale: float = Field(0.25, ge=0.05, le=1.0, description="1 gives 1600x900 images; intrinsics follow")
     camera_sweeps: bool = Field(False, description="camera frames at 12 Hz between the key frames")

@@ -1,6 +1,7 @@
 """Drives through one scene: writes its images, sweeps, occupancy and map, and returns its records for the tables."""
 
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from models.geometry import apply, inverse
 from models.names import LIDAR
 from models.occupancy import occupancy_path
 from tasks.simulate.cast import cast_camera, cast_lidar
-from tasks.simulate.config import SCENES, SimulateConfig
+from tasks.simulate.config import SimulateConfig
 from tasks.simulate.occupancy import Eye, labels_file, seen_by_cameras, seen_by_lidar, voxel_labels
 from tasks.simulate.rig import LIDAR_TO_EGO, RIG, image_size, lidar_directions
+from tasks.simulate.scenes import scenes_of
 from tasks.simulate.shade import shade
 from tasks.simulate.tables import Records, chain, pose_fields, token, visibility_token
 from tasks.simulate.town import DRIVABLE
@@ -38,9 +40,10 @@ class _Drive:
     def __init__(self, config: SimulateConfig, name: str, out: Path):
         self.config, self.name, self.out = config, name, out
         self.world = World(config, name)
-        self.number = SCENES.index(name)
+        self.number = scenes_of(config.scenes).names.index(name)
         self.start = _FIRST_START + self.number * 3600_000_000
-        self.log = f"n000-2026-01-01-{8 + self.number:02d}-00-00+0000"
+        start = datetime.fromtimestamp(self.start / 1e6, UTC)
+        self.log = f"n000-{start:%Y-%m-%d-%H-%M-%S%z}"
         self.size = image_size(config.image_scale)
         self.directions = lidar_directions()
         actors = len(self.world.actors)
@@ -54,7 +57,7 @@ class _Drive:
                 "token": token(self.name, "log"),
                 "logfile": self.log,
                 "vehicle": "n000",
-                "date_captured": "2026-01-01",
+                "date_captured": self.log[5:15],
                 "location": f"simulated-{self.name}",
             }
         )

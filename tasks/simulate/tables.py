@@ -13,7 +13,6 @@ import numpy as np
 from models.geometry import rotation_to_quaternion
 from models.names import ATTRIBUTES, CAMERAS, CATEGORY_TO_CLASS, LIDAR
 
-VERSION_NAME = "v1.0-mini"
 TABLES = (
     "attribute",
     "calibrated_sensor",

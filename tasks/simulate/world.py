@@ -6,7 +6,8 @@ from models.boxes import Boxes
 from models.geometry import rotation_z, transform
 from models.names import CLASSES, OCCUPANCY_CLASSES
 from tasks.simulate.cast import SHADOW_CELL, cast_shadows
-from tasks.simulate.config import SCENES, SimulateConfig
+from tasks.simulate.config import SimulateConfig
+from tasks.simulate.scenes import scenes_of
 from tasks.simulate.shade import Light
 from tasks.simulate.solids import Solids, join, stack
 from tasks.simulate.town import Town
@@ -19,7 +20,7 @@ class World:
     """Everything in one scene, as a function of the time t (s) since its first key frame. Frames are global."""
 
     def __init__(self, config: SimulateConfig, scene: str):
-        rng = np.random.default_rng([config.seed, SCENES.index(scene)])
+        rng = np.random.default_rng([config.seed, scenes_of(config.scenes).names.index(scene)])
         self.duration = (config.keyframes - 1) * KEYFRAME_PERIOD
         speed = float(rng.uniform(5.0, 8.5))
         self.town = Town(max(speed * self.duration, 15.0), rng)

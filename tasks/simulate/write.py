@@ -1,4 +1,4 @@
-"""Writes a simulated world: `simulate(config, out)` makes `out` a dataroot in nuScenes format (v1.0-mini).
+"""Writes a simulated world: `simulate(config, out)` makes `out` a dataroot in nuScenes format.
 
 While it runs, `out` holds `simulating.json`; the last step renames it to `simulated.json`. Both hold the config: a
 finished world of the same config is left as it is, an unfinished one is started afresh.
@@ -18,23 +18,25 @@ from pathlib import Path
 from models.names import CATEGORY_TO_CLASS, CLASSES
 from tasks.errors import UserError
 from tasks.progress import progress
-from tasks.simulate.config import SCENES, TRAIN_SCENES, VERSION, SimulateConfig
-from tasks.simulate.tables import VERSION_NAME, Records, common_tables, merge, write_tables
+from tasks.simulate.config import VERSION, SimulateConfig
+from tasks.simulate.scenes import scenes_of
+from tasks.simulate.tables import Records, common_tables, merge, write_tables
 
 DONE, UNFINISHED = "simulated.json", "simulating.json"
-_OWN_FOLDERS = ("samples", "sweeps", "maps", "gts", VERSION_NAME)
+_OWN_FOLDERS = ("samples", "sweeps", "maps", "gts")
 
 
-def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] = SCENES) -> dict:
+def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] | None = None) -> dict:
     """Writes the world of a config into `out` (tests take fewer scenes) and returns what it holds.
 
     The summary: `scenes`, `samples`, `annotations`, `boxes` {split: {class: boxes with points}} and `seconds`.
     Raises UserError where `out` holds anything but a simulated world of the same config.
     """
     start = time.perf_counter()
-    out = Path(out)
+    out, world = Path(out), scenes_of(config.scenes)
+    scenes = scenes or world.names
     identity = {"version": VERSION, "config": config.key_fields(), "scenes": list(scenes)}
-    if (found := _prepare(out, identity)) is not None:
+    if (found := _prepare(out, identity, (*_OWN_FOLDERS, world.version))) is not None:
         return {**found, "seconds": 0.0}
     # Workers are fresh processes: a fork of one that holds torch's or Numba's threads may hang.
     workers = min(config.workers or os.cpu_count() or 1, len(scenes))
@@ -46,8 +48,8 @@ def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] = SCENES
         with _single_threaded(), ProcessPoolExecutor(workers, mp_context=context) as pool:
             parts = list(progress(pool.map(job, scenes), "simulate", total=len(scenes), unit="scenes"))
     tables = merge([common_tables(), *parts])
-    write_tables(tables, out / VERSION_NAME)
-    summary = _summary(tables)
+    write_tables(tables, out / world.version)
+    summary = _summary(tables, world.train)
     _write_json(out / UNFINISHED, identity | {"summary": summary})
     os.replace(out / UNFINISHED, out / DONE)
     return {**summary, "seconds": round(time.perf_counter() - start, 1)}
@@ -59,7 +61,7 @@ def _record(config: SimulateConfig, out: Path, name: str) -> Records:
     return record_scene(config, name, out)
 
 
-def _prepare(out: Path, identity: dict) -> dict | None:
+def _prepare(out: Path, identity: dict, own_folders: tuple[str, ...]) -> dict | None:
     """Makes `out` ready to be written, or returns the summary of the same world that is there already."""
     if (out / DONE).is_file():
         try:
@@ -77,7 +79,7 @@ def _prepare(out: Path, identity: dict) -> dict | None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; name a folder for the simulated world")
     if (out / UNFINISHED).is_file():
-        for folder in _OWN_FOLDERS:
+        for folder in own_folders:
             shutil.rmtree(out / folder, ignore_errors=True)
     elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out}: is not empty and not a simulated world; choose another folder")
@@ -86,10 +88,10 @@ def _prepare(out: Path, identity: dict) -> dict | None:
     return None
 
 
-def _summary(tables: Records) -> dict:
+def _summary(tables: Records, train: tuple[str, ...]) -> dict:
     scene_names = {scene["token"]: scene["name"] for scene in tables["scene"]}
     split_of = {
-        sample["token"]: "train" if scene_names[sample["scene_token"]] in TRAIN_SCENES else "val"
+        sample["token"]: "train" if scene_names[sample["scene_token"]] in train else "val"
         for sample in tables["sample"]
     }
     categories = {record["token"]: record["name"] for record in tables["category"]}

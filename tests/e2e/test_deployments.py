@@ -107,7 +107,7 @@ def stage_processes(root):
 
 def test_a_deployment_for_each_stage_and_for_the_whole(prefect):
     listed = prefect("deployment", "ls").stdout
-    for name in ("pipeline", "ingest", "fit", "teacher", "depth", "pretrain", "finetune"):
+    for name in ("pipeline", "ingest", "fit", "teacher", "depth", "pretrain", "finetune", "experiment-gain"):
         assert f"{name}/" in listed
 
 

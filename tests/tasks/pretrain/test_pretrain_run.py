@@ -217,3 +217,17 @@ def test_without_val_the_end_of_train_is_held_out(batches):
     assert [s.tolist() for s in split_samples(index, 10)] == [[0, 1, 2, 3], [4]]
     index.__dict__["split"] = np.array(["train"] + [""] * (SAMPLES - 1))
     assert [s.tolist() for s in split_samples(index, 10)] == [[0], [0]]
+
+
+def test_pixels_can_be_the_target(world, tmp_path):
+    artifact = Artifact(tmp_path, "pretrain", "0" * 64)
+    artifact.path.mkdir(parents=True)
+    config = PretrainConfig(**CONFIG | {"target": "pixels", "steps": 30, "rate": 3e-3})
+    summary = run(config, world, artifact)
+    assert summary["held_out_reconstruction"] < summary["held_out_zero"]
+    log = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
+    assert log[-1]["pixels"] < log[0]["pixels"]
+    assert {"depth", "reconstruction"}.isdisjoint(log[0])
+    backbone = build_backbone(config.backbone)
+    backbone.load_state_dict(load_file(artifact.path / "backbone.safetensors"))
+    assert not (artifact.path / "pretrain.png").exists()

@@ -1,0 +1,79 @@
+"""The experiment's own artifact: `ROOT/experiment/<key>/` with result.json, report.md and gain.png."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+from storage.artifact import Artifact, Recipe
+from storage.atomic import write_bytes, write_json
+from tasks.config import PipelineConfig
+from tasks.errors import UserError
+from tasks.experiment.config import VERSION
+from tasks.experiment.plan import Run, runs
+from tasks.experiment.plot import draw_gain
+from tasks.experiment.result import report, summarise
+from tasks.plan import make_plan
+from tasks.stage import Step
+
+RESULT, REPORT, PICTURE = "result.json", "report.md", "gain.png"
+
+
+def steps_of(run: Run, root: Path) -> dict[str, Step]:
+    """The run's stages by name. Raises UserError where there is no dataroot."""
+    plan = make_plan(run.config, root)
+    if plan[0].step is None:
+        raise UserError(plan[0].why)
+    return {planned.stage.name: planned.step for planned in plan}
+
+
+def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
+    """Gather the scores of all runs, which must be there, into the experiment's artifact; made once.
+
+    command: what was typed, for the record. Raises UserError where val has no ground truth.
+    """
+    found = [(run, steps_of(run, root)) for run in runs(config)]
+    recipe = Recipe(
+        stage="experiment",
+        version=VERSION,
+        config=config.experiment.key_fields(),
+        inputs={f"{r.arm}/{r.fraction:g}/{r.seed}": steps["finetune"].artifact.key for r, steps in found},
+    )
+    artifact = Artifact(root, "experiment", recipe.key)
+    if artifact.is_whole():
+        return artifact
+    start = time.monotonic()
+    artifact.begin(recipe)
+    scored = [(run, _scores(run, steps["finetune"].artifact)) for run, steps in found]
+    result = summarise(config.experiment, scored) | {"made": _made(config, found, command)}
+    write_json(artifact.path / RESULT, result)
+    write_bytes(artifact.path / REPORT, report(config.experiment, result).encode())
+    draw_gain(artifact.path / PICTURE, result)
+    artifact.finish(recipe, {"verdict": result["verdict"]}, time.monotonic() - start, {})
+    return artifact
+
+
+def _scores(run: Run, finetune: Artifact) -> dict[str, float]:
+    metrics = json.loads((finetune.path / "metrics.json").read_text())[run.detector]
+    if metrics is None:
+        raise UserError("experiment: the val split has no ground truth, so there is nothing to compare")
+    return metrics
+
+
+def _made(config: PipelineConfig, found: list[tuple[Run, dict[str, Step]]], command: str) -> dict[str, Any]:
+    """What, with what sizes and where: for the reader of the result alone."""
+    artifacts = {step.artifact.path: step.artifact for _, steps in found for step in steps.values()}
+    pretrain, finetune = config.pretrain, config.finetune
+    return {
+        "command": command,
+        "labelled samples": {
+            f"{run.fraction:g}": steps["finetune"].artifact.summary["train_samples"] for run, steps in found
+        },
+        "backbone": str(config.backbone.key_fields()),
+        "pretraining": f"{pretrain.steps} steps of {pretrain.batch_size} at {'x'.join(map(str, pretrain.image.size))}",
+        "finetuning": f"{finetune.steps} steps of {finetune.batch_size} at {'x'.join(map(str, finetune.image.size))}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS')}",
+        "seconds of all stages": round(sum(a.manifest().seconds for a in artifacts.values())),
+    }
