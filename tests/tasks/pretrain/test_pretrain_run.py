@@ -224,10 +224,15 @@ def test_pixels_can_be_the_target(world, tmp_path):
     artifact.path.mkdir(parents=True)
     config = PretrainConfig(**CONFIG | {"target": "pixels", "steps": 30, "rate": 3e-3})
     summary = run(config, world, artifact)
-    assert summary["held_out_reconstruction"] < summary["held_out_zero"]
     log = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
-    assert log[-1]["pixels"] < log[0]["pixels"]
-    assert {"depth", "reconstruction"}.isdisjoint(log[0])
+    trained, marks = ([line for line in log if name in line] for name in ("pixels", "held_out_zero"))
+    assert len(trained) == 30
+    assert {"depth", "reconstruction"}.isdisjoint(trained[0])
+    assert trained[-1]["pixels"] < trained[0]["pixels"] - 0.1
+    # Noise: all that there is to learn is to say nothing, whose error is 767/768 for a variance over n - 1.
+    assert summary["held_out_zero"] == pytest.approx(767 / 768, abs=1e-3)
+    assert summary["held_out_reconstruction"] < marks[0]["held_out_reconstruction"] - 0.1
+    assert summary["held_out_reconstruction"] == pytest.approx(summary["held_out_zero"], abs=0.02)
     backbone = build_backbone(config.backbone)
     backbone.load_state_dict(load_file(artifact.path / "backbone.safetensors"))
     assert not (artifact.path / "pretrain.png").exists()
