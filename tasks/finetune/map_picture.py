@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from models.names import BEV_LAYERS, CAMERAS, FREE, OCCUPANCY_CLASSES
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
-from tasks.finetune.picture import TILE_WIDTH, VIEWS, _camera_tile
+from tasks.finetune.picture import TILE_WIDTH, VIEWS, camera_tile
 
 BACKGROUND = (18, 18, 22)
 UNSEEN = (44, 44, 50)
@@ -46,7 +46,7 @@ def draw_listed(
 
 def picture(index: Index, dataroot: Path, sample: int, tiles: Tiles, bev_range: float) -> bytes:
     """A PNG: six images in two rows, and below them the maps, the car's front up."""
-    cameras = [_camera_tile(index, dataroot, sample, CAMERAS.index(name), ()) for name in VIEWS]
+    cameras = [camera_tile(index, dataroot, sample, CAMERAS.index(name), ()) for name in VIEWS]
     height, side = cameras[0].height, 3 * TILE_WIDTH // 2
     out = Image.new("RGB", (3 * TILE_WIDTH, 2 * height + side), BACKGROUND)
     for i, tile in enumerate(cameras):

@@ -8,9 +8,10 @@ from models.boxes import Boxes
 from models.names import CLASSES, EVALUATION_RANGE
 from storage.index import Index
 from tasks.evaluation.ground_truth import ground_truth
+from tasks.evaluation.metrics import DISTANCES, ERRORS_AT
 
 RANGES = np.array([EVALUATION_RANGE[name] for name in CLASSES])  # m from the ego, by class
-MATCHED = 2.0  # m between centres, the distance at which the official evaluation measures errors
+MATCHED = DISTANCES[ERRORS_AT]  # m between centres, where the official evaluation measures errors
 MIN_SCORE = 0.2  # of a predicted box that is looked at
 ALWAYS = 10  # boxes a sample are looked at whatever they score
 

@@ -1,7 +1,7 @@
 """Predicted and true boxes on a sample's six images and seen from above: right, false, found and missed."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from storage.atomic import write_bytes, write_json
 from storage.index import Index
 from tasks.batches.images import decode
 from tasks.finetune.misses import Misses, misses
+
+Colour = tuple[int, int, int]
 
 PICTURES = "detections.json"
 COLOURS = {"found": (60, 220, 90), "missed": (255, 60, 60), "right": (255, 170, 60), "false": (200, 90, 255)}
@@ -50,7 +52,7 @@ def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, misse
     are right are orange and those that are false violet.
     """
     layers = [(getattr(misses, name), colour) for name, colour in COLOURS.items()]
-    tiles = [_camera_tile(index, dataroot, sample, CAMERAS.index(name), layers) for name in VIEWS]
+    tiles = [camera_tile(index, dataroot, sample, CAMERAS.index(name), layers) for name in VIEWS]
     height = tiles[0].height
     bev = _bev_tile(layers, 2 * height)
     out = Image.new("RGB", (3 * TILE_WIDTH + bev.width, 2 * height))
@@ -62,7 +64,10 @@ def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, misse
     write_bytes(path, file.getvalue())
 
 
-def _camera_tile(index: Index, dataroot: Path, sample: int, camera: int, layers) -> Image.Image:
+def camera_tile(
+    index: Index, dataroot: Path, sample: int, camera: int, layers: Sequence[tuple[Boxes, Colour]]
+) -> Image.Image:
+    """One camera's image, TILE_WIDTH wide, with boxes of the sample's LIDAR_TOP frame, each layer in its colour."""
     image = Image.fromarray(decode((dataroot / str(index.camera_path[sample, camera])).read_bytes()))
     scale = TILE_WIDTH / image.width
     image = image.resize((TILE_WIDTH, round(image.height * scale)), Image.Resampling.BILINEAR)
