@@ -60,6 +60,9 @@ class PretrainConfig(TrainingSettings):
 
     steps: int = Field(88_000, ge=1, description="Optimiser steps; 88,000 of 16 samples pass 50 times over nuScenes.")
     rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
+    backbone_rate: float = Field(
+        1.0, gt=0, le=1, description="Factor on the backbone's rate; below 1 spares random weights."
+    )
     weight_decay: float = Field(0.01, ge=0, description="On all weights, as in the original.")
     warmup: int = Field(500, ge=0, description="Steps of linear warm-up from a third of the rate; a cosine follows.")
     clip_norm: float = Field(35.0, gt=0, description="Largest norm of the gradient.")

@@ -22,6 +22,7 @@ from tasks.batches.cbgs import class_balanced
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
 from tasks.errors import UserError
 from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.feature_rank import feature_rank
 from tasks.pretrain.held_out import HeldOut, split_samples
 from tasks.pretrain.model import build_model
 from tasks.pretrain.objective import Objective, load_parts
@@ -88,14 +89,16 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
 
     def evaluate(steps: int) -> dict[str, float]:
         errors = held_out.evaluate(result)
+        errors["held_out_rank"] = feature_rank(result.backbone, batches, held_out_samples, device)
         marks = {mark: errors.get(f"held_out_{mark.replace(' ', '_')}") for mark in ("mean map", "zero")}
         told = ", ".join(f"{mark} {value:.4f}" for mark, value in marks.items() if value is not None)
-        say(f"pretrain: {steps} steps, held-out error {errors['held_out_reconstruction']:.4f} ({told})")
+        rank_told = f"features of rank {errors['held_out_rank']:.1f}"
+        say(f"pretrain: {steps} steps, held-out error {errors['held_out_reconstruction']:.4f} ({told}), {rank_told}")
         return errors
 
     errors = train(
         model.train(),
-        torch.optim.AdamW(model.parameters(), config.rate, weight_decay=config.weight_decay, fused=True),
+        torch.optim.AdamW(parameter_groups(model, config), config.rate, weight_decay=config.weight_decay, fused=True),
         load_batch,
         objective.terms,
         lambda part: part.batch.tokens,
@@ -119,6 +122,14 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
             draw_picture(artifact.path / "pretrain.png", result, held_out, held_out_samples[:2])
         export(result, artifact.path)
     return {"steps": config.steps, "samples": len(train_samples), "held_out": len(held_out_samples), **errors}
+
+
+def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict]:
+    """The optimiser's: what pretraining is for, the backbone, at a rate of its own, and what is thrown away."""
+    backbone = list(model.backbone.parameters())
+    kept = set(backbone)
+    others = [p for p in model.parameters() if p not in kept]
+    return [{"params": backbone, "lr": config.rate * config.backbone_rate}, {"params": others, "lr": config.rate}]
 
 
 def check_inputs(config: PretrainConfig, index: Index, bev: BevReader, depth: DepthReader) -> None:

@@ -193,6 +193,17 @@ def test_the_backbone_is_what_finetuning_builds(world, tmp_path):
     build_backbone(PretrainConfig(**CONFIG).backbone).load_state_dict(weights)
 
 
+def test_the_backbone_can_learn_at_a_rate_of_its_own(world, tmp_path):
+    """AdamW's first step moves a weight by its rate, whatever the gradient."""
+    rate = {"rate": 1e-3, "weight_decay": 0.0, "steps": 1, "warmup": 0}
+    torch.manual_seed(0)
+    before = build_backbone(PretrainConfig(**CONFIG).backbone).state_dict()
+    for factor in (1.0, 0.25):
+        _, after = pretrain(world, tmp_path / str(factor), **rate, backbone_rate=factor)
+        moved = [(after[f"backbone.{name}"] - weight).abs().max().item() for name, weight in before.items()]
+        assert max(moved) == pytest.approx(factor * 1e-3, rel=0.02)
+
+
 def test_a_loss_that_is_not_finite_names_its_samples(world, tmp_path):
     with pytest.raises(UserError, match=r"step \d+: .*sample-\d, sample-\d"):
         pretrain(world, tmp_path, rate=1e30, warmup=0)

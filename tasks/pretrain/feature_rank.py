@@ -1,0 +1,40 @@
+"""How many directions the backbone's features fill: what tells a collapsed backbone from one that learns slowly."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.swin import Swin
+from tasks.batches.pretrain import PretrainBatches
+
+
+@torch.no_grad()
+def feature_rank(backbone: Swin, batches: PretrainBatches, samples: np.ndarray, device: torch.device) -> float:
+    """Effective rank of stage 3's map (stride 16) over all tokens of the samples' whole images.
+
+    The backbone is left as it was.
+    """
+    training, sums = backbone.training, 0
+    backbone.eval()
+    for sample in samples:
+        images = batches.held_out(np.array([sample])).to(device).normalised_images().flatten(0, 1)
+        features = backbone(images)[2].permute(0, 2, 3, 1).flatten(0, 2).double()
+        ones = torch.cat([features, features.new_ones(len(features), 1)], 1)
+        sums = sums + ones.T @ ones
+    backbone.train(training)
+    return effective_rank(sums.cpu())
+
+
+def effective_rank(sums: Tensor) -> float:
+    """(sum of eigenvalues)^2 / sum of their squares, of C features' correlations: 1 if all follow one, C if none.
+
+    sums: (C + 1, C + 1), the sum over tokens of the products of their features and a last feature that is 1.
+    Features that never change count for nothing; where all are such, the rank is 0.
+    """
+    count, mean = sums[-1, -1], sums[:-1, -1] / sums[-1, -1]
+    covariance = sums[:-1, :-1] / count - mean.outer(mean)
+    variance = covariance.diagonal()
+    kept = variance > 1e-12 * (1 + mean.square())
+    covariance, deviation = covariance[kept][:, kept], variance[kept].sqrt()
+    correlation = covariance / deviation.outer(deviation)
+    return float(kept.sum() ** 2 / correlation.square().sum()) if kept.any() else 0.0

@@ -1,0 +1,52 @@
+"""The effective rank of features, against the eigenvalues of their correlations."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up_batches import CONFIG, VAL, MadeUpBatches
+
+from tasks.backbone import build_backbone
+from tasks.pretrain.feature_rank import effective_rank, feature_rank
+
+
+def sums_of(features: torch.Tensor) -> torch.Tensor:
+    ones = torch.cat([features, torch.ones(len(features), 1)], 1).double()
+    return ones.T @ ones
+
+
+@given(seed=st.integers(0, 2**31), channels=st.integers(2, 8), scale=st.floats(1e-2, 1e2), shift=st.floats(-10, 10))
+def test_is_that_of_the_correlations(seed, channels, scale, shift):
+    generator = np.random.default_rng(seed)
+    features = generator.normal(size=(60, channels)) @ generator.normal(size=(channels, channels)) * scale + shift
+    eigenvalues = np.linalg.eigvalsh(np.corrcoef(features.T))
+    expected = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+    assert effective_rank(sums_of(torch.from_numpy(features))) == pytest.approx(expected, rel=1e-6)
+    assert 1 - 1e-9 <= expected <= channels + 1e-9
+
+
+def test_features_that_all_follow_one_and_features_that_do_not():
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(4000, 1, generator=generator, dtype=torch.float64)
+    assert effective_rank(sums_of(one * torch.tensor([[1.0, -2.0, 0.5, 30.0]]))) == pytest.approx(1)
+    assert effective_rank(sums_of(torch.randn(4000, 4, generator=generator, dtype=torch.float64))) > 3.9
+
+
+def test_a_feature_that_never_changes_counts_for_nothing():
+    features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    still = torch.full((50, 2), 7.3, dtype=torch.float64)
+    assert effective_rank(sums_of(torch.cat([features, still], 1))) == pytest.approx(effective_rank(sums_of(features)))
+    assert effective_rank(sums_of(still)) == 0
+
+
+def test_of_a_backbone():
+    """Over all samples at once, not their mean; the backbone stays in training."""
+    torch.manual_seed(0)
+    backbone, batches = build_backbone(CONFIG.backbone).train(), MadeUpBatches()
+    got = feature_rank(backbone, batches, VAL, torch.device("cpu"))
+    assert backbone.training
+    images = torch.cat([batches.held_out(np.array([s])).normalised_images().flatten(0, 1) for s in VAL])
+    features = backbone.eval()(images)[2].detach().permute(1, 0, 2, 3).flatten(1)
+    eigenvalues = np.linalg.eigvalsh(np.corrcoef(features.double().numpy()))
+    assert got == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-3)
