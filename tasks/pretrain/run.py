@@ -127,8 +127,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
 def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict]:
     """The optimiser's: what pretraining is for, the backbone, at a rate of its own, and what is thrown away."""
     backbone = list(model.backbone.parameters())
-    kept = set(backbone)
-    others = [p for p in model.parameters() if p not in kept]
+    others = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     return [{"params": backbone, "lr": config.rate * config.backbone_rate}, {"params": others, "lr": config.rate}]
 
 
