@@ -1,0 +1,88 @@
+"""What the previous key frame does for velocity: a trained detector's error at the true centres of val's boxes.
+
+    python bench/velocity.py DATAROOT ARTIFACTS/finetune/KEY [...]
+
+Read at the true centres it needs no detection, so that detectors of any quality can be compared: boxes on the map of
+the classes whose velocity the devkit scores, first all of them, then those that move. A line for the answer "it stands
+still", for each detector, and for each with two frames once more with the key frame in the previous one's place, as at
+the beginning of a scene: what is then left comes from appearance alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from models.bevdet.cameras import Cameras
+from models.names import CLASSES
+from storage.artifact import read_manifest
+from storage.index import Index
+from tasks.finetune.batches import Batch, Batches
+from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.network import build_detector, load_detector
+from tasks.progress import progress
+
+STATIC = [CLASSES.index(name) for name in ("barrier", "traffic_cone")]
+MOVES = 0.5  # m/s
+
+
+def without_previous(batch: Batch) -> Batch:
+    """The same samples with the key frame in every frame's place."""
+    first = [0] * batch.images.shape[1]
+    cameras = Cameras(*(part[:, first] for part in batch.cameras[:3]), batch.cameras.scene)
+    return batch._replace(images=batch.images[:, first], cameras=cameras)
+
+
+@torch.inference_mode()
+def velocities(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(said, true) velocities (K, 2) m/s of each class group's boxes on the map, where known."""
+    bev, _ = detector(batch.normalised(), batch.cameras)
+    boxes = [b[~np.isin(b.labels, STATIC)] for b in batch.boxes]
+    for maps, targets in zip(detector.head(bev), detector.head.targets(boxes)):
+        said = maps["vel"].flatten(2).gather(2, targets.cells[:, None].expand(-1, 2, -1)).transpose(1, 2)
+        true = targets.codes[..., -2:]
+        known = targets.used & ~true.isnan().any(2)
+        yield said[known].numpy(), true[known].numpy()
+
+
+def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
+    error, moves = np.linalg.norm(said - true, axis=1), np.linalg.norm(true, axis=1) > MOVES
+    return f"{name:<56} {error.mean():6.3f} {error[moves].mean():8.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataroot", type=Path)
+    parser.add_argument("artifacts", type=Path, nargs="+")
+    args = parser.parse_args()
+    print(f"{'mean error of velocity (m/s)':<56} {'all':>6} {'moving':>8}")
+    for number, folder in enumerate(args.artifacts):
+        recipe = read_manifest(folder).recipe
+        config = FinetuneConfig.model_validate(recipe.config)
+        index = Index.open(folder.parents[1] / "ingest" / recipe.inputs["ingest"][:16] / "index.zarr")
+        batches = Batches(config.model_copy(update={"depth_weight": 0.0}), index, args.dataroot)
+        (weights,) = folder.glob("detector_*.safetensors")
+        detector = build_detector(config)
+        load_detector(detector, weights, config)
+        detector.eval()
+        found: dict[str, list] = {}
+        for sample in progress(samples := index.samples("val"), folder.name, len(samples)):
+            batch = batches.evaluation([sample])
+            name = f"{folder.name}, {config.view.frames} frame(s)"
+            found.setdefault(name, []).extend(velocities(detector, batch))
+            if config.view.frames > 1:
+                found.setdefault(f"{name}, key frame twice", []).extend(velocities(detector, without_previous(batch)))
+        for name, pairs in found.items():
+            said, true = (np.concatenate(side) for side in zip(*pairs))
+            if number == 0 and name == next(iter(found)):
+                print(line(f"it stands still ({len(true)} boxes)", 0 * true, true))
+            print(line(name, said, true))
+
+
+if __name__ == "__main__":
+    main()
