@@ -28,8 +28,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
+# A process a core with one thread each: two teams of threads on the same cores would stand in each other's way.
 test: $(READY) lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 clean:
 	rm -rf $(VENV) artifacts data
