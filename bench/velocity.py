@@ -3,9 +3,9 @@
     python bench/velocity.py DATAROOT ARTIFACTS/finetune/KEY [...]
 
 Read at the true centres it needs no detection, so that detectors of any quality can be compared: boxes on the map of
-the classes whose velocity the devkit scores, first all of them, then those that move. A line for the answer "it stands
-still", for each detector, and for each with two frames once more with the key frame in the previous one's place, as at
-the beginning of a scene: what is then left comes from appearance alone.
+the classes whose velocity the devkit scores, first all of them, then those that move. A line for each detector; for one
+with two frames another with the key frame in the previous one's place, as at the beginning of a scene: what is then
+left comes from appearance alone; and one for the answer "it stands still" on the same boxes.
 """
 
 import argparse
@@ -19,15 +19,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from models.bevdet.cameras import Cameras
+from models.center_head import codes_at
 from models.names import CLASSES
 from storage.artifact import read_manifest
 from storage.index import Index
+from tasks.evaluation.metrics import UNDEFINED
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.network import build_detector, load_detector
 from tasks.progress import progress
 
-STATIC = [CLASSES.index(name) for name in ("barrier", "traffic_cone")]
+UNSCORED = [CLASSES.index(name) for name, errors in UNDEFINED.items() if "AVE" in errors]
 MOVES = 0.5  # m/s
 
 
@@ -42,10 +44,9 @@ def without_previous(batch: Batch) -> Batch:
 def velocities(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(said, true) velocities (K, 2) m/s of each class group's boxes on the map, where known."""
     bev, _ = detector(batch.normalised(), batch.cameras)
-    boxes = [b[~np.isin(b.labels, STATIC)] for b in batch.boxes]
+    boxes = [b[~np.isin(b.labels, UNSCORED)] for b in batch.boxes]
     for maps, targets in zip(detector.head(bev), detector.head.targets(boxes)):
-        said = maps["vel"].flatten(2).gather(2, targets.cells[:, None].expand(-1, 2, -1)).transpose(1, 2)
-        true = targets.codes[..., -2:]
+        said, true = codes_at(maps, targets.cells)[..., -2:], targets.codes[..., -2:]
         known = targets.used & ~true.isnan().any(2)
         yield said[known].numpy(), true[known].numpy()
 
@@ -55,33 +56,36 @@ def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
     return f"{name:<56} {error.mean():6.3f} {error[moves].mean():8.3f}"
 
 
+def measure(folder: Path, dataroot: Path) -> None:
+    """Print the lines of the detector in a finetune artifact."""
+    recipe = read_manifest(folder).recipe
+    config = FinetuneConfig.model_validate(recipe.config | {"depth_weight": 0.0})  # no depth labels are needed
+    index = Index.open(folder.parents[1] / "ingest" / recipe.inputs["ingest"][:16] / "index.zarr")
+    batches, samples = Batches(config, index, dataroot), index.samples("val")
+    detector = build_detector(config).eval()
+    (weights,) = folder.glob("detector_*.safetensors")
+    load_detector(detector, weights, config)
+    name = f"{folder.name}, {config.view.frames} frame(s)"
+    found: dict[str, list] = {}
+    for sample in progress(samples, folder.name, len(samples)):
+        batch = batches.evaluation([sample])
+        found.setdefault(name, []).extend(velocities(detector, batch))
+        if config.view.frames > 1:
+            found.setdefault(f"{name}, key frame twice", []).extend(velocities(detector, without_previous(batch)))
+    for what, pairs in found.items():
+        said, true = map(np.concatenate, zip(*pairs))
+        print(line(what, said, true))
+    print(line(f"  it stands still ({len(true)} boxes)", np.zeros_like(true), true))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataroot", type=Path)
     parser.add_argument("artifacts", type=Path, nargs="+")
     args = parser.parse_args()
     print(f"{'mean error of velocity (m/s)':<56} {'all':>6} {'moving':>8}")
-    for number, folder in enumerate(args.artifacts):
-        recipe = read_manifest(folder).recipe
-        config = FinetuneConfig.model_validate(recipe.config)
-        index = Index.open(folder.parents[1] / "ingest" / recipe.inputs["ingest"][:16] / "index.zarr")
-        batches = Batches(config.model_copy(update={"depth_weight": 0.0}), index, args.dataroot)
-        (weights,) = folder.glob("detector_*.safetensors")
-        detector = build_detector(config)
-        load_detector(detector, weights, config)
-        detector.eval()
-        found: dict[str, list] = {}
-        for sample in progress(samples := index.samples("val"), folder.name, len(samples)):
-            batch = batches.evaluation([sample])
-            name = f"{folder.name}, {config.view.frames} frame(s)"
-            found.setdefault(name, []).extend(velocities(detector, batch))
-            if config.view.frames > 1:
-                found.setdefault(f"{name}, key frame twice", []).extend(velocities(detector, without_previous(batch)))
-        for name, pairs in found.items():
-            said, true = (np.concatenate(side) for side in zip(*pairs))
-            if number == 0 and name == next(iter(found)):
-                print(line(f"it stands still ({len(true)} boxes)", 0 * true, true))
-            print(line(name, said, true))
+    for folder in args.artifacts:
+        measure(folder, args.dataroot)
 
 
 if __name__ == "__main__":

@@ -162,9 +162,7 @@ class CenterPointHead(nn.Module):
         height, width = heat.shape[2:]
         scores, best = heat.flatten(1).topk(min(self.max_boxes, height * width))  # (B, K)
         labels, cells = best // (height * width), best % (height * width)
-        codes = torch.cat([maps[name].float() for name in PARTS], 1).flatten(2)  # (B, 10, Y * X)
-        codes = codes.gather(2, cells[:, None].expand(-1, codes.shape[1], -1)).transpose(1, 2)  # (B, K, 10)
-        reg, z, dim, rot, velocity = codes.split(list(PARTS.values()), 2)
+        reg, z, dim, rot, velocity = codes_at(maps, cells).split(list(PARTS.values()), 2)
         xy = torch.stack([cells % width, cells // width], 2) + reg
         xyz = torch.cat([xy * xy.new_tensor(self.cell_size) + xy.new_tensor(self.low[:2]), z], 2)
         sizes, yaws = dim.clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE).exp(), torch.atan2(rot[..., 0], rot[..., 1])
@@ -190,13 +188,17 @@ def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
     return terms.sum() / is_center.sum().clamp(min=1)
 
 
+def codes_at(maps: dict[str, Tensor], cells: Tensor) -> Tensor:
+    """(B, K, 10) float32, what a class group's maps say (the PARTS) in the cells (B, K), y * X + x."""
+    codes = torch.cat([maps[name] for name in PARTS], 1).float().flatten(2)  # (B, 10, Y * X)
+    return codes.gather(2, cells[:, None].expand(-1, codes.shape[1], -1)).transpose(1, 2)
+
+
 def code_losses(maps: dict[str, Tensor], targets: Targets, velocity_weight: float) -> Tensor:
     """(10,) weighted L1 loss of each number of the box codes, per box; a group's share of the loss is their sum."""
-    said = torch.cat([maps[name] for name in PARTS], 1).float().flatten(2)  # (B, 10, Y * X)
-    said = said.gather(2, targets.cells[:, None].expand(-1, said.shape[1], -1)).transpose(1, 2)  # (B, M, 10)
     known = targets.used[..., None] & ~targets.codes.isnan()
     # Weighting would not do: 0 * NaN is NaN.
-    distance = torch.where(known, said - targets.codes.nan_to_num(), 0).abs().sum((0, 1))
+    distance = torch.where(known, codes_at(maps, targets.cells) - targets.codes.nan_to_num(), 0).abs().sum((0, 1))
     weights = torch.full_like(distance, BOX_WEIGHT)
     weights[-2:] *= velocity_weight
     return weights * distance / (targets.used.sum() + 1e-4)
