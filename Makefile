@@ -1,4 +1,4 @@
-# make demo   the five stages on a small simulated world (CPU, twelve to twenty minutes)
+# make demo   the five stages on a small simulated world (CPU, twelve to twenty-five minutes)
 # make test   lint, import rules and all tests
 # Both set up .venv first; once it matches the lock, set-up costs nothing.
 VENV   := .venv
