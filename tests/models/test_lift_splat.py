@@ -63,7 +63,32 @@ def test_frustum_features_never_exist():
     cells = torch.randint(-1, num_cells, shape)
     with LargestTensor() as largest:
         splat(prob, context, cells, num_cells).sum().backward()
-    assert largest.elements <= max(num_cells * channels + channels, 2 * prob.numel()) < prob.numel() * channels
+    bags = num_cells + prob.numel() // 64  # cells and the short bags of the points outside
+    assert largest.elements <= max(bags * channels, 2 * prob.numel()) < prob.numel() * channels
+
+
+class LongestBag(TorchDispatchMode):
+    entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._embedding_bag.default, torch.ops.aten._embedding_bag_forward_only.default):
+            _, indices, starts = args[:3]
+            ends = torch.cat([starts[1:], torch.tensor([len(indices)])])
+            assert (starts <= ends).all()
+            self.entries = max(self.entries, int((ends - starts).max()))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("inside", [0, 1, 100])
+def test_points_outside_fill_no_long_bag(inside):
+    """A GPU sums a bag with one thread per channel."""
+    cells = torch.full((1, 1, 50, 10, 10), -1)
+    cells.view(-1)[:inside] = torch.arange(inside)
+    prob = torch.rand(cells.shape)
+    with LongestBag() as longest:
+        bev = splat(prob, torch.ones(1, 1, 2, 10, 10), cells, 100)
+    assert 0 < longest.entries <= 64
+    assert torch.equal(bev[0, 0, :inside], prob.view(-1)[:inside]) and (bev[0, :, inside:] == 0).all()
 
 
 def test_sums_are_the_same_every_time():
