@@ -58,7 +58,10 @@ def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
 
 def measure(folder: Path, dataroot: Path) -> None:
     """Print the lines of the detector in a finetune artifact."""
-    recipe = read_manifest(folder).recipe
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.recipe.stage != "finetune":
+        sys.exit(f"{folder}: is no finished finetune artifact; name a folder ARTIFACTS/finetune/KEY")
+    recipe = manifest.recipe
     config = FinetuneConfig.model_validate(recipe.config | {"depth_weight": 0.0})  # no depth labels are needed
     index = Index.open(folder.parents[1] / "ingest" / recipe.inputs["ingest"][:16] / "index.zarr")
     batches, samples = Batches(config, index, dataroot), index.samples("val")
