@@ -10,7 +10,7 @@ left comes from appearance alone; and one for the answer "it stands still" on th
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from models.bevdet.cameras import Cameras
-from models.center_head import codes_at
+from models.bevdet.detector import BevDet
+from models.boxes import Boxes
+from models.center_head import CenterPointHead, Predictions, codes_at
 from models.names import CLASSES
 from storage.artifact import read_manifest
 from storage.index import Index
@@ -31,6 +33,7 @@ from tasks.progress import progress
 
 UNSCORED = [CLASSES.index(name) for name, errors in UNDEFINED.items() if "AVE" in errors]
 MOVES = 0.5  # m/s
+TITLE = f"{'mean error of velocity (m/s)':<56} {'all':>6} {'moving':>8}"
 
 
 def without_previous(batch: Batch) -> Batch:
@@ -40,15 +43,22 @@ def without_previous(batch: Batch) -> Batch:
     return batch._replace(images=batch.images[:, first], cameras=cameras)
 
 
-@torch.inference_mode()
-def velocities(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def velocities(
+    head: CenterPointHead, predictions: Predictions, boxes: Sequence[Boxes]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(said, true) velocities (K, 2) m/s of each class group's boxes on the map, where known."""
-    bev, _ = detector(batch.normalised(), batch.cameras)
-    boxes = [b[~np.isin(b.labels, UNSCORED)] for b in batch.boxes]
-    for maps, targets in zip(detector.head(bev), detector.head.targets(boxes)):
+    scored = [b[~np.isin(b.labels, UNSCORED)] for b in boxes]
+    for maps, targets in zip(predictions, head.targets(scored)):
         said, true = codes_at(maps, targets.cells)[..., -2:], targets.codes[..., -2:]
         known = targets.used & ~true.isnan().any(2)
         yield said[known].numpy(), true[known].numpy()
+
+
+@torch.inference_mode()
+def detected(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The `velocities` that a detector says of a batch."""
+    bev, _ = detector(batch.normalised(), batch.cameras)
+    yield from velocities(detector.head, detector.head(bev), batch.boxes)
 
 
 def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
@@ -56,29 +66,43 @@ def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
     return f"{name:<56} {error.mean():6.3f} {error[moves].mean():8.3f}"
 
 
-def measure(folder: Path, dataroot: Path) -> None:
-    """Print the lines of the detector in a finetune artifact."""
+def tell(found: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
+    """Print a line for each name, of all the pairs that `velocities` gave, and one for "it stands still"."""
+    for name, pairs in found.items():
+        said, true = map(np.concatenate, zip(*pairs))
+        print(line(name, said, true))
+    print(line(f"  it stands still ({len(true)} boxes)", np.zeros_like(true), true), flush=True)
+
+
+def detector_config(folder: Path) -> FinetuneConfig:
+    """The config of a finetune artifact, without depth supervision: no depth labels are needed."""
     manifest = read_manifest(folder)
     if manifest is None or manifest.recipe.stage != "finetune":
         sys.exit(f"{folder}: is no finished finetune artifact; name a folder ARTIFACTS/finetune/KEY")
-    recipe = manifest.recipe
-    config = FinetuneConfig.model_validate(recipe.config | {"depth_weight": 0.0})  # no depth labels are needed
-    index = Index.open(folder.parents[1] / "ingest" / recipe.inputs["ingest"][:16] / "index.zarr")
-    batches, samples = Batches(config, index, dataroot), index.samples("val")
+    # Where the weights began does not matter any more, and the file may be gone.
+    return FinetuneConfig.model_validate(manifest.recipe.config | {"depth_weight": 0.0, "init": "random"})
+
+
+def load(folder: Path, config: FinetuneConfig) -> BevDet:
+    """The artifact's detector, the first arm's where there are two."""
     detector = build_detector(config).eval()
-    (weights,) = folder.glob("detector_*.safetensors")
-    load_detector(detector, weights, config)
+    load_detector(detector, sorted(folder.glob("detector_*.safetensors"))[0], config)
+    return detector
+
+
+def measure(folder: Path, dataroot: Path) -> None:
+    """Print the lines of the detector in a finetune artifact."""
+    config, detector = detector_config(folder), load(folder, detector_config(folder))
+    index = Index.open(folder.parents[1] / "ingest" / read_manifest(folder).recipe.inputs["ingest"][:16] / "index.zarr")
+    batches, samples = Batches(config, index, dataroot), index.samples("val")
     name = f"{folder.name}, {config.view.frames} frame(s)"
     found: dict[str, list] = {}
     for sample in progress(samples, folder.name, len(samples)):
         batch = batches.evaluation([sample])
-        found.setdefault(name, []).extend(velocities(detector, batch))
+        found.setdefault(name, []).extend(detected(detector, batch))
         if config.view.frames > 1:
-            found.setdefault(f"{name}, key frame twice", []).extend(velocities(detector, without_previous(batch)))
-    for what, pairs in found.items():
-        said, true = map(np.concatenate, zip(*pairs))
-        print(line(what, said, true))
-    print(line(f"  it stands still ({len(true)} boxes)", np.zeros_like(true), true))
+            found.setdefault(f"{name}, key frame twice", []).extend(detected(detector, without_previous(batch)))
+    tell(found)
 
 
 def main() -> None:
@@ -86,7 +110,7 @@ def main() -> None:
     parser.add_argument("dataroot", type=Path)
     parser.add_argument("artifacts", type=Path, nargs="+")
     args = parser.parse_args()
-    print(f"{'mean error of velocity (m/s)':<56} {'all':>6} {'moving':>8}")
+    print(TITLE)
     for folder in args.artifacts:
         measure(folder, args.dataroot)
 

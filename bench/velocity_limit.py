@@ -1,0 +1,212 @@
+"""What the previous key frame tells of velocity, apart from how long a detector's images have been trained.
+
+    python bench/velocity_limit.py DATAROOT [--smear 2]
+    python bench/velocity_limit.py DATAROOT --detector ARTIFACTS/finetune/KEY --squared
+
+What comes after the lift, BevDet's encoder, neck and head, learns from the maps of the train split with one frame and
+with two, by the same steps, and is read at the true centres of val like `bench/velocity.py`. The maps are either drawn:
+each annotated box a blob in its class's map, smeared along the ray from the ego as by a depth that is not sure. Or they
+are what a detector of one frame, frozen, lifts from the images. The previous frame's are where the ego's motion puts
+them. `--squared` learns velocity by its squared error in place of L1, whose best answer is "it stands still" wherever
+that is more likely than not.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from velocity import TITLE, detector_config, load, tell, velocities
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from models.bevdet.encoder import ResidualEncoder
+from models.bevdet.necks import FpnLss
+from models.boxes import Boxes
+from models.center_head import ONE_GROUP, CenterPointHead, Predictions, codes_at
+from models.geometry import inverse
+from models.lift_splat import splat
+from models.names import CLASSES
+from storage.index import Index, write_index
+from tasks.batches.lidar import sample_boxes
+from tasks.finetune.batches import Batches
+from tasks.finetune.frames import frames_of
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.run import ingest
+from tasks.progress import progress
+from tasks.training.schedule import cosine_with_warmup
+
+BATCH, RATE, WARMUP, CLIP_NORM = 4, 1e-3, 50, 5.0
+WIDTHS, OUT, HEAD = (32, 64, 96), 64, 32  # channels
+VELOCITY_WEIGHT, SQUARED_WEIGHT = 4.0, 0.1
+
+
+class Sample(NamedTuple):
+    maps: Tensor  # (2, C, Y, X): key frame, previous one
+    boxes: Boxes  # the truth in the key frame's ego
+
+
+class Detector(nn.Module):
+    """BevDet after the lift. frames: how many of a sample's maps, of so many channels, it sees."""
+
+    def __init__(self, frames: int, channels: int, reach: float, cell: float, velocity_weight: float):
+        super().__init__()
+        self.frames = frames
+        self.encoder = ResidualEncoder(channels * frames, WIDTHS)
+        self.neck = FpnLss((WIDTHS[0], WIDTHS[-1]), OUT, scale=4, extra_scale=2)
+        limits = (-reach, -reach, -5, reach, reach, 3)
+        self.head = CenterPointHead(
+            OUT, limits, (cell, cell), ONE_GROUP, width=HEAD, min_radius=1, velocity_weight=velocity_weight
+        )
+
+    def forward(self, maps: Tensor) -> Predictions:
+        """maps: (B, T, C, Y, X)."""
+        first, _, last = self.encoder(maps[:, : self.frames].flatten(1, 2))
+        return self.head(self.neck(first, last))
+
+
+def drawn(boxes: Boxes, reach: float, cell: float, smear: float) -> Tensor:
+    """(classes, Y, X): the boxes as normal densities of their own size, their standard deviation at least `smear` along
+    the ray and two thirds of a cell across, times the share of the peak that smearing leaves."""
+    places = (np.arange(round(2 * reach / cell)) + 0.5) * cell - reach
+    x, y = np.meshgrid(places, places)
+    maps = np.zeros((len(CLASSES), *x.shape), np.float32)
+    for center, size, label in zip(boxes.centers[:, :2], boxes.sizes[:, :2], boxes.labels):
+        width = max(2 / 3 * cell, size.min() / 3)
+        length = np.hypot(width, smear)
+        ray = center / max(np.linalg.norm(center), 1e-6)
+        along = (x - center[0]) * ray[0] + (y - center[1]) * ray[1]
+        across = (y - center[1]) * ray[0] - (x - center[0]) * ray[1]
+        blob = width / length * np.exp(-0.5 * ((along / length) ** 2 + (across / width) ** 2))
+        maps[label] = np.maximum(maps[label], blob)
+    return torch.from_numpy(maps)
+
+
+def drawn_samples(index: Index, rows: np.ndarray, reach: float, cell: float, smear: float) -> Iterator[Sample]:
+    """The rows' samples, their maps drawn."""
+    for row in rows.tolist():
+        to_ego = inverse(index.lidar_ego_to_global[row])
+        frames = []
+        for frame in frames_of(index, row, 2):
+            boxes = sample_boxes(index, frame, min_lidar_points=1)
+            frames.append(boxes.moved(to_ego @ index.lidar_ego_to_global[frame] @ index.lidar_to_ego[frame]))
+        yield Sample(torch.stack([drawn(b, reach, cell, smear) for b in frames]), inside(frames[0], reach))
+
+
+def lifted_samples(index: Index, rows: np.ndarray, dataroot: Path, folder: Path) -> Iterator[Sample]:
+    """The rows' samples, their maps lifted from the images by the one-frame detector of a finetune artifact."""
+    own = detector_config(folder)
+    if own.view.frames > 1 or own.view.camera_aware:
+        sys.exit(f"{folder}: name a detector of one frame that is not camera-aware; this bench lifts with no other")
+    detector = load(folder, own)
+    both = own.model_copy(update={"view": own.view.model_copy(update={"frames": 2})})
+    batches, features = Batches(both, index, dataroot), {}
+    for row in rows.tolist():
+        batch, maps = batches.evaluation([row]), []
+        images = batch.normalised()[0]  # (T, N, 3, H, W)
+        with torch.inference_mode():
+            for position, frame in enumerate(frames_of(index, row, 2)):
+                if frame not in features:
+                    features[frame] = detector.image_neck(*detector.backbone(images[position])[2:])
+                lifted = detector.depth_net(features[frame])[None]
+                depth, context = lifted.split([detector.depth_bins.count, own.context], 2)
+                nx, ny = detector.grid.shape
+                cells = detector.cells(batch.cameras, position)
+                maps.append(splat(depth.softmax(2), context, cells, nx * ny)[0].unflatten(1, (ny, nx)))
+        yield Sample(torch.stack(maps).clone(), inside(batch.boxes[0], own.bev_range))
+
+
+def inside(boxes: Boxes, reach: float) -> Boxes:
+    """Those whose centres lie on the map."""
+    return boxes[boxes.centred_in(np.full(2, -reach), np.full(2, reach))]
+
+
+def squared_error(head: CenterPointHead, predictions: Predictions, boxes: list[Boxes]) -> Tensor:
+    """Of velocity (m/s squared), mean over the boxes whose velocity is known."""
+    errors = []
+    for maps, targets in zip(predictions, head.targets(boxes)):
+        said, true = codes_at(maps, targets.cells)[..., -2:], targets.codes[..., -2:]
+        errors.append((said - true)[targets.used & ~true.isnan().any(2)].square().sum(-1))
+    return torch.cat(errors).sum() / max(1, sum(map(len, errors)))
+
+
+def trained(frames: int, samples: list[Sample], reach: float, cell: float, steps: int, squared: bool) -> Detector:
+    torch.manual_seed(0)
+    random, channels = np.random.default_rng(0), samples[0].maps.shape[1]
+    detector = Detector(frames, channels, reach, cell, 0.0 if squared else VELOCITY_WEIGHT)
+    optimizer = torch.optim.AdamW(detector.parameters(), RATE)
+    for step in progress(range(steps), f"{frames} frame(s)", steps, unit="steps"):
+        optimizer.param_groups[0]["lr"] = RATE * cosine_with_warmup(step, steps, min(WARMUP, steps // 2))
+        picked = [samples[i] for i in random.integers(0, len(samples), BATCH)]
+        boxes = [s.boxes for s in picked]
+        predictions = detector(torch.stack([s.maps for s in picked]))
+        loss = torch.stack(list(detector.head.loss(predictions, boxes).values())).sum()
+        if squared:
+            loss = loss + SQUARED_WEIGHT * squared_error(detector.head, predictions, boxes)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(detector.parameters(), CLIP_NORM)
+        optimizer.step()
+    return detector.eval()
+
+
+@torch.inference_mode()
+def read(detector: Detector, samples: list[Sample], shown: tuple[int, int] = (0, 1)) -> list:
+    """The `velocities` of all samples. shown: which frames' maps stand in the two frames' places."""
+    return [pair for s in samples for pair in velocities(detector.head, detector(s.maps[None, list(shown)]), [s.boxes])]
+
+
+def limit(
+    train: list[Sample], val: list[Sample], reach: float, cell: float, steps: int, squared: bool = False
+) -> dict[str, list]:
+    """What each detector says of val, by its name."""
+    one, two = (trained(frames, train, reach, cell, steps, squared) for frames in (1, 2))
+    return {
+        "1 frame": read(one, val),
+        "2 frames": read(two, val),
+        "2 frames, key frame twice": read(two, val, (0, 0)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataroot", type=Path)
+    parser.add_argument("--version", default="v1.0-trainval")
+    parser.add_argument("--smear", type=float, default=2.0, help="of drawn maps (m); 0: depth is known")
+    parser.add_argument("--detector", type=Path, help="a finetune artifact, whose maps and sizes are taken")
+    parser.add_argument("--squared", action="store_true")
+    parser.add_argument("--steps", type=int, default=1200, help="of 4 samples")
+    parser.add_argument("--range", type=float, default=25.6, help="of drawn maps from the ego along x and y (m)")
+    parser.add_argument("--cell", type=float, default=1.6, help="of drawn maps (m)")
+    args = parser.parse_args()
+    reach, cell = args.range, args.cell
+    if args.detector:
+        config = detector_config(args.detector)
+        reach, cell = config.bev_range, config.bev_cell
+    with tempfile.TemporaryDirectory() as folder:
+        with contextlib.redirect_stdout(io.StringIO()):
+            arrays, attributes, _ = ingest(args.dataroot, args.version, IngestConfig())
+        write_index(Path(folder) / "index.zarr", arrays, attributes)
+        index = Index.open(Path(folder) / "index.zarr")
+        parts = []
+        for split in ("train", "val"):
+            rows = index.samples(split)
+            if args.detector:
+                made = lifted_samples(index, rows, args.dataroot, args.detector)
+            else:
+                made = drawn_samples(index, rows, reach, cell, args.smear)
+            parts.append(list(progress(made, f"maps of {split}", len(rows))))
+    found = limit(*parts, reach, cell, args.steps, args.squared)
+    print(TITLE)
+    tell(found)
+
+
+if __name__ == "__main__":
+    main()
