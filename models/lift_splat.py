@@ -104,8 +104,8 @@ class _Splat(torch.autograd.Function):
     @staticmethod
     def forward(ctx, prob: Tensor, context: Tensor, cells: Tensor, num_cells: int) -> Tensor:
         ctx.save_for_backward(prob, context, cells)
-        # Entries p * D + d sorted by cell, those outside last: no size depends on the data, so a GPU need not wait to be
-        # told it; stable, so that sums add up in one order.
+        # Entries p * D + d sorted by cell, those outside last: no size depends on the data, so a GPU need not wait to
+        # be told it; stable, so that sums add up in one order.
         sorted_cells, entries = torch.where(cells < 0, num_cells, cells).reshape(-1).sort(stable=True)
         starts = torch.searchsorted(sorted_cells, torch.arange(num_cells + 1, device=cells.device))
         # On a GPU a bag is one thread's, for each channel. Those outside, often half of all, would keep one busy for as

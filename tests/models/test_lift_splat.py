@@ -88,7 +88,8 @@ def test_points_outside_fill_no_long_bag(inside):
     with LongestBag() as longest:
         bev = splat(prob, torch.ones(1, 1, 2, 10, 10), cells, 100)
     assert 0 < longest.entries <= 64
-    assert torch.equal(bev[0, 0, :inside], prob.view(-1)[:inside]) and (bev[0, :, inside:] == 0).all()
+    assert torch.equal(bev[0, 0, :inside], prob.view(-1)[:inside])
+    assert (bev[0, :, inside:] == 0).all()
 
 
 def test_sums_are_the_same_every_time():
