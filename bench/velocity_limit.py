@@ -1,14 +1,15 @@
 """What the previous key frame tells of velocity, apart from how long a detector's images have been trained.
 
     python bench/velocity_limit.py DATAROOT [--smear 2]
-    python bench/velocity_limit.py DATAROOT --detector ARTIFACTS/finetune/KEY --squared
+    python bench/velocity_limit.py DATAROOT --detector ARTIFACTS/finetune/KEY --squared --flip
 
 What comes after the lift, BevDet's encoder, neck and head, learns from the maps of the train split with one frame and
 with two, by the same steps, and is read at the true centres of val like `bench/velocity.py`. The maps are either drawn:
 each annotated box a blob in its class's map, smeared along the ray from the ego as by a depth that is not sure. Or they
 are what a detector of one frame, frozen, lifts from the images. The previous frame's are where the ego's motion puts
 them. `--squared` learns velocity by its squared error in place of L1, whose best answer is "it stands still" wherever
-that is more likely than not.
+that is more likely than not. `--flip` mirrors scenes in training, so that the side of the road does not tell where
+traffic goes.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import contextlib
 import io
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from models.geometry import inverse
 from models.lift_splat import splat
 from models.names import CLASSES
 from storage.index import Index, write_index
-from tasks.batches.lidar import sample_boxes
+from tasks.batches.lidar import augmented, sample_boxes
 from tasks.finetune.batches import Batches
 from tasks.finetune.frames import frames_of
 from tasks.ingest.config import IngestConfig
@@ -137,7 +138,16 @@ def squared_error(head: CenterPointHead, predictions: Predictions, boxes: list[B
     return torch.cat(errors).sum() / max(1, sum(map(len, errors)))
 
 
-def trained(frames: int, samples: list[Sample], reach: float, cell: float, steps: int, squared: bool) -> Detector:
+def mirrored(sample: Sample, along: Sequence[bool]) -> Sample:
+    """The scene mirrored along x, along y, both or neither."""
+    maps = sample.maps.flip([dim for dim, mirror in ((3, along[0]), (2, along[1])) if mirror])
+    matrix = np.diag([-1.0 if along[0] else 1.0, -1.0 if along[1] else 1.0, 1.0])
+    return Sample(maps, augmented(np.zeros((0, 5), np.float32), sample.boxes, matrix)[1])
+
+
+def trained(
+    frames: int, samples: list[Sample], reach: float, cell: float, steps: int, squared: bool, flip: bool = False
+) -> Detector:
     torch.manual_seed(0)
     random, channels = np.random.default_rng(0), samples[0].maps.shape[1]
     detector = Detector(frames, channels, reach, cell, 0.0 if squared else VELOCITY_WEIGHT)
@@ -145,6 +155,8 @@ def trained(frames: int, samples: list[Sample], reach: float, cell: float, steps
     for step in progress(range(steps), f"{frames} frame(s)", steps, unit="steps"):
         optimizer.param_groups[0]["lr"] = RATE * cosine_with_warmup(step, steps, min(WARMUP, steps // 2))
         picked = [samples[i] for i in random.integers(0, len(samples), BATCH)]
+        if flip:
+            picked = [mirrored(s, random.integers(0, 2, 2) > 0) for s in picked]
         boxes = [s.boxes for s in picked]
         predictions = detector(torch.stack([s.maps for s in picked]))
         loss = torch.stack(list(detector.head.loss(predictions, boxes).values())).sum()
@@ -164,10 +176,16 @@ def read(detector: Detector, samples: list[Sample], shown: tuple[int, int] = (0,
 
 
 def limit(
-    train: list[Sample], val: list[Sample], reach: float, cell: float, steps: int, squared: bool = False
+    train: list[Sample],
+    val: list[Sample],
+    reach: float,
+    cell: float,
+    steps: int,
+    squared: bool = False,
+    flip: bool = False,
 ) -> dict[str, list]:
     """What each detector says of val, by its name."""
-    one, two = (trained(frames, train, reach, cell, steps, squared) for frames in (1, 2))
+    one, two = (trained(frames, train, reach, cell, steps, squared, flip) for frames in (1, 2))
     return {
         "1 frame": read(one, val),
         "2 frames": read(two, val),
@@ -182,6 +200,7 @@ def main() -> None:
     parser.add_argument("--smear", type=float, default=2.0, help="of drawn maps (m); 0: depth is known")
     parser.add_argument("--detector", type=Path, help="a finetune artifact, whose maps and sizes are taken")
     parser.add_argument("--squared", action="store_true")
+    parser.add_argument("--flip", action="store_true", help="mirror half of the scenes along x, and half along y")
     parser.add_argument("--steps", type=int, default=1200, help="of 4 samples")
     parser.add_argument("--range", type=float, default=25.6, help="of drawn maps from the ego along x and y (m)")
     parser.add_argument("--cell", type=float, default=1.6, help="of drawn maps (m)")
@@ -203,7 +222,7 @@ def main() -> None:
             else:
                 made = drawn_samples(index, rows, reach, cell, args.smear)
             parts.append(list(progress(made, f"maps of {split}", len(rows))))
-    found = limit(*parts, reach, cell, args.steps, args.squared)
+    found = limit(*parts, reach, cell, args.steps, args.squared, args.flip)
     print(TITLE)
     tell(found)
 

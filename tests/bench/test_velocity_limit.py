@@ -75,3 +75,15 @@ def test_training_is_repeatable():
     samples = moving(4, np.random.default_rng(0))
     first, again = (trained(2, samples, 8, 1.0, 2, squared=False).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_mirrored_scene_is_what_the_mirrored_boxes_draw():
+    boxes, speed = cars([[4.5, 1.5], [-2.5, -5.5]], [[3, 1], [0, -2]]), np.array([[3, 1], [0, -2]])
+    sample = Sample(torch.stack([drawn(boxes, 8, 1.0, 1.0)] * 2), boxes)
+    once = velocity_limit.mirrored(sample, (True, False))
+    torch.testing.assert_close(once.maps[1], drawn(once.boxes, 8, 1.0, 1.0))
+    assert once.boxes.centers[:, :2].tolist() == [[-4.5, 1.5], [2.5, -5.5]]
+    np.testing.assert_allclose(once.boxes.velocities, speed * [-1, 1])
+    again = velocity_limit.mirrored(velocity_limit.mirrored(sample, (False, True)), (False, True))
+    assert torch.equal(again.maps, sample.maps)
+    np.testing.assert_allclose(again.boxes.velocities, speed)
