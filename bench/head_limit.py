@@ -11,6 +11,7 @@ import contextlib
 import io
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def limit(
     return evaluate(index, dataroot, found, split, out)
 
 
+@contextlib.contextmanager
+def ingested(dataroot: Path, version: str) -> Iterator[Index]:
+    """The index of a dataset, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index.zarr"
+        with contextlib.redirect_stdout(io.StringIO()):
+            arrays, attributes, _ = ingest(dataroot, version, IngestConfig())
+        write_index(path, arrays, attributes)
+        yield Index.open(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataroot", type=Path)
@@ -65,12 +77,7 @@ def main() -> None:
     parser.add_argument("--range", type=float, default=51.2)
     parser.add_argument("--cell", type=float, nargs="+", default=[0.8, 1.6])
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "index.zarr"
-        with contextlib.redirect_stdout(io.StringIO()):
-            arrays, attributes, _ = ingest(args.dataroot, args.version, IngestConfig())
-        write_index(path, arrays, attributes)
-        index = Index.open(path)
+    with ingested(args.dataroot, args.version) as index, tempfile.TemporaryDirectory() as folder:
         print(f"{args.split}: {len(index.samples(args.split))} samples; map +-{args.range} m")
         for cell in args.cell:
             for name, rules in RULES.items():

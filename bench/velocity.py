@@ -45,20 +45,24 @@ def without_previous(batch: Batch) -> Batch:
 
 def velocities(
     head: CenterPointHead, predictions: Predictions, boxes: Sequence[Boxes]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(said, true) velocities (K, 2) m/s of each class group's boxes on the map, where known."""
-    scored = [b[~np.isin(b.labels, UNSCORED)] for b in boxes]
-    for maps, targets in zip(predictions, head.targets(scored)):
+    for maps, targets in zip(predictions, head.targets(boxes)):
         said, true = codes_at(maps, targets.cells)[..., -2:], targets.codes[..., -2:]
         known = targets.used & ~true.isnan().any(2)
-        yield said[known].numpy(), true[known].numpy()
+        yield said[known], true[known]
+
+
+def scored(boxes: Boxes) -> Boxes:
+    """Those of the classes whose velocity the devkit scores."""
+    return boxes[~np.isin(boxes.labels, UNSCORED)]
 
 
 @torch.inference_mode()
-def detected(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The `velocities` that a detector says of a batch."""
+def detected(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The `velocities` that a detector says of a batch's scored boxes."""
     bev, _ = detector(batch.normalised(), batch.cameras)
-    yield from velocities(detector.head, detector.head(bev), batch.boxes)
+    yield from velocities(detector.head, detector.head(bev), [scored(b) for b in batch.boxes])
 
 
 def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
@@ -66,10 +70,10 @@ def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
     return f"{name:<56} {error.mean():6.3f} {error[moves].mean():8.3f}"
 
 
-def tell(found: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
+def tell(found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]]) -> None:
     """Print a line for each name, of all the pairs that `velocities` gave, and one for "it stands still"."""
     for name, pairs in found.items():
-        said, true = map(np.concatenate, zip(*pairs))
+        said, true = (torch.cat(parts).numpy() for parts in zip(*pairs))
         print(line(name, said, true))
     print(line(f"  it stands still ({len(true)} boxes)", np.zeros_like(true), true), flush=True)
 
@@ -92,7 +96,8 @@ def load(folder: Path, config: FinetuneConfig) -> BevDet:
 
 def measure(folder: Path, dataroot: Path) -> None:
     """Print the lines of the detector in a finetune artifact."""
-    config, detector = detector_config(folder), load(folder, detector_config(folder))
+    config = detector_config(folder)
+    detector = load(folder, config)
     index = Index.open(folder.parents[1] / "ingest" / read_manifest(folder).recipe.inputs["ingest"][:16] / "index.zarr")
     batches, samples = Batches(config, index, dataroot), index.samples("val")
     name = f"{folder.name}, {config.view.frames} frame(s)"

@@ -6,47 +6,43 @@
 What comes after the lift, BevDet's encoder, neck and head, learns from the maps of the train split with one frame and
 with two, by the same steps, and is read at the true centres of val like `bench/velocity.py`. The maps are either drawn:
 each annotated box a blob in its class's map, smeared along the ray from the ego as by a depth that is not sure. Or they
-are what a detector of one frame, frozen, lifts from the images. The previous frame's are where the ego's motion puts
+are what a detector, frozen, lifts from the images. The previous frame's are where the ego's motion puts
 them. `--squared` learns velocity by its squared error in place of L1, whose best answer is "it stands still" wherever
 that is more likely than not. `--flip` mirrors scenes in training, so that the side of the road does not tell where
 traffic goes.
 """
 
 import argparse
-import contextlib
-import io
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from head_limit import ingested
 from torch import Tensor, nn
-from velocity import TITLE, detector_config, load, tell, velocities
+from velocity import TITLE, detector_config, load, scored, tell, velocities
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from models.bevdet.encoder import ResidualEncoder
 from models.bevdet.necks import FpnLss
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, CenterPointHead, Predictions, codes_at
+from models.center_head import ONE_GROUP, CenterPointHead, Predictions
 from models.geometry import inverse
-from models.lift_splat import splat
 from models.names import CLASSES
-from storage.index import Index, write_index
+from storage.index import Index
 from tasks.batches.lidar import augmented, sample_boxes
 from tasks.finetune.batches import Batches
 from tasks.finetune.frames import frames_of
-from tasks.ingest.config import IngestConfig
-from tasks.ingest.run import ingest
 from tasks.progress import progress
 from tasks.training.schedule import cosine_with_warmup
 
 BATCH, RATE, WARMUP, CLIP_NORM = 4, 1e-3, 50, 5.0
 WIDTHS, OUT, HEAD = (32, 64, 96), 64, 32  # channels
 VELOCITY_WEIGHT, SQUARED_WEIGHT = 4.0, 0.1
+DRAWN_RANGE, DRAWN_CELL = 25.6, 1.6  # of drawn maps (m)
 
 
 class Sample(NamedTuple):
@@ -101,27 +97,18 @@ def drawn_samples(index: Index, rows: np.ndarray, reach: float, cell: float, sme
         yield Sample(torch.stack([drawn(b, reach, cell, smear) for b in frames]), inside(frames[0], reach))
 
 
+@torch.no_grad()  # inference tensors cannot be learnt from
 def lifted_samples(index: Index, rows: np.ndarray, dataroot: Path, folder: Path) -> Iterator[Sample]:
-    """The rows' samples, their maps lifted from the images by the one-frame detector of a finetune artifact."""
-    own = detector_config(folder)
-    if own.view.frames > 1 or own.view.camera_aware:
-        sys.exit(f"{folder}: name a detector of one frame that is not camera-aware; this bench lifts with no other")
-    detector = load(folder, own)
-    both = own.model_copy(update={"view": own.view.model_copy(update={"frames": 2})})
-    batches, features = Batches(both, index, dataroot), {}
+    """The rows' samples, their maps lifted from the images by the detector of a finetune artifact."""
+    config = detector_config(folder)
+    detector = load(folder, config)
+    both = config.model_copy(update={"view": config.view.model_copy(update={"frames": 2, "stereo": False})})
+    batches = Batches(both, index, dataroot)
     for row in rows.tolist():
-        batch, maps = batches.evaluation([row]), []
-        images = batch.normalised()[0]  # (T, N, 3, H, W)
-        with torch.inference_mode():
-            for position, frame in enumerate(frames_of(index, row, 2)):
-                if frame not in features:
-                    features[frame] = detector.image_neck(*detector.backbone(images[position])[2:])
-                lifted = detector.depth_net(features[frame])[None]
-                depth, context = lifted.split([detector.depth_bins.count, own.context], 2)
-                nx, ny = detector.grid.shape
-                cells = detector.cells(batch.cameras, position)
-                maps.append(splat(depth.softmax(2), context, cells, nx * ny)[0].unflatten(1, (ny, nx)))
-        yield Sample(torch.stack(maps).clone(), inside(batch.boxes[0], own.bev_range))
+        batch = batches.evaluation([row])
+        images = batch.normalised()
+        maps = [detector.lift(images[:, frame], batch.cameras, frame)[0] for frame in (0, 1)]
+        yield Sample(torch.cat(maps), inside(batch.boxes[0], config.bev_range))
 
 
 def inside(boxes: Boxes, reach: float) -> Boxes:
@@ -131,11 +118,8 @@ def inside(boxes: Boxes, reach: float) -> Boxes:
 
 def squared_error(head: CenterPointHead, predictions: Predictions, boxes: list[Boxes]) -> Tensor:
     """Of velocity (m/s squared), mean over the boxes whose velocity is known."""
-    errors = []
-    for maps, targets in zip(predictions, head.targets(boxes)):
-        said, true = codes_at(maps, targets.cells)[..., -2:], targets.codes[..., -2:]
-        errors.append((said - true)[targets.used & ~true.isnan().any(2)].square().sum(-1))
-    return torch.cat(errors).sum() / max(1, sum(map(len, errors)))
+    errors = torch.cat([(said - true).square().sum(1) for said, true in velocities(head, predictions, boxes)])
+    return errors.sum() / max(1, len(errors))
 
 
 def mirrored(sample: Sample, along: Sequence[bool]) -> Sample:
@@ -172,7 +156,11 @@ def trained(
 @torch.inference_mode()
 def read(detector: Detector, samples: list[Sample], shown: tuple[int, int] = (0, 1)) -> list:
     """The `velocities` of all samples. shown: which frames' maps stand in the two frames' places."""
-    return [pair for s in samples for pair in velocities(detector.head, detector(s.maps[None, list(shown)]), [s.boxes])]
+    return [
+        pair
+        for s in samples
+        for pair in velocities(detector.head, detector(s.maps[None, list(shown)]), [scored(s.boxes)])
+    ]
 
 
 def limit(
@@ -202,19 +190,13 @@ def main() -> None:
     parser.add_argument("--squared", action="store_true")
     parser.add_argument("--flip", action="store_true", help="mirror half of the scenes along x, and half along y")
     parser.add_argument("--steps", type=int, default=1200, help="of 4 samples")
-    parser.add_argument("--range", type=float, default=25.6, help="of drawn maps from the ego along x and y (m)")
-    parser.add_argument("--cell", type=float, default=1.6, help="of drawn maps (m)")
     args = parser.parse_args()
-    reach, cell = args.range, args.cell
+    reach, cell = DRAWN_RANGE, DRAWN_CELL
     if args.detector:
         config = detector_config(args.detector)
         reach, cell = config.bev_range, config.bev_cell
-    with tempfile.TemporaryDirectory() as folder:
-        with contextlib.redirect_stdout(io.StringIO()):
-            arrays, attributes, _ = ingest(args.dataroot, args.version, IngestConfig())
-        write_index(Path(folder) / "index.zarr", arrays, attributes)
-        index = Index.open(Path(folder) / "index.zarr")
-        parts = []
+    parts = []
+    with ingested(args.dataroot, args.version) as index:
         for split in ("train", "val"):
             rows = index.samples(split)
             if args.detector:
