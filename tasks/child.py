@@ -2,7 +2,7 @@
 
 `run_in_child` starts `python -m tasks.child`, hands it (config, root, stage) on standard input and gets one JSON line
 back on a pipe. The child watches its parent and, under a Prefect worker, the worker: a cancelled flow or a killed
-worker leaves no training process behind, not even after `kill -9`.
+worker leaves no training process behind, not even after `kill -9`, nor does a flow whose worker is gone start one.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from typing import Any
 from tasks.errors import DataError, UserError
 
 WATCHED = "GEOMIM_WATCHED_PIDS"
+PARENT = os.getppid()  # taken now: a process whose parent dies is given another
 SECONDS_BETWEEN_LOOKS = 0.5
 
 # glibc hands big blocks back to the kernel and takes them, zeroed page by page, at the next step: keep them instead.
@@ -41,7 +42,9 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
     """
     spec = json.dumps({"config": config.model_dump(mode="json"), "root": str(root), "stage": stage})
     report_read, report_write = os.pipe()
-    watched = [os.getpid(), *([os.getppid()] if "PREFECT__FLOW_RUN_ID" in os.environ else [])]
+    worker = [PARENT] if "PREFECT__FLOW_RUN_ID" in os.environ else []
+    if worker and os.getppid() != PARENT:
+        raise StageFailed(f"{stage}: the Prefect worker is gone; start one, and the same run goes on from there")
     child = subprocess.Popen(
         [sys.executable, "-m", "tasks.child", str(report_write)],
         stdin=subprocess.PIPE,
@@ -52,7 +55,7 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
         env=MALLOC
         | QUIET
         | os.environ
-        | {WATCHED: ",".join(map(str, watched)), "OMP_NUM_THREADS": threads(), "PYTHONUNBUFFERED": "1"},
+        | {WATCHED: ",".join(map(str, [os.getpid(), *worker])), "OMP_NUM_THREADS": threads(), "PYTHONUNBUFFERED": "1"},
         text=True,
     )
     os.close(report_write)

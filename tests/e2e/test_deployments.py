@@ -105,6 +105,15 @@ def stage_processes(root):
     return found
 
 
+def processes_of(run):
+    """The processes of a flow run, whatever they do now: all inherit its id."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found += [process] if process.environ().get("PREFECT__FLOW_RUN_ID") == run else []
+    return found
+
+
 def test_a_deployment_for_each_stage_and_for_the_whole(prefect):
     listed = prefect("deployment", "ls").stdout
     for name in ("pipeline", "ingest", "fit", "teacher", "depth", "pretrain", "finetune", "experiment-gain"):
@@ -151,6 +160,8 @@ def test_cancelling_a_run_leaves_no_training_behind(prefect, cli):
 
 
 def test_killing_the_worker_leaves_no_training_behind(prefect, cli):
-    begin_training(prefect, cli)
+    run = begin_training(prefect, cli)
+    assert processes_of(run)
     os.kill(prefect.worker.pid, signal.SIGKILL)
     wait_for(lambda: not stage_processes(cli.root), seconds=20)
+    wait_for(lambda: not processes_of(run), seconds=60)  # a task's second try begins no training either

@@ -1,0 +1,66 @@
+"""A stage's own process begins only under those who wait for it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from driver import wait_for
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# A flow under a worker: it begins a stage once it is told to, and says what came of it.
+FLOW = """
+import sys, time
+from pathlib import Path
+from tasks.child import StageFailed, run_in_child
+from tasks.config import PipelineConfig
+
+told, said = Path(sys.argv[1]), Path(sys.argv[2])
+said.with_suffix(".ready").touch()
+while not told.exists():
+    time.sleep(0.05)
+try:
+    run_in_child(PipelineConfig(dataroot=told.parent), told.parent, "ingest", relay=print)
+    text = "ran"
+except Exception as error:
+    text = f"{type(error).__name__}: {error}"
+said.with_suffix(".part").write_text(text)
+said.with_suffix(".part").rename(said)
+"""
+
+# A worker: it starts a flow and stays.
+WORKER = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+
+
+def outcome(folder, *, kill_worker):
+    """What a flow's stage comes to, its worker alive or killed before the stage begins."""
+    told, said = folder / "told", folder / "said"
+    env = os.environ | {"PREFECT__FLOW_RUN_ID": "a-run", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", WORKER, FLOW, str(told), str(said)]
+    worker = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_for(said.with_suffix(".ready").exists, seconds=60)
+        if kill_worker:
+            worker.kill()
+            worker.wait()
+        told.touch()
+        wait_for(said.exists, seconds=60)
+        return said.read_text()
+    finally:
+        if worker.poll() is None:
+            os.killpg(worker.pid, signal.SIGKILL)
+
+
+def test_a_flow_without_its_worker_begins_no_stage(tmp_path):
+    told = outcome(tmp_path, kill_worker=True)
+    assert told.startswith("StageFailed: ingest: the Prefect worker is gone"), told
+
+
+def test_a_flow_with_its_worker_hears_the_stages_own_sentence(tmp_path):
+    (tmp_path / "v1.0-mini").mkdir()  # a dataroot whose tables are missing
+    (tmp_path / "v1.0-mini" / "scene.json").write_text("[")
+    told = outcome(tmp_path, kill_worker=False)
+    assert told.startswith("DataError"), told
+    assert "v1.0-mini/map.json" in told
