@@ -41,7 +41,7 @@ from tasks.training.schedule import cosine_with_warmup
 
 BATCH, RATE, WARMUP, CLIP_NORM = 4, 1e-3, 50, 5.0
 WIDTHS, OUT, HEAD = (32, 64, 96), 64, 32  # channels
-VELOCITY_WEIGHT, SQUARED_WEIGHT = 4.0, 0.1
+VELOCITY_WEIGHT, SQUARED_WEIGHT = 4.0, 0.4
 DRAWN_RANGE, DRAWN_CELL = 25.6, 1.6  # of drawn maps (m)
 
 
@@ -53,14 +53,21 @@ class Sample(NamedTuple):
 class Detector(nn.Module):
     """BevDet after the lift. frames: how many of a sample's maps, of so many channels, it sees."""
 
-    def __init__(self, frames: int, channels: int, reach: float, cell: float, velocity_weight: float):
+    def __init__(self, frames: int, channels: int, reach: float, cell: float, squared: bool):
         super().__init__()
         self.frames = frames
         self.encoder = ResidualEncoder(channels * frames, WIDTHS)
         self.neck = FpnLss((WIDTHS[0], WIDTHS[-1]), OUT, scale=4, extra_scale=2)
         limits = (-reach, -reach, -5, reach, reach, 3)
         self.head = CenterPointHead(
-            OUT, limits, (cell, cell), ONE_GROUP, width=HEAD, min_radius=1, velocity_weight=velocity_weight
+            OUT,
+            limits,
+            (cell, cell),
+            ONE_GROUP,
+            width=HEAD,
+            min_radius=1,
+            velocity_weight=SQUARED_WEIGHT if squared else VELOCITY_WEIGHT,
+            velocity_squared=squared,
         )
 
     def forward(self, maps: Tensor) -> Predictions:
@@ -116,12 +123,6 @@ def inside(boxes: Boxes, reach: float) -> Boxes:
     return boxes[boxes.centred_in(np.full(2, -reach), np.full(2, reach))]
 
 
-def squared_error(head: CenterPointHead, predictions: Predictions, boxes: list[Boxes]) -> Tensor:
-    """Of velocity (m/s squared), mean over the boxes whose velocity is known."""
-    errors = torch.cat([(said - true).square().sum(1) for said, true in velocities(head, predictions, boxes)])
-    return errors.sum() / max(1, len(errors))
-
-
 def mirrored(sample: Sample, along: Sequence[bool]) -> Sample:
     """The scene mirrored along x, along y, both or neither."""
     maps = sample.maps.flip([dim for dim, mirror in ((3, along[0]), (2, along[1])) if mirror])
@@ -134,18 +135,15 @@ def trained(
 ) -> Detector:
     torch.manual_seed(0)
     random, channels = np.random.default_rng(0), samples[0].maps.shape[1]
-    detector = Detector(frames, channels, reach, cell, 0.0 if squared else VELOCITY_WEIGHT)
+    detector = Detector(frames, channels, reach, cell, squared)
     optimizer = torch.optim.AdamW(detector.parameters(), RATE)
     for step in progress(range(steps), f"{frames} frame(s)", steps, unit="steps"):
         optimizer.param_groups[0]["lr"] = RATE * cosine_with_warmup(step, steps, min(WARMUP, steps // 2))
         picked = [samples[i] for i in random.integers(0, len(samples), BATCH)]
         if flip:
             picked = [mirrored(s, random.integers(0, 2, 2) > 0) for s in picked]
-        boxes = [s.boxes for s in picked]
         predictions = detector(torch.stack([s.maps for s in picked]))
-        loss = torch.stack(list(detector.head.loss(predictions, boxes).values())).sum()
-        if squared:
-            loss = loss + SQUARED_WEIGHT * squared_error(detector.head, predictions, boxes)
+        loss = torch.stack(list(detector.head.loss(predictions, [s.boxes for s in picked]).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(detector.parameters(), CLIP_NORM)

@@ -61,6 +61,8 @@ class CenterPointHead(nn.Module):
     class_groups: each has its own branches. max_boxes: of a group in a sample, true and predicted.
     gaussian_overlap and min_radius (cells): how wide a centre's target is drawn.
     velocity_weight: of the velocity's loss against the other parts'; BEVDet's is 1.
+    velocity_squared: learn velocity by its squared error in place of L1. L1's best answer is the median, zero wherever
+        a box more likely stands than not; the squared error's is the mean, which weak evidence already moves.
     rules: of non-maximum suppression, see `models.nms`; they name each class of the head once.
     """
 
@@ -76,6 +78,7 @@ class CenterPointHead(nn.Module):
         gaussian_overlap: float = 0.1,
         min_radius: int = 2,
         velocity_weight: float = 0.2,
+        velocity_squared: bool = False,
         rules: Sequence[nms.Nms] = nms.CENTERPOINT,
     ):
         super().__init__()
@@ -87,7 +90,8 @@ class CenterPointHead(nn.Module):
         self.cell_size = np.array(cell_size)
         self.shape_YX = tuple(round(n) for n in ((self.high - self.low)[:2] / self.cell_size)[::-1])
         self.score_threshold, self.max_boxes, self.rules = score_threshold, max_boxes, tuple(rules)
-        self.gaussian_overlap, self.min_radius, self.velocity_weight = gaussian_overlap, min_radius, velocity_weight
+        self.gaussian_overlap, self.min_radius = gaussian_overlap, min_radius
+        self.velocity_weight, self.velocity_squared = velocity_weight, velocity_squared
         self.net = _Net(in_channels, width, [len(group) for group in self.class_groups])
 
     def forward(self, bev_CYX: Tensor) -> Predictions:
@@ -95,7 +99,7 @@ class CenterPointHead(nn.Module):
         return self.net(bev_CYX)
 
     def loss(self, predictions: Predictions, boxes: Sequence[Boxes]) -> dict[str, Tensor]:
-        """Gaussian focal loss of the heatmaps and L1 of the boxes, a term of each per class group.
+        """Gaussian focal loss of the heatmaps and `code_losses` of the boxes, a term of each per class group.
 
         boxes: the truth of each sample in the map's frame; classes in no group and boxes centred outside the range are
         left out; an unknown velocity (NaN) is not learnt from.
@@ -104,7 +108,8 @@ class CenterPointHead(nn.Module):
         terms = {}
         for number, (maps, targets) in enumerate(zip(predictions, self.targets(truth))):
             terms[f"task{number}.heatmap"] = heatmap_loss(maps["heatmap"], targets.heatmap)
-            terms[f"task{number}.box"] = code_losses(maps, targets, self.velocity_weight).sum()
+            codes = code_losses(maps, targets, self.velocity_weight, self.velocity_squared)
+            terms[f"task{number}.box"] = codes.sum()
         return terms
 
     def targets(self, boxes: Sequence[Boxes]) -> list[Targets]:
@@ -194,11 +199,18 @@ def codes_at(maps: dict[str, Tensor], cells: Tensor) -> Tensor:
     return codes.gather(2, cells[:, None].expand(-1, codes.shape[1], -1)).transpose(1, 2)
 
 
-def code_losses(maps: dict[str, Tensor], targets: Targets, velocity_weight: float) -> Tensor:
-    """(10,) weighted L1 loss of each number of the box codes, per box; a group's share of the loss is their sum."""
+def code_losses(
+    maps: dict[str, Tensor], targets: Targets, velocity_weight: float, velocity_squared: bool = False
+) -> Tensor:
+    """(10,) weighted L1 loss of each number of the box codes, per box; a group's share of the loss is their sum.
+
+    velocity_squared: the last two, velocity's, are squared errors.
+    """
     known = targets.used[..., None] & ~targets.codes.isnan()
     # Weighting would not do: 0 * NaN is NaN.
-    distance = torch.where(known, codes_at(maps, targets.cells) - targets.codes.nan_to_num(), 0).abs().sum((0, 1))
+    errors = torch.where(known, codes_at(maps, targets.cells) - targets.codes.nan_to_num(), 0)
+    velocity = errors[..., -2:].square() if velocity_squared else errors[..., -2:].abs()
+    distance = torch.cat([errors[..., :-2].abs(), velocity], 2).sum((0, 1))
     weights = torch.full_like(distance, BOX_WEIGHT)
     weights[-2:] *= velocity_weight
     return weights * distance / (targets.used.sum() + 1e-4)

@@ -13,7 +13,7 @@ from models.names import CLASSES
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import velocity_limit
-from velocity_limit import Sample, drawn, limit, squared_error, trained
+from velocity_limit import Sample, drawn, limit, trained
 
 
 def cars(centers, velocities):
@@ -36,15 +36,6 @@ def test_a_drawn_box_peaks_at_its_centre_and_is_smeared_along_the_ray():
     sharp = drawn(cars([[4.5, 0.5]], [[0, 0]]), reach=8, cell=1.0, smear=0.0)
     assert sharp.max() == pytest.approx(1, abs=1e-3)
     assert car.max() < 0.5
-
-
-def test_squared_error_is_the_mean_over_known_velocities():
-    detector = velocity_limit.Detector(1, len(CLASSES), 8, 1.0, 0.0)
-    boxes = cars([[1.5, 1.5], [-3.5, 2.5], [5.5, 5.5]], [[3, 4], [0, 1], [np.nan, np.nan]])
-    (predictions,) = detector(torch.zeros(1, 1, len(CLASSES), 16, 16))
-    predictions["vel"] = torch.zeros_like(predictions["vel"])
-    assert squared_error(detector.head, [predictions], [boxes]).item() == pytest.approx((25 + 1) / 2)
-    assert squared_error(detector.head, [predictions], [boxes[:0]]).item() == 0
 
 
 def moving(count, random):

@@ -5,7 +5,7 @@ import torch
 import models.openmmlab  # noqa: F401  (before mmdet3d: it may stand in for mmcv's operators)
 from models import nms
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, PARTS, SIX_GROUPS, CenterPointHead
+from models.center_head import ONE_GROUP, PARTS, SIX_GROUPS, CenterPointHead, code_losses
 from models.names import CLASSES
 
 RANGE = (-16.0, -12.0, -5.0, 16.0, 12.0, 3.0)
@@ -84,6 +84,33 @@ def test_known_velocity_is_learnt_and_unknown_is_not():
     head.loss(predictions, [truth])["task0.box"].backward()
     moved = predictions[0]["vel"].grad.abs().amax(1)[0]
     assert (moved > 0).sum() == 8  # of ten boxes two have no velocity
+
+
+def test_the_squared_loss_of_velocity_is_its_squared_error_and_the_rest_stays_l1():
+    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8)
+    truth = [some_boxes(0), some_boxes(1), Boxes.empty()]
+    torch.manual_seed(0)
+    (maps,), (targets,) = head(torch.randn(3, 8, 30, 40)), head.targets(truth)
+    plain = code_losses(maps, targets, 0.3)
+    squared = code_losses(maps, targets, 0.3, velocity_squared=True)
+    assert torch.equal(squared[:-2], plain[:-2])
+    boxes, error = 0, np.zeros(2)
+    for b, slot in targets.used.nonzero().tolist():
+        y, x = divmod(targets.cells[b, slot].item(), 40)
+        off = maps["vel"][b, :, y, x].detach().numpy() - targets.codes[b, slot, -2:].numpy()
+        boxes, error = boxes + 1, error + np.nan_to_num(off**2)  # an unknown velocity counts as a box, and as no error
+    assert boxes == targets.used.sum() > 10
+    np.testing.assert_allclose(squared[-2:].detach(), 0.25 * 0.3 * error / boxes, rtol=1e-5)
+
+
+def test_a_head_told_to_learns_velocity_by_its_squared_error():
+    truth, terms = [some_boxes(0)], {}
+    for squared in (False, True):
+        head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, velocity_weight=1.0, velocity_squared=squared)
+        predictions = perfect(head, truth)
+        predictions[0]["vel"] += 3.0
+        terms[squared] = head.loss(predictions, truth)["task0.box"].item()
+    assert terms[True] == pytest.approx(3 * terms[False], rel=1e-5)
 
 
 def test_perfect_predictions_have_the_least_loss():

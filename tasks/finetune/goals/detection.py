@@ -46,6 +46,7 @@ class Detection:
             config.score_threshold,
             min_radius=config.gaussian_radius,
             velocity_weight=config.velocity_weight,
+            velocity_squared=config.velocity_loss == "squared",
             rules=rotated if config.nms == "rotated" else nms.CENTERPOINT,
         )
 

@@ -27,6 +27,14 @@ def test_the_mean_over_parts_is_the_loss_of_the_whole(world, groups):
     assert {"task0.heatmap", "task0.box", "depth"} <= set(together)
 
 
+def test_velocity_is_learnt_as_the_config_says(world):
+    heads = {}
+    for loss in ("l1", "squared"):
+        head = build_detector(world.configured(velocity_loss=loss, velocity_weight=0.7)).head
+        heads[loss] = (head.velocity_squared, head.velocity_weight)
+    assert heads == {"l1": (False, 0.7), "squared": (True, 0.7)}
+
+
 def test_what_is_drawn_from_bfloat16_is_scored_in_float32(world):
     config = world.configured(precision="bf16", depth_weight=0.0)
     batches = Batches(config, world.index, world.inputs.dataroot)
