@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 
 import pytest
 from driver import GEOMIM, Cli, environment
@@ -21,13 +20,11 @@ def test_one_command_runs_all_stages_and_prints_the_evaluation(finished):
     assert {name: row["state"] for name, row in cli.status().items()} == dict.fromkeys(STAGES, "cached")
 
 
-def test_a_second_run_starts_no_server_and_ends_in_seconds(finished):
+def test_a_second_run_starts_no_server_and_runs_nothing(finished):
     cli, _ = finished
     log = cli.root / ".prefect" / "server.log"
     before = log.stat().st_mtime_ns
-    start = time.monotonic()
     again = cli("run")
-    assert time.monotonic() - start < 10
     assert log.stat().st_mtime_ns == before
     assert again.stdout.count("cached") == len(STAGES)
 
@@ -77,7 +74,7 @@ def test_a_stage_whose_input_is_missing_names_the_command(world, tmp_path):
     assert "Traceback" not in failed.stderr
 
 
-def test_status_and_inspect_are_quick_and_light(finished):
+def test_status_and_inspect_load_neither_torch_nor_prefect(finished):
     cli, _ = finished
     code = (
         "import sys; from flows.cli import app\n"
@@ -87,13 +84,7 @@ def test_status_and_inspect_are_quick_and_light(finished):
     )
     python = GEOMIM.with_name("python")
     done = subprocess.run([python, "-c", code], env=environment(), capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]"
-    times = []
-    for _ in range(3):
-        start = time.monotonic()
-        cli("status")
-        times.append(time.monotonic() - start)
-    assert min(times) < 1.0
+    assert done.stderr.strip() == "[]"  # which take seconds; bench/commands.py has the clock
 
 
 def test_inspect_shows_the_store(finished):
