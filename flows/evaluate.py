@@ -5,7 +5,7 @@ from typing import Any
 
 from flows.show import print_json
 from tasks.evaluation import table
-from tasks.evaluation.dataroot import has_annotations, read_truth, split_samples
+from tasks.evaluation.dataroot import check_dataset, has_annotations, read_truth, split_samples
 from tasks.evaluation.results import Results, check_meta, read_results, split_of
 
 
@@ -41,6 +41,7 @@ def _quick(results: Results, dataroot: Path, version: str, facts: dict[str, Any]
 
 
 def _official(file: Path, results: Results, dataroot: Path, version: str, split: str) -> dict[str, Any]:
+    check_dataset(dataroot, version)
     from tasks.evaluation.official import score  # the devkit takes a second to import
 
     return score(file, dataroot, version, results.tokens, split)

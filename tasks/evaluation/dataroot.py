@@ -24,6 +24,7 @@ from tasks.evaluation.flat import (
 from tasks.ingest.build import box_velocities
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.faults import Faults
+from tasks.ingest.files import check_maps
 from tasks.ingest.links import Links
 from tasks.ingest.run import checked_tables
 from tasks.ingest.splits import split_scenes
@@ -64,6 +65,15 @@ def has_annotations(dataroot: Path, version: str, tokens: list[str]) -> bool:
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
     return not {token.encode() for token in tokens}.isdisjoint(table[field].tolist())
+
+
+def check_dataset(dataroot: Path, version: str) -> None:
+    """Raise DataError where the devkit would stop at the tables or the map masks, or go on with wrong numbers."""
+    config, faults = IngestConfig(sweeps=0), Faults()
+    tables, _, _ = checked_tables(dataroot, version, config, faults)
+    check_maps(dataroot, tables, config, faults)
+    if faults:
+        raise DataError(faults.report(f"{dataroot} ({version})"))
 
 
 def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:

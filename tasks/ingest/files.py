@@ -32,14 +32,12 @@ def check_files(
     """Look at every file that the index or the devkit will name. Returns counts: files, and clouds read through."""
     data = tables["sample_data"]
     clouds, images = (_inside(data, rows) for rows in (selection.clouds(), selection.images()))
-    maps = _inside(tables["map"], np.arange(tables["map"].rows))
     # A row whose size is bad has its own fault already; its image is then only looked at as an image.
     sized = (data.good("width", "height") & (data["width"] > 0) & (data["height"] > 0))[images]
     sizes = np.where(sized[:, None], np.stack([data["width"][images], data["height"][images]], 1), 0)
 
     cloud_paths = [str(name) for name in data.text("filename", clouds)]
     image_paths = [str(name) for name in data.text("filename", images)]
-    map_paths = [str(name) for name in tables["map"].text("filename", maps)]
     cloud_bytes = np.zeros(len(cloud_paths), np.int64)
 
     def cloud(i: int) -> Found:
@@ -49,15 +47,23 @@ def check_files(
     jobs: list[tuple[str, list[str], Callable[[int], Found]]] = [
         ("sample_data.filename", cloud_paths, cloud),
         ("sample_data.filename", image_paths, lambda i: jpeg_fault(dataroot / image_paths[i], *sizes[i].tolist())),
-        ("map.filename", map_paths, lambda i: png_fault(dataroot / map_paths[i])),
     ]
     for field, paths, look in jobs:
         _look(field, paths, range(len(paths)), look, config, faults)
+    maps = check_maps(dataroot, tables, config, faults)
     # Sizes first, contents of as many clouds as the budget holds afterwards; a cloud with a fault has size 0 here.
     read = np.flatnonzero((cloud_bytes > 0) & (np.cumsum(cloud_bytes) <= config.read_gigabytes * 1e9)).tolist()
     contents: tuple = ("sample_data.filename", cloud_paths, read, lambda i: contents_fault(dataroot / cloud_paths[i]))
     _look(*contents, config, faults)
-    return {"files": len(cloud_paths) + len(image_paths) + len(map_paths), "clouds_read": len(read)}
+    return {"files": len(cloud_paths) + len(image_paths) + maps, "clouds_read": len(read)}
+
+
+def check_maps(dataroot: Path, tables: dict[str, Table], config: IngestConfig, faults: Faults) -> int:
+    """Look at the map masks, without which the devkit opens no dataset. Returns their count."""
+    rows = _inside(tables["map"], np.arange(tables["map"].rows))
+    paths = [str(name) for name in tables["map"].text("filename", rows)]
+    _look("map.filename", paths, range(len(paths)), lambda i: png_fault(dataroot / paths[i]), config, faults)
+    return len(paths)
 
 
 def _inside(table: Table, rows: np.ndarray) -> np.ndarray:

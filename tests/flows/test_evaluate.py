@@ -1,6 +1,7 @@
 """`geomim evaluate` through the command line's entry, with its exit codes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -71,6 +72,29 @@ def test_a_bad_file_or_dataset_is_a_users_mistake(world, geomim, tmp_path):
     code, _, said = geomim(world / "results.json", version="v1.0-trainval")
     assert code == 2
     assert "holds no folder of tables v1.0-trainval" in said
+
+
+@pytest.mark.parametrize("how", [[], ["--quick"]])
+def test_a_broken_table_is_named_and_no_traceback(world, geomim, tmp_path, how):
+    shutil.copytree(world / "data", tmp_path / "data")
+    file = tmp_path / "data" / "v1.0-mini" / "sample_annotation.json"
+    rows = json.loads(file.read_text())
+    rows[3]["instance_token"] = "nobody"
+    file.write_text(json.dumps(rows))
+    code, _, said = geomim(world / "results.json", *how, dataroot=tmp_path / "data")
+    assert code == 1
+    assert "1 row naming nothing in instance.json (row 3: nobody)" in said
+
+
+def test_a_missing_map_mask_is_named(world, geomim, tmp_path):
+    shutil.copytree(world / "data", tmp_path / "data")
+    victim = next((tmp_path / "data" / "maps").glob("*.png"))
+    victim.unlink()
+    code, _, said = geomim(world / "results.json", dataroot=tmp_path / "data")
+    assert code == 1
+    assert f"maps/{victim.name}" in said
+    assert "missing" in said
+    assert geomim(world / "results.json", "--quick", dataroot=tmp_path / "data")[0] == 0  # which needs no map
 
 
 def test_without_annotations_the_file_is_checked_for_upload(world, geomim, tmp_path):
