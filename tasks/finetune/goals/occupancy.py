@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,38 +11,25 @@ from models.boxes import Boxes
 from models.names import OCCUPANCY_CLASSES
 from models.occupancy import RANGE
 from models.occupancy_head import OccupancyHead
-from storage.index import Index
 from tasks.batches.occupancy import read_occupancy
 from tasks.evaluation import table
 from tasks.evaluation.occupancy import OccupancyScore
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals.goal import Found, Truth
+from tasks.finetune.goals.map_goal import MapGoal
 from tasks.finetune.goals.tally import Tally, tallied
 from tasks.finetune.map_picture import draw_listed, voxel_image
 
 
-class VoxelOccupancy:
+class VoxelOccupancy(MapGoal):
     """See `Goal`. Truth: labels (B, X, Y, Z) uint8 of names.OCCUPANCY_CLASSES, and which are in view, bool."""
 
-    scores = ("mIoU",)
-    results = ()
     listing = "occupancies.json"
     title = "Camera occupancy"
-
-    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
-        self._config, self._index, self._dataroot = config, index, dataroot
 
     @staticmethod
     def head(config: FinetuneConfig) -> OccupancyHead:
         return OccupancyHead(config.bev_width, config.head_width)
-
-    @staticmethod
-    def split(index: Index) -> str:
-        return "val"
-
-    @staticmethod
-    def unscored(index: Index) -> str:
-        return "The val split has no samples, so nothing is scored."
 
     def truth(self, sample: int, scene: np.ndarray) -> Truth:
         """The config lets a scene be mirrored, and nothing else: labels stay on their grid."""
@@ -61,9 +47,6 @@ class VoxelOccupancy:
 
     def collected(self, found: Iterator[Found]) -> Tally:
         return tallied(found, OccupancyScore, self._config.pictures)
-
-    def evaluate(self, collected: Tally, folder: Path) -> dict | None:
-        return collected.score.result() if collected.score.samples else None
 
     def draw(self, collected: Tally, folder: Path) -> None:
         pictures = []
@@ -85,7 +68,3 @@ class VoxelOccupancy:
         for name in OCCUPANCY_CLASSES:
             lines[f"IoU {name}"] = [arm["classes"][name]["IoU"] for arm in arms.values()]
         return table.compared(list(arms), lines)
-
-    @staticmethod
-    def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
-        return {"mIoU": f"{entry['mIoU']:.4f}"}

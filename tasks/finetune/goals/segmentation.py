@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,33 +16,24 @@ from tasks.evaluation import table
 from tasks.evaluation.segmentation import SegmentationScore
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals.goal import Found, Truth
+from tasks.finetune.goals.map_goal import MapGoal
 from tasks.finetune.goals.tally import Tally, tallied
 from tasks.finetune.map_picture import draw_listed, mask_image
 
 
-class Segmentation:
+class Segmentation(MapGoal):
     """See `Goal`. Truth: masks (B, L, Y, X) bool of names.BEV_LAYERS."""
 
-    scores = ("mIoU",)
-    results = ()
     listing = "segmentations.json"
     title = "Bird's-eye-view segmentation"
 
     def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
-        self._config, self._index, self._dataroot = config, index, dataroot
+        super().__init__(config, index, dataroot)
         self._masks = BevMasks(index, dataroot, config.bev_range, config.bev_cell)
 
     @staticmethod
     def head(config: FinetuneConfig) -> SegmentationHead:
         return SegmentationHead(config.bev_width, config.head_width)
-
-    @staticmethod
-    def split(index: Index) -> str:
-        return "val"
-
-    @staticmethod
-    def unscored(index: Index) -> str:
-        return "The val split has no samples, so nothing is scored."
 
     def truth(self, sample: int, scene: np.ndarray) -> Truth:
         return (torch.from_numpy(self._masks.read(sample, scene))[None],)
@@ -60,9 +50,6 @@ class Segmentation:
     def collected(self, found: Iterator[Found]) -> Tally:
         config = self._config
         return tallied(found, lambda: SegmentationScore(config.bev_range, config.bev_cell), config.pictures)
-
-    def evaluate(self, collected: Tally, folder: Path) -> dict | None:
-        return collected.score.result() if collected.score.samples else None
 
     def draw(self, collected: Tally, folder: Path) -> None:
         pictures = []
@@ -84,7 +71,3 @@ class Segmentation:
             for figure in ("IoU", "IoU@max"):
                 lines[f"{figure} {name}"] = [arm["layers"][name][figure] for arm in arms.values()]
         return table.compared(list(arms), lines)
-
-    @staticmethod
-    def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
-        return {"mIoU": f"{entry['mIoU']:.4f}"}

@@ -1,0 +1,34 @@
+"""What the goals whose truth is a map have in common: a mean IoU, counted over all samples of val."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from storage.index import Index
+from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.goals.tally import Tally
+
+
+class MapGoal:
+    """See `Goal`."""
+
+    scores = ("mIoU",)
+    results = ()
+
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
+        self._config, self._index, self._dataroot = config, index, dataroot
+
+    @staticmethod
+    def split(index: Index) -> str:
+        return "val"
+
+    @staticmethod
+    def unscored(index: Index) -> str:
+        return "The val split has no samples, so nothing is scored."
+
+    def evaluate(self, collected: Tally, folder: Path) -> dict | None:
+        return collected.score.result() if collected.score.samples else None
+
+    @staticmethod
+    def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
+        return {"mIoU": f"{entry['mIoU']:.4f}"}
