@@ -61,9 +61,9 @@ class CenterPointHead(nn.Module):
     class_groups: each has its own branches. max_boxes: of a group in a sample, true and predicted.
     gaussian_overlap and min_radius (cells): how wide a centre's target is drawn.
     velocity_weight: of the velocity's loss against the other parts'; BEVDet's is 1.
+    rules: of non-maximum suppression, see `models.nms`; they name each class of the head once.
     velocity_squared: learn velocity by its squared error in place of L1. L1's best answer is the median, zero wherever
         a box more likely stands than not; the squared error's is the mean, which weak evidence already moves.
-    rules: of non-maximum suppression, see `models.nms`; they name each class of the head once.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class CenterPointHead(nn.Module):
         gaussian_overlap: float = 0.1,
         min_radius: int = 2,
         velocity_weight: float = 0.2,
-        velocity_squared: bool = False,
         rules: Sequence[nms.Nms] = nms.CENTERPOINT,
+        velocity_squared: bool = False,
     ):
         super().__init__()
         self.class_groups = tuple(tuple(group) for group in class_groups)

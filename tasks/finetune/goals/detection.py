@@ -46,8 +46,8 @@ class Detection:
             config.score_threshold,
             min_radius=config.gaussian_radius,
             velocity_weight=config.velocity_weight,
-            velocity_squared=config.velocity_loss == "squared",
             rules=rotated if config.nms == "rotated" else nms.CENTERPOINT,
+            velocity_squared=config.velocity_loss == "squared",
         )
 
     split = staticmethod(evaluation_split)
