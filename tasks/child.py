@@ -40,11 +40,11 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
     With `relay`, the child's output comes line by line; without, it goes to this process's own (a terminal keeps its
     progress bar). Raises UserError or DataError with the child's sentence, StageFailed otherwise.
     """
-    spec = json.dumps({"config": config.model_dump(mode="json"), "root": str(root), "stage": stage})
-    report_read, report_write = os.pipe()
     worker = [PARENT] if "PREFECT__FLOW_RUN_ID" in os.environ else []
     if worker and os.getppid() != PARENT:
         raise StageFailed(f"{stage}: the Prefect worker is gone; start one, and the same run goes on from there")
+    spec = json.dumps({"config": config.model_dump(mode="json"), "root": str(root), "stage": stage})
+    report_read, report_write = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-m", "tasks.child", str(report_write)],
         stdin=subprocess.PIPE,
