@@ -45,24 +45,20 @@ def without_previous(batch: Batch) -> Batch:
 
 def velocities(
     head: CenterPointHead, predictions: Predictions, boxes: Sequence[Boxes]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(said, true) velocities (K, 2) m/s of each class group's boxes on the map, where known."""
-    for maps, targets in zip(predictions, head.targets(boxes)):
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(said, true) velocities (K, 2) m/s of each class group's scored boxes on the map, where known."""
+    scored = [b[~np.isin(b.labels, UNSCORED)] for b in boxes]
+    for maps, targets in zip(predictions, head.targets(scored)):
         said, true = codes_at(maps, targets.cells)[..., -2:], targets.codes[..., -2:]
         known = targets.used & ~true.isnan().any(2)
-        yield said[known], true[known]
-
-
-def scored(boxes: Boxes) -> Boxes:
-    """Those of the classes whose velocity the devkit scores."""
-    return boxes[~np.isin(boxes.labels, UNSCORED)]
+        yield said[known].numpy(), true[known].numpy()
 
 
 @torch.inference_mode()
-def detected(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The `velocities` that a detector says of a batch's scored boxes."""
+def detected(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The `velocities` that a detector says of a batch."""
     bev, _ = detector(batch.normalised(), batch.cameras)
-    yield from velocities(detector.head, detector.head(bev), [scored(b) for b in batch.boxes])
+    yield from velocities(detector.head, detector.head(bev), batch.boxes)
 
 
 def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
@@ -70,10 +66,10 @@ def line(name: str, said: np.ndarray, true: np.ndarray) -> str:
     return f"{name:<56} {error.mean():6.3f} {error[moves].mean():8.3f}"
 
 
-def tell(found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+def tell(found: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> None:
     """Print a line for each name, of all the pairs that `velocities` gave, and one for "it stands still"."""
     for name, pairs in found.items():
-        said, true = (torch.cat(parts).numpy() for parts in zip(*pairs))
+        said, true = map(np.concatenate, zip(*pairs))
         print(line(name, said, true))
     print(line(f"  it stands still ({len(true)} boxes)", np.zeros_like(true), true), flush=True)
 

@@ -6,10 +6,9 @@
 What comes after the lift, BevDet's encoder, neck and head, learns from the maps of the train split with one frame and
 with two, by the same steps, and is read at the true centres of val like `bench/velocity.py`. The maps are either drawn:
 each annotated box a blob in its class's map, smeared along the ray from the ego as by a depth that is not sure. Or they
-are what a detector, frozen, lifts from the images. The previous frame's are where the ego's motion puts
-them. `--squared` learns velocity by its squared error in place of L1, whose best answer is "it stands still" wherever
-that is more likely than not. `--flip` mirrors scenes in training, so that the side of the road does not tell where
-traffic goes.
+are what a detector, frozen, lifts from the images. The previous frame's are where the ego's motion puts them.
+`--squared` is `finetune.velocity_loss: squared`. `--flip` mirrors scenes in training, so that the side of the road does
+not tell where traffic goes.
 """
 
 import argparse
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from head_limit import ingested
 from torch import Tensor, nn
-from velocity import TITLE, detector_config, load, scored, tell, velocities
+from velocity import TITLE, detector_config, load, tell, velocities
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -157,7 +156,7 @@ def read(detector: Detector, samples: list[Sample], shown: tuple[int, int] = (0,
     return [
         pair
         for s in samples
-        for pair in velocities(detector.head, detector(s.maps[None, list(shown)]), [scored(s.boxes)])
+        for pair in velocities(detector.head, detector(s.maps[None, list(shown)]), [s.boxes])
     ]
 
 

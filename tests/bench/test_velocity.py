@@ -54,7 +54,7 @@ def batch():
 
 
 def read(batch):
-    said, true = (torch.cat(parts).numpy() for parts in zip(*velocity.detected(Knowing(batch.boxes), batch)))
+    said, true = map(np.concatenate, zip(*velocity.detected(Knowing(batch.boxes), batch)))
     order = np.lexsort(true.T)
     return said[order], true[order]
 
