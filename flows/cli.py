@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from flows import store_commands
 from flows.export import Layout
+from flows.options import DEFAULT_ROOT, AsJson, ConfigFile, Dataroot, Force, Overrides, Processes, Root, Version
 from tasks.child import StageFailed
 from tasks.errors import DataError, UserError
 
@@ -20,28 +22,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="A YAML file, such as configs/demo.yaml.", show_default=False)
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="One value on top, such as depth.sweeps=2. Repeatable.", metavar="A.B=C"),
-]
-Root = Annotated[
-    Path, typer.Option("--root", envvar="GEOMIM_ROOT", help="Where artifacts live.", show_default="./artifacts")
-]
-Dataroot = Annotated[Path | None, typer.Option("--dataroot", help="A folder in nuScenes format.", show_default=False)]
-Version = Annotated[
-    str | None, typer.Option("--version", help="Its tables, such as v1.0-trainval.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Processes = Annotated[
-    int | None,
-    typer.Option("--nproc", help="Processes that share each step, one a GPU.", min=1, show_default=False),
-]
-Force = Annotated[bool, typer.Option("--force", help="Run it although it is cached.")]
-DEFAULT_ROOT = Path("artifacts")
 
 
 @app.command()
@@ -259,8 +239,9 @@ def status(
     from flows.show import plan_table, print_json
     from tasks.config import load_config
     from tasks.plan import make_plan
+    from tasks.roots import usable_root
 
-    plan = make_plan(load_config(config, overrides, dataroot, version), root.resolve())
+    plan = make_plan(load_config(config, overrides, dataroot, version), usable_root(root, to_write=False))
     if as_json:
         print_json([planned.as_json() for planned in plan])
     else:
@@ -347,6 +328,10 @@ def doctor(as_json: AsJson = False) -> None:
         show_checks(checks)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+for command in store_commands.COMMANDS:
+    app.command()(command)
 
 
 def main() -> None:

@@ -9,15 +9,15 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed, State
 
-from flows.pipeline import TASKS
-from flows.runner import ROOT, run_tasks
+from flows.pipeline import MISTAKE, ROOT, outcome, submitted
+from flows.tasks import show_pictures, without_tracebacks
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
 from tasks.experiment.plan import runs
-from tasks.experiment.run import REPORT, steps_of
+from tasks.experiment.run import REPORT, planned_of
 from tasks.experiment.run import conclude as gather
 from tasks.progress import say
-from tasks.task import show_pictures
+from tasks.roots import usable_root
 
 
 @task(name="conclude")
@@ -32,22 +32,21 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Path:
 @flow(name="experiment-gain")
 def experiment_gain(config: PipelineConfig, root: Path = ROOT, command: str = "experiment-gain") -> State:
     """Does pretraining pay? Every arm with every seed at every share of the labels."""
-    root = root.resolve()
-    made, everything = set(), list(runs(config))
-    for number, run in enumerate(everything, 1):
-        try:
-            steps = steps_of(run, root)
-        except UserError as error:
-            return Failed(message=str(error))
-        say(f"experiment: run {number} of {len(everything)}: {run.arm}, {run.fraction:.0%} of labels, seed {run.seed}")
-        # Looked at once: checking an artifact again for every run that shares it would take longer than some stages.
-        todo = [name for name, step in steps.items() if step.artifact.key not in made]
-        state = run_tasks([TASKS[name] for name in todo], run.config, root)
-        if state.is_failed():
-            return state
-        made |= {step.artifact.key for step in steps.values()}
+    without_tracebacks()
+    root, made = usable_root(root.resolve()), set()
     try:
+        everything = list(runs(config))
+        for number, run in enumerate(everything, 1):
+            which = f"{run.arm}, {run.fraction:.0%} of labels, seed {run.seed}"
+            say(f"experiment: run {number} of {len(everything)}: {which}")
+            # Looked at once: checking an artifact again for every run that shares it would take longer than some
+            # stages.
+            todo = [p for p in planned_of(run, root, command) if p.step.artifact.key not in made]
+            state = outcome(submitted(todo, set()))
+            if not state.is_completed():
+                return state
+            made |= {planned.step.artifact.key for planned in todo}
         folder = conclude(config, root, command)
     except UserError as error:
-        return Failed(message=str(error))
+        return Failed(message=str(error), name=MISTAKE)
     return Completed(message=str(folder))

@@ -7,7 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from flows.show import console, size
-from storage.artifact import MANIFEST, RECIPE, Artifact, contents, read_manifest
+from storage.artifact import MANIFEST, RECIPE, Artifact, contents, damages_in, files, read_manifest
+from storage.damage import Damaged
 from storage.parts import count_done
 from tasks.errors import UserError
 
@@ -21,22 +22,27 @@ def describe(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: there is no such folder; `geomim status` prints where artifacts are")
     if not (path / MANIFEST).exists() and not (path / RECIPE).exists():
         raise UserError(f"{path}: is no artifact (it has no {MANIFEST}); name a folder such as artifacts/depth/0123...")
-    manifest = read_manifest(path)
+    try:
+        manifest = read_manifest(path)
+    except (Damaged, ValueError) as error:
+        raise UserError(str(error)) from None
     description: dict[str, Any] = {"path": str(path)}
     if manifest is None:
         recipe = json.loads((path / RECIPE).read_text())
         progress = Artifact(path.parent.parent, path.parent.name, path.name).progress()
         description |= {"stage": recipe["stage"], "state": "unfinished", "done": progress, "config": recipe["config"]}
     else:
-        whole = contents(path) == manifest.contents
+        damages = [str(damage) for damage in damages_in(path)]
         description |= {
             "stage": manifest.recipe.stage,
-            "state": "whole" if whole else "damaged",
+            "state": "damaged" if damages else "whole",
+            "damages": damages,
+            "extras": sorted(set(files(path)) - manifest.files.keys()),
             "key": manifest.key,
             "created": manifest.created,
             "seconds": manifest.seconds,
             "bytes": manifest.bytes,
-            "made_with": manifest.made_with,
+            "made": {name: value for name, value in manifest.made.items() if name != "step"},
             "inputs": manifest.recipe.inputs,
             "files": manifest.recipe.files,
             "config": manifest.recipe.config,
@@ -55,7 +61,11 @@ def show_description(description: dict[str, Any]) -> None:
         if description.get(name) is not None:
             value = size(description[name]) if name == "bytes" else description[name]
             out.print(f"  {name:8} {value}")
-    for section in ("inputs", "config", "summary"):
+    for name in description.get("damages", []):
+        out.print(f"  [red]damaged[/]  {name}", soft_wrap=True)
+    for name in description.get("extras", []):
+        out.print(f"  [yellow]not ours[/] {name}", soft_wrap=True)
+    for section in ("made", "inputs", "config", "summary"):
         if description.get(section):
             out.print(f"[bold]{section}[/]")
             for name, value in _flat(description[section]):

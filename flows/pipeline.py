@@ -1,24 +1,105 @@
-"""The whole pipeline as one Prefect flow: ingest -> (fit ->) teacher, depth -> pretrain -> finetune."""
+"""The pipeline as Prefect flows: the whole of it, and one flow a stage, all from the one table of stages.
 
+    ingest -+-> (fit ->) teacher -+-> pretrain -> finetune
+            +-> depth ------------+
+
+What does not depend on each other runs at the same time, but no two stages that want the device. The artifact store is
+the truth: Prefect schedules, retries and shows.
+"""
+
+from collections.abc import Iterable
 from pathlib import Path
 
-from prefect import flow
-from prefect.states import State
+from prefect import Flow, flow
+from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed, State
 
-from flows.runner import ROOT, run_tasks
+from flows.tasks import TASKS, sentence, simulate, without_tracebacks
+from storage.artifact import Artifact
 from tasks.config import PipelineConfig
-from tasks.depth.task import depth
-from tasks.finetune.task import finetune
-from tasks.ingest.task import ingest
-from tasks.pretrain.task import pretrain
-from tasks.stage import active_stages
-from tasks.teacher.task import fit, teacher
+from tasks.errors import DataError, UserError
+from tasks.plan import Planned, make_plan, with_inputs_checked
+from tasks.roots import usable_root
+from tasks.stage import STAGES, StageName, why_inactive
 
-TASKS = {task.name: task for task in (ingest, fit, teacher, depth, pretrain, finetune)}
+ROOT = Path("artifacts")
+MISTAKE = "Mistake"  # the name of a failed state for which the user has a remedy
 
 
 @flow(name="pipeline")
-def pipeline(config: PipelineConfig, root: Path = ROOT, stages: list[str] | None = None) -> State:
-    """Run the stages in order; what is cached is not run again. `stages` restricts the run to some of them."""
-    chosen = [stage.name for stage in active_stages(config) if stages is None or stage.name in stages]
-    return run_tasks([TASKS[name] for name in chosen], config, root)
+def pipeline(
+    config: PipelineConfig,
+    root: Path = ROOT,
+    stages: list[StageName] | None = None,
+    force: list[StageName] | None = None,
+) -> State:
+    """Run the stages that are not cached.
+
+    stages: restricts the run to some of them. force: stages to run although they are cached.
+    """
+    return run_stages(config, root, stages, force or ())
+
+
+def stage_flow(name: StageName) -> Flow:
+    """The flow of one stage."""
+
+    @flow(name=name, description=STAGES[name].title)
+    def run(config: PipelineConfig, root: Path = ROOT, force: bool = False) -> State:
+        return run_stages(config, root, [name], [name] if force else ())
+
+    return run
+
+
+ingest, fit, teacher, depth, pretrain, finetune = map(stage_flow, STAGES)
+
+
+def run_stages(
+    config: PipelineConfig, root: Path, names: Iterable[StageName] | None = None, force: Iterable[StageName] = ()
+) -> State:
+    """Completed with a word a stage, or Failed with the sentence of the first stage that failed."""
+    without_tracebacks()
+    root, forced = root.resolve(), set(force)
+    try:
+        usable_root(root)
+        if config.simulate is not None and (names is None or "ingest" in names):
+            simulate(config)
+        plan = make_plan(config, root, forced, command="a Prefect flow")
+        chosen = [p for p in plan if names is None or p.stage.name in names]
+        for name in {*(names or ()), *forced} - {p.stage.name for p in plan}:
+            raise UserError(f"{name}: not a stage of this config; {why_inactive(config, name)}")
+        if chosen and chosen[0].step is None:
+            raise UserError(chosen[0].why)
+        chosen = with_inputs_checked(chosen, [p.stage.name for p in chosen])
+    except UserError as error:
+        return Failed(message=str(error), name="Failed" if isinstance(error, DataError) else MISTAKE)
+    return outcome(submitted(chosen, forced))
+
+
+def submitted(chosen: list[Planned], forced: set[str]) -> dict[str, PrefectFuture]:
+    """Every step's task, each behind those whose artifacts it reads, and those for the device one behind the other."""
+    futures: dict[Artifact, PrefectFuture] = {}
+    out: dict[str, PrefectFuture] = {}
+    on_device: PrefectFuture | None = None
+    for planned in chosen:
+        step, name = planned.step, planned.stage.name
+        behind = [futures[needed] for needed in step.inputs.artifacts.values() if needed in futures]
+        if planned.stage.on_device and on_device is not None:
+            behind.append(on_device)
+        run = TASKS[name].with_options(refresh_cache=planned.state != "cached")
+        future = run.submit(step=step.as_json(), key=step.artifact.key, force=name in forced, wait_for=behind)
+        futures[step.artifact] = out[name] = future
+        on_device = future if planned.stage.on_device else on_device
+    return out
+
+
+def outcome(futures: dict[str, PrefectFuture]) -> State:
+    """The flow's state when all tasks have ended."""
+    for future in futures.values():
+        future.wait()
+    states = {name: future.state for name, future in futures.items()}
+    for name, state in states.items():
+        if state.is_failed() or state.is_crashed():
+            error = state.result(raise_on_failure=False)
+            mistake = isinstance(error, UserError) and not isinstance(error, DataError)
+            return Failed(message=f"{name}: {sentence(state)}", name=MISTAKE if mistake else "Failed")
+    return Completed(message=", ".join(f"{name} {state.name.lower()}" for name, state in states.items()))

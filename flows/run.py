@@ -5,83 +5,88 @@ import logging
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.server import prefect_server
 from flows.show import console, plan_table, print_json, size
 from tasks.child import run_in_child
 from tasks.config import PipelineConfig
+from tasks.dataroot import ensure_dataroot
 from tasks.errors import DataError, UserError
 from tasks.experiment.plan import runs
 from tasks.experiment.run import REPORT, RESULT, conclude, steps_of
-from tasks.plan import Planned, make_plan, select, stage_named
+from tasks.plan import Planned, make_plan, select, stage_named, with_inputs_checked
+from tasks.roots import usable_root
 from tasks.stage import why_inactive
+
+if TYPE_CHECKING:
+    from prefect.states import State
 
 
 def run_pipeline(
     config: PipelineConfig, root: Path, first: str | None, last: str | None, forced: list[str], dry_run: bool
 ) -> None:
     """Plan, show the plan, and run what is not cached as a Prefect flow. A run without work starts no server."""
-    root = root.resolve()
+    root = usable_root(root, to_write=not dry_run)
     for name in (*forced, *(n for n in (first, last) if n)):
         stage_named(name)
     if not dry_run:
         ensure_dataroot(config)
-    plan = make_plan(config, root, forced)
-    chosen = select(plan, first, last)
+    chosen = select(make_plan(config, root, forced), first, last)
+    names = [planned.stage.name for planned in chosen]
     if chosen[0].step is None and not (dry_run and config.simulate):
         raise UserError(chosen[0].why)
+    chosen = with_inputs_checked(chosen, names)
     plan_table(chosen)
     if dry_run:
         return
-    work = [planned for planned in chosen if planned.state != "cached"]
-    if work:
-        for planned in work:
-            if planned.stage.name in forced:
-                planned.step.artifact.remove()
+    if any(planned.state != "cached" for planned in chosen):
         with prefect_server(root / ".prefect"):
-            run_flow(config, root, [planned.stage.name for planned in chosen])
-    show_results(make_plan(config, root), [planned.stage.name for planned in chosen])
+            run_flow(config, root, names, [name for name in forced if name in names])
+    show_results(make_plan(config, root), names)
 
 
-def run_flow(config: PipelineConfig, root: Path, stages: list[str]) -> None:
-    """Run the pipeline's flow in this process. Raises DataError with the failed stage's sentence."""
+def run_flow(config: PipelineConfig, root: Path, stages: list[str], forced: list[str]) -> None:
+    """Run the pipeline's flow in this process. Raises UserError or DataError with the failed stage's sentence."""
     from flows.pipeline import pipeline
 
     logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
-    state = pipeline(config=config, root=root, stages=stages, return_state=True)
+    raise_failure(pipeline(config=config, root=root, stages=stages, force=forced, return_state=True))
+
+
+def raise_failure(state: "State") -> None:
+    """Raise what the flow's state says, if it did not complete."""
+    from flows.pipeline import MISTAKE
+
     if not state.is_completed():
-        raise DataError(state.message or f"the run ended as {state.name}")
+        raise (UserError if state.name == MISTAKE else DataError)(state.message or f"the run ended as {state.name}")
 
 
 def run_one(config: PipelineConfig, root: Path, name: str, force: bool) -> None:
     """Run one stage without a server, through the same function as the flow does."""
-    root = root.resolve()
+    root = usable_root(root)
     if name == "ingest":
         ensure_dataroot(config)
-    planned = next((p for p in make_plan(config, root) if p.stage.name == name), None)
+    command = shlex.join(["geomim", *sys.argv[1:]])
+    planned = next((p for p in make_plan(config, root, command=command) if p.stage.name == name), None)
     if planned is None:
         raise UserError(f"{name}: not a stage of this config; {why_inactive(config, name)}")
     if planned.step is None:
         raise UserError(planned.why)
-    if force:
-        planned.step.artifact.remove()
-    if force or planned.state != "cached":
-        run_in_child(config, root, name)
+    run_in_child(planned.step, force)
     show_results(make_plan(config, root), [name])
 
 
 def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
     """Run what the experiment lacks as a Prefect flow, and print its result. Without a gap it starts no server."""
-    root, command = root.resolve(), shlex.join(["geomim", *sys.argv[1:]])
+    root, command = usable_root(root), shlex.join(["geomim", *sys.argv[1:]])
     ensure_dataroot(config)
     if not all(step.artifact.is_whole() for run in runs(config) for step in steps_of(run, root).values()):
         with prefect_server(root / ".prefect"):
             from flows.experiment import experiment_gain
 
             logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
-            state = experiment_gain(config=config, root=root, command=command, return_state=True)
-            if not state.is_completed():
-                raise DataError(state.message or f"the experiment ended as {state.name}")
+            raise_failure(experiment_gain(config=config, root=root, command=command, return_state=True))
     folder = conclude(config, root, command).path
     if as_json:
         print_json(json.loads((folder / RESULT).read_text()) | {"path": str(folder)})
@@ -91,15 +96,6 @@ def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
     out = console()
     out.print(Markdown((folder / REPORT).read_text()))
     out.print(folder, soft_wrap=True)
-
-
-def ensure_dataroot(config: PipelineConfig) -> None:
-    """Simulate the world where the config has one and its dataroot is not there."""
-    if config.simulate is None or config.dataroot is None:
-        return
-    from tasks.simulate.write import simulate
-
-    simulate(config.simulate, config.dataroot)
 
 
 def show_results(plan: list[Planned], names: list[str]) -> None:

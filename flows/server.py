@@ -5,21 +5,28 @@ has a server (PREFECT_API_URL, from the environment or the active profile), that
 """
 
 import contextlib
+import hashlib
+import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+from storage.lock import Busy, locked
 from tasks.child import die_with
 from tasks.errors import UserError
 
-SECONDS_TO_START = 60.0
+SECONDS_TO_START = 180.0  # eight that start at once on two cores take their time
+PORTS_TO_TRY = 3
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -31,29 +38,49 @@ QUIET = {
 def prefect_server(home: Path) -> Iterator[str]:
     """The URL of the API to use, PREFECT_API_URL set to it. `home` keeps this server's database and log.
 
-    Call it before anything imports Prefect: Prefect reads its settings once. Raises UserError if no server comes up.
+    Where another run's server has that folder, this one takes the next: `home` with -2 and so on behind it. Call it
+    before anything imports Prefect: Prefect reads its settings once. Raises UserError if no server comes up.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if url := users_api():
         yield url
         return
-    os.environ.setdefault("PREFECT_HOME", str(home))
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    log = Path(os.environ["PREFECT_HOME"]) / "server.log"
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    with open(log, "w") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(port)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C is for the run, which then stops the server
-        )
+    with ExitStack() as stack:
+        if "PREFECT_HOME" not in os.environ:
+            os.environ["PREFECT_HOME"] = str(stack.enter_context(own_home(plain(home))))
+        yield stack.enter_context(_server(Path(os.environ["PREFECT_HOME"])))
+
+
+def plain(home: Path) -> Path:
+    """`home`; or a folder of the machine's, where its name has characters of which Prefect or SQLite make something."""
+    if re.fullmatch(r"[\w./ -]+", str(home)):
+        return home
+    name = hashlib.sha256(str(home).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"geomim-{os.getuid()}" / name
+
+
+@contextlib.contextmanager
+def own_home(home: Path) -> Iterator[Path]:
+    """The first of `home`, `home-2`, `home-3` ... in which no other run's server is."""
+    for number in itertools.count(1):
+        folder = home if number == 1 else home.with_name(f"{home.name}-{number}")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(folder, "a Prefect server", patient=False))
+            except Busy:
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+            return
+
+
+@contextlib.contextmanager
+def _server(home: Path) -> Iterator[str]:
+    home.mkdir(parents=True, exist_ok=True)
+    server, url = _started(home / "server.log")
     os.environ["PREFECT_API_URL"] = url
     try:
-        _wait_until_up(server, url, log)
         try:
             yield url
         finally:
@@ -61,6 +88,30 @@ def prefect_server(home: Path) -> Iterator[str]:
     finally:
         os.environ.pop("PREFECT_API_URL")
         _stop(server)
+
+
+def _started(log: Path) -> tuple[subprocess.Popen, str]:
+    """A server that answers, and its URL. Raises UserError."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    for _ in range(PORTS_TO_TRY):
+        port = free_port()
+        with open(log, "w") as output:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the run, which then stops the server
+            )
+        url = f"http://127.0.0.1:{port}/api"
+        try:
+            if _is_up(server, url, deadline):
+                return server, url
+        except BaseException:
+            _stop(server)
+            raise
+        _stop(server)
+    raise UserError(f"the Prefect server did not start; its log is {log}; or set PREFECT_API_URL to a running one")
 
 
 def users_api() -> str | None:
@@ -81,13 +132,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_until_up(server: subprocess.Popen, url: str, log: Path) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
+def _is_up(server: subprocess.Popen, url: str, deadline: float) -> bool:
+    """Whether it answers before it ends (another process may have taken the port) or the time is over."""
     while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(f"{url}/health", timeout=2):
-            return
+            return server.poll() is None
         time.sleep(0.1)
-    raise UserError(f"the Prefect server did not start; its log is {log}; or set PREFECT_API_URL to a running one")
+    return False
 
 
 def _drain() -> None:
@@ -118,9 +169,7 @@ def _serve(port: int) -> None:
     die_with([os.getppid()])
     import uvicorn
 
-    uvicorn.run(
-        "prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="warning"
-    )
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="warning")
 
 
 if __name__ == "__main__":

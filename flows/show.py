@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tasks.plan import Planned
 
-STATE_STYLE = {"cached": "green", "resume": "yellow", "run": "cyan"}
+STATE_STYLE = {"cached": "green", "running": "blue", "resume": "yellow", "run": "cyan"}
 
 
 def console() -> Console:

@@ -1,26 +1,40 @@
 """Artifacts: the folder `ROOT/<stage>/<key[:16]>/` that a stage leaves, and the manifest that says it is whole.
 
 A folder without `manifest.json` is not there, whatever else it holds: it is work to go on from. The manifest is written
-last and atomically and records what the folder holds, so that a hit can be checked against the disk.
+last, when all else is on the disk, and names every file with its size and CRC32C. Files that it does not name are a
+user's own and do no harm. Nothing here deletes a finished artifact but `remove`, which is for `--force` and `gc`; what
+is damaged is moved aside, to a name that says so.
 """
 
 import json
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage.atomic import write_json
-from storage.key import digest
-from storage.parts import count_done
+from storage.atomic import sync_folder, write_json
+from storage.checksum import crc32c, crc_of_file
+from storage.damage import Damaged
+from storage.key import canonical_json, digest
+from storage.parts import FLAGS, count_done
 
+FORMAT = 2
 MANIFEST = "manifest.json"
 RECIPE = "recipe.json"
 PROGRESS = "progress.json"
+PIN = ".pin"  # beside the manifest: `gc` leaves the artifact, and what it was made from, alone
+
+# Files for people: nobody computes with them. Where one of these is damaged, no work is done again for it.
+FOR_PEOPLE = ("*.png", "*.jsonl", "*events.out.tfevents.*", "*.md")
+SMALL_STORE = 64_000_000  # bytes up to which a store in parts is checked whole before it is used
+
+Extent = Literal["sizes", "small", "all"]
 
 
 class Recipe(BaseModel):
@@ -31,7 +45,7 @@ class Recipe(BaseModel):
     stage: str
     version: int
     config: dict[str, Any]
-    inputs: dict[str, str]  # stage -> key
+    inputs: dict[str, str]  # name -> identity of the input, see tasks/plan.py
     files: dict[str, str] = {}  # external files: name or field -> SHA-256
 
     @property
@@ -44,18 +58,27 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: int = FORMAT
     key: str
     recipe: Recipe
     summary: dict[str, Any]
-    contents: dict[str, tuple[int, int]]  # top-level entry -> (files, bytes)
+    files: dict[str, tuple[int, str]]  # path in the folder -> (bytes, CRC32C in hex)
     created: str  # ISO 8601, UTC
     seconds: float  # of work in the run that finished it
-    made_with: dict[str, str]  # package -> version
+    made: dict[str, Any]  # with which code, packages and device, by which command, from which folders
+    crc32c: str = ""  # of all the above
 
     @property
     def bytes(self) -> int:
-        return sum(size for _, size in self.contents.values())
+        return sum(size for size, _ in self.files.values())
+
+    def contents(self) -> dict[str, tuple[int, int]]:
+        """Top-level entry -> (files, bytes)."""
+        return grouped({name: size for name, (size, _) in self.files.items()})
+
+    def sum(self) -> str:
+        """The CRC32C of everything but itself."""
+        return f"{crc32c(canonical_json(self.model_dump(mode='json', exclude={'crc32c'})).encode()):08x}"
 
 
 @dataclass(frozen=True)
@@ -71,13 +94,32 @@ class Artifact:
         return self.root / self.stage / self.key[:16]
 
     def manifest(self) -> Manifest | None:
-        """The manifest, or None if the artifact is not there. A manifest that does not read counts as not there."""
-        return read_manifest(self.path)
+        """The manifest, or None where there is none that reads."""
+        try:
+            return read_manifest(self.path)
+        except (Damaged, ValueError):
+            return None
+
+    def has_manifest(self) -> bool:
+        """Whether a stage was finished here, be it damaged since."""
+        return (self.path / MANIFEST).exists()
 
     def is_whole(self) -> bool:
-        """Whether the manifest is there, is this key's, and the folder still holds what it says."""
+        """Whether the manifest is there, is this key's, and the files that it names have their sizes."""
+        return self.has_manifest() and not any(damage.matters for damage in self.damages())
+
+    def damages(self, extent: Extent = "sizes") -> Iterator["FileDamage"]:
+        """What of a finished artifact is gone or is not what was written.
+
+        extent: "sizes" reads no file but the manifest. "small" reads and checks all but the shards of big stores, which
+        their readers check chunk by chunk. "all" reads everything.
+        """
+        yield from damages_in(self.path, extent, self.key)
+
+    def extras(self) -> list[str]:
+        """Files that the manifest does not name: a user's own."""
         manifest = self.manifest()
-        return manifest is not None and manifest.key == self.key and contents(self.path) == manifest.contents
+        return [] if manifest is None else sorted(set(files(self.path)) - manifest.files.keys())
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -113,56 +155,208 @@ class Artifact:
         write_json(self.path / PROGRESS, {"done": done, "total": total})
 
     def begin(self, recipe: Recipe) -> None:
-        """Make the folder, or take up what an interrupted run left in it. A damaged result loses its manifest first."""
-        (self.path / MANIFEST).unlink(missing_ok=True)
+        """Make the folder, or take up what an interrupted run left in it."""
         if not (self.path / RECIPE).is_file():
             write_json(self.path / RECIPE, recipe.model_dump())
 
-    def finish(self, recipe: Recipe, summary: dict[str, Any], seconds: float, made_with: dict[str, str]) -> Manifest:
-        """Write the manifest: from here on the artifact is there. Then drop its dot files: checkpoints."""
+    def finish(
+        self,
+        recipe: Recipe,
+        summary: dict[str, Any],
+        seconds: float,
+        made: dict[str, Any],
+        looked_at: Callable[[str], None] = lambda name: None,
+    ) -> Manifest:
+        """Drop what is left of interrupted work, bring every file to the disk, then write the manifest.
+
+        From here on the artifact is there. looked_at: called with each file's name.
+        """
         (self.path / PROGRESS).unlink(missing_ok=True)
+        for leftover in [*_hidden(self.path)]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        records = {}
+        for name in files(self.path):
+            records[name] = record(self.path / name)
+            looked_at(name)
         manifest = Manifest(
             key=self.key,
             recipe=recipe,
             summary=summary,
-            contents=contents(self.path),
+            files=records,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             seconds=round(seconds, 2),
-            made_with=made_with,
+            made=made,
         )
+        return self.rewrite_manifest(manifest)
+
+    def rewrite_manifest(self, manifest: Manifest) -> Manifest:
+        """Write a manifest, with its own checksum; as it will be read back."""
+        manifest = Manifest.model_validate(manifest.model_dump(mode="json"))  # a NaN becomes None
+        manifest = manifest.model_copy(update={"crc32c": manifest.sum()})
         write_json(self.path / MANIFEST, manifest.model_dump(mode="json"))
-        for leftover in self.path.glob(".*"):
-            leftover.unlink()
+        sync_folder(self.path.parent)
         return manifest
+
+    def unfinish(self) -> None:
+        """Take the manifest away: what is in the folder becomes work to go on from."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
+
+    def set_aside(self) -> Path | None:
+        """Move the folder to `KEY.damaged-TIME` beside it; its new path, None where there was none."""
+        if not self.path.exists():
+            return None
+        target = self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        while target.exists():
+            target = target.with_name(f"{target.name}+")
+        os.replace(self.path, target)
+        return target
 
     def remove(self) -> None:
         """Delete the folder: renamed away first, so that a kill in between leaves no half artifact under this name."""
         if self.path.exists():
             trash = self.path.with_name(f".trash-{self.path.name}-{os.getpid()}")
+            shutil.rmtree(trash, ignore_errors=True)
             os.replace(self.path, trash)
             shutil.rmtree(trash, ignore_errors=True)
 
 
-def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest in a folder, or None where there is none that reads."""
+@dataclass(frozen=True)
+class FileDamage:
+    """A file of an artifact that is gone or is not what was written."""
+
+    name: str  # path in the folder
+    what: str
+
+    @property
+    def matters(self) -> bool:
+        """Whether anybody computes with the file."""
+        return not any(fnmatch(Path(self.name).name, pattern) for pattern in FOR_PEOPLE)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.what}"
+
+
+def damages_in(
+    folder: Path,
+    extent: Extent = "sizes",
+    key: str | None = None,
+    chosen: set[str] | None = None,
+    looked_at: Callable[[str], None] = lambda name: None,
+) -> Iterator[FileDamage]:
+    """What of the finished artifact in a folder is gone or is not what was written, see `Artifact.damages`.
+
+    chosen: names of the files to read, in place of `extent`'s. looked_at: called with each file's name.
+    """
     try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError):
+        manifest = read_manifest(folder)
+    except (Damaged, ValueError) as error:
+        yield FileDamage(MANIFEST, error.what if isinstance(error, Damaged) else str(error))
+        return
+    if manifest is None:
+        return
+    if key is not None and manifest.key != key:
+        yield FileDamage(MANIFEST, f"is of another key, {manifest.key[:16]}")
+        return
+    read = {"sizes": set(), "small": _small(manifest), "all": set(manifest.files)}[extent] if chosen is None else chosen
+    for name, record in manifest.files.items():
+        if (what := _difference(folder / name, record, name in read)) is not None:
+            yield FileDamage(name, what)
+        looked_at(name)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest in a folder, None where there is none. Raises Damaged, or ValueError for one of another format."""
+    file = folder / MANIFEST
+    try:
+        text = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise Damaged(file, f"cannot be read ({error.strerror})") from error
+    try:
+        content = json.loads(text)
+        if content.get("format") != FORMAT:
+            raise ValueError(f"{file}: has format {content.get('format')}, not {FORMAT}: another geomim made it")
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise Damaged(file, f"lacks or misstates {'.'.join(map(str, error.errors()[0]['loc']))}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise Damaged(file, f"is not what was written ({error})") from None
+    if manifest.sum() != manifest.crc32c:
+        raise Damaged(file, "is not what was written: its checksum is another")
+    return manifest
+
+
+def record(path: Path) -> tuple[int, str]:
+    """(bytes, CRC32C in hex) of a file, which is on the disk then."""
+    crc = crc_of_file(path, sync=True)
+    return path.stat().st_size, f"{crc:08x}"
+
+
+def files(folder: Path) -> list[str]:
+    """Paths below a folder, sorted, without the manifest and whatever has a name that begins with a dot."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(place, name) for name in names if not name.startswith(".")]
+    return sorted(name for path in found if (name := os.path.relpath(path, folder)) != MANIFEST)
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """Top-level entry -> (files, bytes), without the manifest and files whose name begins with a dot."""
-    out = {}
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if entry.name == MANIFEST or entry.name.startswith("."):
-            continue
-        out[entry.name] = _count(entry)
+    """Top-level entry -> (files, bytes) of what stands in a folder now."""
+    return grouped({name: (folder / name).stat().st_size for name in files(folder)})
+
+
+def grouped(sizes: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """Bytes by path -> (files, bytes) by top-level entry."""
+    out: dict[str, tuple[int, int]] = {}
+    for name, size in sizes.items():
+        entry = name.partition(os.sep)[0]
+        count, total = out.get(entry, (0, 0))
+        out[entry] = count + 1, total + size
     return out
 
 
-def _count(path: Path) -> tuple[int, int]:
-    if path.is_file():
-        return 1, path.stat().st_size
-    counts = [_count(Path(entry.path)) for entry in os.scandir(path)]
-    return sum(files for files, _ in counts), sum(size for _, size in counts)
+def _difference(path: Path, recorded: tuple[int, str], read: bool) -> str | None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return "is gone" if isinstance(error, FileNotFoundError) else f"cannot be looked at ({error.strerror})"
+    if size != recorded[0]:
+        return None if _only_consolidated(path, recorded) else f"has {size} bytes, not {recorded[0]}"
+    if not read:
+        return None
+    try:
+        crc = crc_of_file(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if f"{crc:08x}" == recorded[1] else "has other bytes than were written"
+
+
+def _only_consolidated(path: Path, recorded: tuple[int, str]) -> bool:
+    """Whether a group's zarr.json differs by consolidated metadata alone, which tools add to open it faster."""
+    if path.name != "zarr.json":
+        return False
+    try:
+        content = json.loads(path.read_bytes())
+        content.pop("consolidated_metadata", None)
+    except (OSError, ValueError, AttributeError):
+        return False
+    text = json.dumps(content, indent=2).encode()  # as zarr writes it
+    return (len(text), f"{crc32c(text):08x}") == recorded
+
+
+def _small(manifest: Manifest) -> set[str]:
+    """The files that are cheap to read: all but those of big stores in parts."""
+    sizes = manifest.contents()
+    big = {s for s, (_, size) in sizes.items() if size > SMALL_STORE and f"{s}/{FLAGS}/zarr.json" in manifest.files}
+    return {name for name in manifest.files if name.partition(os.sep)[0] not in big}
+
+
+def _hidden(folder: Path) -> Iterator[Path]:
+    """Entries whose names begin with a dot, at any depth: checkpoints, and what a kill left half made."""
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if name.startswith(".") and name != PIN:
+                yield Path(place) / name
+        folders[:] = [name for name in folders if not name.startswith(".")]

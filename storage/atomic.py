@@ -2,32 +2,48 @@
 
 import json
 import os
-import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when the block ends without an error, its bytes on the disk first.
+
+    Until then it stands beside `path` under a name that begins with a dot. On an error (a full disk) `path` stays as it
+    was. Its permissions are what the user's umask says, as of any new file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
+    try:
+        with open(making, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(making, path)
+    finally:
+        making.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `path` by a temporary file beside it, fsync and rename. On OSError (a full disk) `path` stays as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    """`data` as the whole content of `path`."""
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON; NaN and infinity raise ValueError, since JSON has neither."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk: without it a crash of the machine may forget a file that was renamed."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

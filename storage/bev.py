@@ -6,20 +6,13 @@ feature that is not zero; `dense` keeps whole maps, for teachers that leave no c
     active  (sample, flip, x, y) bool                 cells, compact
     value   (sample, flip, slot, channel) float16     cells, compact: features of the active cells, x before y
     bev     (sample, flip, channel, x, y) float16     dense
-    token   (sample) str, in the order of the index
-    done    (part) uint8
 
 x and y grow with the LIDAR_TOP frame's. `flip` follows the attribute `flips`: which coordinates of the points were
-negated before the teacher saw them. A part is samples `part * part_size` onwards, `part_size` of them, and one shard an
-array; it is written whole by one writer, then flagged, and several processes may write different parts at once. Zarr
-reads a chunk that is not there as zeros: the reader here raises.
+negated before the teacher saw them. `count` says how many cells of a map are kept. What else is in the store, and how
+parts are written and read: storage/part_store.py.
 """
 
-import os
-import shutil
-import uuid
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
@@ -27,16 +20,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import zarr
 from numcodecs import Blosc, Zstd
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from storage.parts import Parts
-from storage.shards import Compressor, ShardedArray
+from storage.damage import Damaged
+from storage.part_store import PartStore, StoreLayout, read_attributes
+from storage.shards import Compressor, ShardedArray, ShardedLayout
 
-FORMAT = 2
+FORMAT = 3
 FRAME = "LIDAR_TOP of the key frame"
-AGAIN = "run `geomim run --force teacher`"
 SLOTS = 2048  # a chunk of `value`; few, since zarr-python takes 0.2 ms for each
 MANTISSA_BITS = {"cells": 10, "compact": 4, "dense": 10}  # of float16's 10
 INFINITY = 0x7C00  # float16's, as bits
@@ -64,11 +56,6 @@ class BevAttributes:
     frame: str = FRAME
 
 
-def array_names(encoding: Encoding) -> tuple[str, ...]:
-    """The arrays that hold the maps."""
-    return ("bev",) if encoding == "dense" else ("active", "value")
-
-
 class Cells(NamedTuple):
     """The active cells of one map; all others are zero."""
 
@@ -80,22 +67,14 @@ class BevWriter:
     """The store while it is made. Opening it again goes on from the parts that are done."""
 
     def __init__(self, path: Path, tokens: np.ndarray, shape_CXY: tuple[int, int, int], attributes: BevAttributes):
-        """Raises ValueError if the store there is of another shape, other samples or settings."""
+        """A store there of other samples, shape or settings is moved aside, see `PartStore.begun`; part sizes stay."""
         self.path, self.shape, self.attributes = Path(path), tuple(shape_CXY), attributes
-        self.part_size, self.flips, self._samples = attributes.part_size, attributes.flips, len(tokens)
-        if not self.path.exists():
-            _create(self.path, tokens, self.shape, attributes)
-        reader = BevReader(self.path)
-        if reader.attributes != attributes:
-            raise ValueError(f"{path}: was begun with other settings; {AGAIN}")
-        if reader.shape != self.shape or reader.tokens != list(tokens):
-            raise ValueError(f"{path}: holds other samples or maps of another shape; {AGAIN}")
-        self._arrays = reader.arrays
-        self.parts = Parts(zarr.open_group(str(path), mode="r+", use_consolidated=False))
+        self.store = PartStore.begun(path, _layout(self.shape, attributes), tokens, attributes.part_size)
+        self.parts, self.part_size, self.flips = self.store.parts, self.store.part_size, attributes.flips
 
     def samples(self, part: int) -> range:
         """The samples of a part."""
-        return range(part * self.part_size, min((part + 1) * self.part_size, self._samples))
+        return self.store.samples(part)
 
     def write(self, part: int, maps: Iterable[np.ndarray]) -> None:
         """Write and flag a whole part: maps (C, X, Y) of each sample, and within it of each flip, one at a time.
@@ -104,79 +83,70 @@ class BevWriter:
         """
         places = list(product(range(len(self.samples(part))), range(len(self.flips))))
         coming = iter(maps)
-        with ExitStack() as stack:
-            shards = {name: stack.enter_context(array.writing(part)) for name, array in self._arrays.items()}
+        with self.store.writing(part) as writer:
             for made, (row, flip) in enumerate(places):
                 if (bev := next(coming, None)) is None:
                     raise ValueError(f"part {part} has {len(places)} maps, not {made}")
-                for name, chunks in self._chunks(bev, part).items():
-                    for i, chunk in enumerate(chunks):
-                        shards[name].append(row, flip, i, chunk)
+                writer.put(row, flip, *self._encoded(bev, part))
             if next(coming, None) is not None:
                 raise ValueError(f"part {part} has {len(places)} maps, not more")
-        self.parts.mark(part)
 
-    def _chunks(self, bev: np.ndarray, part: int) -> dict[str, Sequence[np.ndarray]]:
-        """What is stored of a map, by array."""
+    def _encoded(self, bev: np.ndarray, part: int) -> tuple[int, dict[str, np.ndarray]]:
+        """How many cells of a map are kept, and what is stored of it, by array."""
         if bev.shape != self.shape:
             raise ValueError(f"part {part}: a map of shape {bev.shape}, not {self.shape}")
         half = to_half(bev, MANTISSA_BITS[self.attributes.encoding])
         if half is None:
             raise ValueError(f"part {part}: features that are not finite, or beyond the range of float16")
         if self.attributes.encoding == "dense":
-            return {"bev": [half]}
+            return half[0].size, {"bev": half}
         active = (half.view(np.uint16) << 1).any(0)  # without the sign: -0 is zero
-        count, slots = int(active.sum()), self._arrays["value"].chunk[0]
-        values = np.zeros((-(-count // slots) * slots, len(half)), np.float16)
-        values[:count] = half.transpose(1, 2, 0)[active]
-        return {"active": [active], "value": values.reshape(-1, slots, len(half))}
+        return int(active.sum()), {"active": active, "value": half.transpose(1, 2, 0)[active]}
 
 
 class BevReader:
     """`reader[sample]` is the map (C, X, Y) float16 of a sample. Safe to hand to forked or spawned workers."""
 
     def __init__(self, path: Path):
-        """Raises FileNotFoundError where there is no store, ValueError for one of another format."""
+        """Raises FileNotFoundError where there is no store, ValueError for one of another format, Damaged."""
         self.path = Path(path)
-        if not (self.path / "zarr.json").is_file():
-            raise FileNotFoundError(f"{path}: there is no BEV cache; `geomim teacher` makes it")
-        if self._group.attrs.get("format") != FORMAT:
-            raise ValueError(f"{path}: format {self._group.attrs.get('format')}, not {FORMAT}; {AGAIN}")
+        try:
+            found = read_attributes(self.path).get("format")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: there is no BEV cache; `geomim teacher` makes it") from None
+        if found != FORMAT:
+            raise ValueError(f"{path}: format {found}, not {FORMAT}; run `geomim teacher` again")
 
     def __getstate__(self) -> dict:
         return {"path": self.path}
 
     @cached_property
-    def _group(self) -> zarr.Group:
-        return zarr.open_group(str(self.path), mode="r", use_consolidated=False)
+    def store(self) -> PartStore:
+        return PartStore(self.path, _layout(self.shape, self.attributes))
 
     @cached_property
     def arrays(self) -> dict[str, ShardedArray]:
         """What holds the maps: `bev`, or `active` and `value`."""
-        encoding = self.attributes.encoding
-        return {n: ShardedArray(self._group[n], _compressor(n, encoding)) for n in array_names(encoding)}
-
-    @cached_property
-    def _done(self) -> np.ndarray:
-        return self._group["done"][:]
+        return self.store.arrays
 
     @cached_property
     def attributes(self) -> BevAttributes:
-        stored = self._group.attrs
+        stored = read_attributes(self.path)
         names = BevAttributes.__dataclass_fields__
-        return BevAttributes(**{n: tuple(stored[n]) if isinstance(stored[n], list) else stored[n] for n in names})
+        try:
+            return BevAttributes(**{n: tuple(stored[n]) if isinstance(stored[n], list) else stored[n] for n in names})
+        except KeyError as error:
+            raise Damaged(self.path / "zarr.json", f"lacks {error}") from error
 
-    @cached_property
+    @property
     def tokens(self) -> list[str]:
         """Sample tokens, in the order of the store."""
-        return list(self._group["token"][:])
+        return self.store.tokens
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """(C, X, Y) of a map."""
-        if self.attributes.encoding == "dense":
-            return self._group["bev"].shape[2:]
-        return self._group["value"].shape[3], *self._group["active"].shape[2:]
+        return tuple(read_attributes(self.path)["shape"])
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -189,7 +159,7 @@ class BevReader:
         """The map (C, X, Y). That of active cells lies channels-last in memory, as they do: copying it to another order
         takes longer than all the rest. Errors as of `cells`."""
         if self.attributes.encoding == "dense":
-            return self._read("bev", sample, flip)
+            return self.store.read("bev", sample, self._number(flip))
         channels, *xy = self.shape
         index, values = self.cells(sample, flip)
         bev = np.zeros((xy[0] * xy[1], channels), np.float16)
@@ -199,31 +169,20 @@ class BevReader:
     def cells(self, sample: int, flip: Flip = "none") -> Cells:
         """The active cells of a map; all of them, if the encoding is `dense`.
 
-        Raises IndexError beyond the end, KeyError where the sample's part is not written or the flip is not cached,
-        OSError where the part's files are gone or damaged.
+        Raises KeyError where the flip is not cached, and all that `PartStore.read` does.
         """
+        number = self._number(flip)
         if self.attributes.encoding == "dense":
-            values = self._read("bev", sample, flip).reshape(self.shape[0], -1).T
+            values = self.store.read("bev", sample, number).reshape(self.shape[0], -1).T
             return Cells(np.arange(len(values), dtype=np.int32), values)
-        index = np.flatnonzero(self._read("active", sample, flip)).astype(np.int32)
-        if len(index) == 0:
-            return Cells(index, np.zeros((0, self.shape[0]), np.float16))
-        chunks = -(-len(index) // self.arrays["value"].chunk[0])
-        return Cells(index, self._read("value", sample, flip, chunks)[: len(index)])
+        index = np.flatnonzero(self.store.read("active", sample, number)).astype(np.int32)
+        return Cells(index, self.store.read("value", sample, number)[: len(index)])
 
-    def _read(self, name: str, sample: int, flip: Flip, chunks: int = 1) -> np.ndarray:
+    def _number(self, flip: Flip) -> int:
         flips = self.attributes.flips
-        if not 0 <= sample < len(self):
-            raise IndexError(f"sample {sample} of {len(self)}")
         if flip not in flips:
             raise KeyError(f"{self.path}: holds no maps flipped by '{flip}', only {', '.join(flips)}")
-        part = sample // self.attributes.part_size
-        if not self._done[part]:
-            raise KeyError(f"{self.path}: part {part} (sample {sample}) is not written; run `geomim teacher` again")
-        try:
-            return self.arrays[name].read(sample, flips.index(flip), chunks)
-        except OSError as error:
-            raise OSError(f"{error}, but part {part} is flagged as done; {AGAIN}") from error
+        return flips.index(flip)
 
 
 def to_half(bev: np.ndarray, mantissa_bits: int) -> np.ndarray | None:
@@ -245,70 +204,36 @@ def to_half(bev: np.ndarray, mantissa_bits: int) -> np.ndarray | None:
     return bits.view(np.float16)
 
 
-def size_of(path: Path, looked_at: int = 64) -> dict[str, Any]:
+def size_of(path: Path) -> dict[str, Any]:
     """What the finished store at `path` holds, and how big nuScenes would be (GB, 10^9 bytes) at its bytes a sample.
 
-    `active_share` of the cells is the mean over at most `looked_at` samples, spread evenly.
+    `active_share` of the cells is the mean over all samples, of the points as they are.
     """
     reader = BevReader(path)
-    spread = np.unique(np.linspace(0, len(reader) - 1, min(looked_at, len(reader))).astype(int))
     _, x, y = reader.shape
-    active = [(reader.cells(s).values != 0).any(1).sum() / (x * y) for s in spread.tolist()]
-    parts = range(-(-len(reader) // reader.attributes.part_size))
+    parts = range(reader.store.parts.count)
     stored = sum(array.file(part).stat().st_size for array in reader.arrays.values() for part in parts)
     each = stored / len(reader)
     return {
         "encoding": reader.attributes.encoding,
         "flips": list(reader.attributes.flips),
-        "active_share": round(float(np.mean(active)), 4),
+        "active_share": round(float(reader.store.counts()[:, 0].mean()) / (x * y), 4),
         "bytes_per_sample": round(each),
         "nuscenes_train_gb": round(each * NUSCENES_TRAIN / 1e9, 1),
         "nuscenes_trainval_gb": round(each * NUSCENES_TRAINVAL / 1e9, 1),
     }
 
 
-def _compressor(name: str, encoding: Encoding) -> Compressor:
-    return LZ4 if name == "active" or encoding == "cells" else ZSTD
-
-
-def _create(path: Path, tokens: np.ndarray, shape_CXY: tuple[int, int, int], attributes: BevAttributes) -> None:
-    """Make the empty store elsewhere and move it here: it is there with all it needs, or not at all.
-
-    Of several processes that do so at once, the first wins; the others find its store.
-    """
-    making = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        group = zarr.open_group(str(making), mode="w")
-        (channels, x, y), leading = shape_CXY, (len(tokens), len(attributes.flips))
-        slots = min(SLOTS, x * y)
-        arrays = {
-            "active": ((x, y), (x, y), "bool", ("x", "y")),
-            "value": ((x * y, channels), (slots, channels), "float16", ("slot", "channel")),
-            "bev": (shape_CXY, shape_CXY, "float16", ("channel", "x", "y")),
-        }
-        for name in array_names(attributes.encoding):
-            shape, chunk, dtype, dimensions = arrays[name]
-            ShardedArray.create(
-                group,
-                name,
-                (*leading, *shape),
-                chunk,
-                dtype,
-                _compressor(name, attributes.encoding),
-                attributes.part_size,
-                ("sample", "flip", *dimensions),
-            )
-        token = group.create_array(
-            "token", shape=(len(tokens),), chunks=(max(1, len(tokens)),), dtype=str, dimension_names=("sample",)
+def _layout(shape_CXY: tuple[int, int, int], attributes: BevAttributes) -> StoreLayout:
+    channels, x, y = shape_CXY
+    if attributes.encoding == "dense":
+        arrays = (ShardedLayout("bev", shape_CXY, shape_CXY, "float16", ("channel", "x", "y"), ZSTD),)
+    else:
+        cells, values = (x * y, channels), (min(SLOTS, x * y), channels)
+        codec = LZ4 if attributes.encoding == "cells" else ZSTD
+        arrays = (
+            ShardedLayout("active", (x, y), (x, y), "bool", ("x", "y"), LZ4),
+            ShardedLayout("value", cells, values, "float16", ("slot", "channel"), codec),
         )
-        token[:] = np.asarray(tokens, object)
-        Parts(group, -(-len(tokens) // attributes.part_size))
-        group.attrs.update({"format": FORMAT, **asdict(attributes)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(making, path)
-        except OSError:
-            if not path.exists():
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+    stated = {name: value for name, value in asdict(attributes).items() if name != "part_size"}
+    return StoreLayout(FORMAT, arrays, {**stated, "shape": list(shape_CXY)}, "flip", "flips")

@@ -1,31 +1,31 @@
-"""`depth.zarr`: LiDAR points as the cameras see them, in flat arrays that are written in order, a part at a time.
+"""`depth.zarr`: LiDAR points as the cameras see them, sample by sample and camera by camera, written in parts.
 
-Row r is one point in one camera: `u`, `v` (px of the full image, sub-pixel, float32), `depth` (m along the optical
-axis, float32) and `sweep` (uint8, 0 = the key sweep, k = the k-th sweep before it). Camera c of sample s has the rows
-`offsets[s, c]:offsets[s, c + 1]`; the cameras' order is the attribute `cameras`, the samples' that of the index.
+    u, v   (sample, camera, slot) float32  px of the full image, sub-pixel
+    depth  (sample, camera, slot) float32  m along the optical axis
+    sweep  (sample, camera, slot) uint8    0 = the key sweep, k = the k-th sweep before it
 
-One writer appends. A part (a run of whole samples) is flagged done after its rows and offsets are on disk; whatever an
-interrupted run wrote past the last done part is overwritten with the same bytes.
+The first `count[sample, camera]` slots hold a point, those of a sweep in scan order; the cameras' order is the
+attribute `cameras`, the samples' that of the index. What else is in the store, and how parts are written and read:
+storage/part_store.py.
 """
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import zarr
+from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
-from storage.parts import Parts
+from storage.damage import Damaged
+from storage.part_store import PartStore, StoreLayout, read_attributes
+from storage.shards import Compressor, ShardedLayout
 
-FORMAT = 1
-CHUNK = 1 << 17  # rows read at a time
-SHARD = 1 << 21  # rows a file
-AGAIN = "run `geomim run --force depth`"
-# A chunk that is not there reads as its fill value: one that no point can have, so that the loss is seen.
-ARRAYS = {"u": ("float32", np.nan), "v": ("float32", np.nan), "depth": ("float32", np.nan), "sweep": ("uint8", 255)}
+FORMAT = 2
+SLOTS = 1 << 13  # points of a chunk
+NAMES = ("u", "v", "depth", "sweep")
+_ZSTD = Compressor(ZstdCodec(level=1), Zstd(1))
 
 
 @dataclass(frozen=True)
@@ -49,129 +49,92 @@ class SamplePoints:
 
 
 class DepthWriter:
-    """Writes a store part by part, from the first that is not done."""
+    """The store while it is made. Opening it again goes on from the parts that are done."""
 
-    def __init__(self, path: Path, samples: int, cameras: Sequence[str], sweeps: int, part_samples: int):
-        """Create the store, or open an unfinished one. Raises ValueError where it is another one than described."""
-        attributes = {"format": FORMAT, "cameras": list(cameras), "sweeps": sweeps, "part_samples": part_samples}
-        self.samples, self.part_samples = samples, part_samples
-        count = -(-samples // part_samples)
-        if not path.exists():
-            _create(path, samples, attributes, count)
-        group = zarr.open_group(str(path), mode="r+", use_consolidated=False)
-        if dict(group.attrs) != attributes or group["offsets"].shape[0] != samples:
-            raise ValueError(f"{path}: was begun with other settings; remove it and run again")
-        self.parts = Parts(group, count)
-        self._offsets = group["offsets"]
-        self._arrays = {name: group[name] for name in ARRAYS}
-        self._next = min(self.parts.pending(), default=count)
+    def __init__(
+        self, path: Path, tokens: Sequence[str], cameras: Sequence[str], sweeps: int, part_samples: int, most: int
+    ):
+        """Create the store, or open an unfinished one (see `PartStore.begun`).
 
-    @property
-    def next(self) -> int:
-        """The part to write next; `parts.count` when all are done."""
-        return self._next
+        most: of the points of one sample; that many fit into a camera.
+        """
+        self.store = PartStore.begun(path, _layout(cameras, sweeps, most), tokens, part_samples)
+        self.parts, self.part_samples = self.store.parts, self.store.part_size
+        self._most = most
 
     def samples_of(self, part: int) -> range:
         """The samples of a part."""
-        return range(part * self.part_samples, min(self.samples, (part + 1) * self.part_samples))
+        return self.store.samples(part)
 
     def write(self, part: int, points: Sequence[SamplePoints]) -> None:
-        """Append a part: the points of each of its samples. Raises ValueError for a part that is not the next."""
-        rows = self.samples_of(part)
-        if part != self._next or len(points) != len(rows):
-            raise ValueError(f"part {part} with {len(points)} samples: part {self._next} comes next")
-        start = int(self._offsets[rows.start - 1, -1]) if part else 0
-        edges = start + np.cumsum([0] + [int(p.offsets[-1]) for p in points])
-        for name, array in self._arrays.items():
-            if array.shape[0] < start:
-                raise ValueError(f"{array.store_path}: has {array.shape[0]} rows where {start} are done")
-            array.resize((int(edges[-1]),))
-            if edges[-1] > start:
-                array[start:] = np.concatenate([getattr(p, name) for p in points])
-        self._offsets[rows.start : rows.stop] = np.stack(
-            [edge + p.offsets for edge, p in zip(edges[:-1], points, strict=True)]
-        )
-        self.parts.mark(part)
-        self._next += 1
+        """Write and flag a part: the points of each of its samples. Raises ValueError for another number of samples."""
+        if len(points) != len(self.samples_of(part)):
+            raise ValueError(f"part {part} has {len(self.samples_of(part))} samples, not {len(points)}")
+        with self.store.writing(part) as writer:
+            for row, sample in enumerate(points):
+                edges = sample.offsets.tolist()
+                for camera, (first, end) in enumerate(pairwise(edges)):
+                    if end - first > self._most:
+                        raise ValueError(f"part {part}: {end - first} points in a camera, and {self._most} fit")
+                    values = {name: getattr(sample, name)[first:end] for name in NAMES}
+                    writer.put(row, camera, end - first, values)
 
 
 class DepthReader:
     """A finished store, to read from. Safe to use from several threads.
 
-    Raises FileNotFoundError where there is none, ValueError for another format, an unfinished or a damaged one.
+    Raises FileNotFoundError where there is none, ValueError for another format or an unfinished one, Damaged.
     """
 
     def __init__(self, path: Path):
-        if not (path / "zarr.json").is_file():
-            raise FileNotFoundError(f"{path}: there is no depth store; `geomim depth` makes it")
-        group = zarr.open_group(str(path), mode="r", use_consolidated=False)
-        if group.attrs.get("format") != FORMAT:
-            raise ValueError(f"{path}: format {group.attrs.get('format')}, not {FORMAT}; {AGAIN}")
-        parts = Parts(group)
-        if pending := parts.pending():
-            done = parts.count - len(pending)
-            raise ValueError(f"{path}: {done} of {parts.count} parts are done; `geomim depth` goes on")
-        self.path = path
-        self.cameras: tuple[str, ...] = tuple(group.attrs["cameras"])
-        self.sweeps: int = group.attrs["sweeps"]
-        self.offsets: np.ndarray = group["offsets"][...]  # (samples, cameras + 1)
-        self._arrays = {name: group[name] for name in ARRAYS}
-        if (self.offsets < 0).any() or (self.offsets[1:, 0] != self.offsets[:-1, -1]).any():
-            raise ValueError(f"{path}/offsets: is damaged or lacks a file; {AGAIN}")
+        self.path = Path(path)
+        self.store = open_depth(self.path)
+        self.cameras: tuple[str, ...] = tuple(self.store.layout.attributes["cameras"])
+        self.sweeps: int = self.store.layout.attributes["sweeps"]
+        if pending := self.store.parts.pending():
+            for part in pending:
+                if self.store.parts.file(part).exists():
+                    raise Damaged(self.store.parts.file(part), "is damaged: it flags a part as done")
+            count = self.store.parts.count
+            raise ValueError(f"{path}: {count - len(pending)} of {count} parts are done; `geomim depth` goes on")
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.store)
+
+    def counts(self) -> np.ndarray:
+        """(samples, cameras) int32, the points of every sample in each camera."""
+        return self.store.counts()
 
     def read(self, sample: int) -> SamplePoints:
-        """All points of a sample. Raises ValueError for a missing or damaged chunk, IndexError for no such sample."""
-        if not 0 <= sample < len(self):
-            raise IndexError(f"{self.path}: sample {sample} of {len(self)}")
-        offsets = self.offsets[sample]
-        rows = slice(int(offsets[0]), int(offsets[-1]))
-        values = {name: self._rows(name, rows) for name in ARRAYS}
-        return SamplePoints(**values, offsets=offsets - offsets[0])
-
-    def _rows(self, name: str, rows: slice) -> np.ndarray:
-        array, (_, fill) = self._arrays[name], ARRAYS[name]
-        if array.shape[0] < rows.stop:
-            raise ValueError(f"{self.path}/{name}: has {array.shape[0]} rows, not {rows.stop}; {AGAIN}")
-        if rows.start == rows.stop:
-            return np.zeros(0, array.dtype)
-        try:
-            values = array[rows]
-        except Exception as error:  # each codec has its own words for bytes that are not its own
-            damage = f"rows {rows.start} to {rows.stop} are damaged ({error})"
-            raise ValueError(f"{self.path}/{name}: {damage}; {AGAIN}") from error
-        if (np.isnan(values) if values.dtype.kind == "f" else values == fill).any():
-            raise ValueError(f"{self.path}/{name}: a file with rows {rows.start} to {rows.stop} is missing; {AGAIN}")
-        return values
+        """All points of a sample. Raises IndexError for no such sample, Damaged."""
+        cameras = range(len(self.cameras))
+        counts = [self.store.count(sample, camera) for camera in cameras]
+        values = {
+            name: np.concatenate([self.store.read(name, sample, camera)[: counts[camera]] for camera in cameras])
+            for name in NAMES
+        }
+        return SamplePoints(**values, offsets=np.cumsum([0, *counts]))
 
 
-def _create(path: Path, samples: int, attributes: dict, parts: int) -> None:
-    """Make the empty store elsewhere and move it here: a store is there with all its arrays, or not at all."""
-    making = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(making, ignore_errors=True)
-    group = zarr.open_group(str(making), mode="w")
-    for name, (dtype, fill) in ARRAYS.items():
-        group.create_array(
-            name,
-            shape=(0,),
-            chunks=(CHUNK,),
-            shards=(SHARD,),
-            dtype=dtype,
-            fill_value=fill,
-            compressors=ZstdCodec(level=1, checksum=True),
-            dimension_names=("point",),
-        )
-    group.create_array(
-        "offsets",
-        shape=(samples, len(attributes["cameras"]) + 1),
-        chunks=(attributes["part_samples"], len(attributes["cameras"]) + 1),
-        dtype="int64",
-        fill_value=-1,
-        compressors=ZstdCodec(level=3, checksum=True),
-        dimension_names=("sample", "camera_edge"),
+def open_depth(path: Path) -> PartStore:
+    """The store, finished or not. Raises FileNotFoundError, ValueError for another format, Damaged."""
+    try:
+        stored = read_attributes(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no depth store; `geomim depth` makes it") from None
+    if stored.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {stored.get('format')}, not {FORMAT}; run `geomim depth` again")
+    try:
+        return PartStore(path, _layout(stored["cameras"], stored["sweeps"], stored["slots"]))
+    except (KeyError, TypeError) as error:
+        raise Damaged(path / "zarr.json", f"lacks or misstates {error}") from error
+
+
+def _layout(cameras: Sequence[str], sweeps: int, most: int) -> StoreLayout:
+    slots = max(1, -(-most // SLOTS)) * SLOTS
+    arrays = tuple(
+        ShardedLayout(name, (slots,), (SLOTS,), "uint8" if name == "sweep" else "float32", ("slot",), _ZSTD)
+        for name in NAMES
     )
-    Parts(group, parts)
-    group.attrs.update(attributes)
-    os.replace(making, path)
+    attributes = {"cameras": list(cameras), "sweeps": sweeps, "slots": slots}
+    return StoreLayout(FORMAT, arrays, attributes, "camera", "cameras")

@@ -1,11 +1,19 @@
-"""SHA-256 of big files, remembered by (path, size, mtime_ns) so that asking again costs a stat."""
+"""Digests of files and folders that stand outside the store, remembered so that asking again costs a stat."""
 
 import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from storage.atomic import write_json
+from storage.key import digest
+
+# A folder of more files than this is taken to be as it was while its modification time is: that sees files that come,
+# go or are replaced, but not one that is written over in its place. Of smaller folders every file is looked at.
+ALWAYS_LOOKED_AT = 20_000
 
 
 def file_digest(path: Path) -> str:
@@ -15,25 +23,78 @@ def file_digest(path: Path) -> str:
 
 
 class Digests:
-    """A memory of file digests in one JSON file; a lost or damaged memory only costs time."""
+    """A memory of digests in one JSON file; a lost or damaged memory only costs time."""
 
     def __init__(self, memory: Path):
         self.memory = memory
-        try:
-            self._known = json.loads(memory.read_text())
-        except (OSError, ValueError):
-            self._known = {}
+        self._known = _read(memory)
+        self._changed = False
 
     def of(self, path: Path) -> str:
         """SHA-256 of the file at `path`, read only if its size or modification time changed since the last time."""
         path = path.resolve()
         stat = path.stat()
-        mark = [stat.st_size, stat.st_mtime_ns]
-        known = self._known.get(str(path))
+        return self._recall(str(path), [stat.st_size, stat.st_mtime_ns], lambda: file_digest(path))
+
+    def of_folder(self, folder: Path, skip: Callable[[str], bool] = lambda name: False) -> str:
+        """SHA-256 of the names and sizes of all files below a folder; "" where there is none.
+
+        skip: tells of the names of subfolders which to leave out. Raises OSError where a folder cannot be read.
+        """
+        folder = folder.resolve()
+        if not folder.is_dir():
+            return ""
+        found, todo, seen = [], [folder], set()
+        while todo:
+            place = todo.pop()
+            stat = place.stat()
+            if (stat.st_dev, stat.st_ino) in seen:  # a link that leads back
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            names, own = self._listing(place)
+            todo += [place / name for name in names if not skip(name)]
+            found.append([str(place.relative_to(folder)), own])
+        return digest(sorted(found))
+
+    def save(self) -> None:
+        """Keep what was learnt; called by whoever asked, once."""
+        if self._changed:
+            with contextlib.suppress(OSError):  # a read-only or full disk must not keep anyone from asking for a key
+                write_json(self.memory, {"known": self._known, "digest": digest(self._known)})
+
+    def _listing(self, folder: Path) -> tuple[list[str], str]:
+        """A folder's subfolders, and the digest of the names and sizes of its files."""
+        mark = folder.stat().st_mtime_ns
+        known = self._known.get(f"{folder}/")
+        if known and known[0] == mark:
+            return known[1], known[2]
+        files, folders = [], []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    files.append([entry.name, entry.stat().st_size])
+        own = digest(sorted(files))
+        if len(files) > ALWAYS_LOOKED_AT:
+            self._known[f"{folder}/"] = [mark, folders, own]
+            self._changed = True
+        return folders, own
+
+    def _recall(self, name: str, mark: list[int], compute: Callable[[], str]) -> str:
+        known = self._known.get(name)
         if known and known[:2] == mark:
             return known[2]
-        sha256 = file_digest(path)
-        self._known[str(path)] = [*mark, sha256]
-        with contextlib.suppress(OSError):  # a read-only or full disk must not keep anyone from asking for a key
-            write_json(self.memory, self._known)
-        return sha256
+        self._known[name] = [*mark, compute()]
+        self._changed = True
+        return self._known[name][2]
+
+
+def _read(memory: Path) -> dict[str, Any]:
+    """What the file holds, nothing where it is of another shape or not what was written."""
+    try:
+        content = json.loads(memory.read_bytes())
+        known = content["known"]
+        return known if digest(known) == content["digest"] else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}

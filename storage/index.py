@@ -4,8 +4,11 @@ S samples ordered by scene, then time; C cameras in the order of the attribute `
 previous camera frames, nearest first; N boxes, those of sample s in rows `box_offsets[s]:box_offsets[s + 1]`. Times are
 microseconds; transforms are 4x4 float64 `a_to_b`; paths are relative to the dataroot. Where there is no sweep or frame,
 its path is "", its time 0 and its matrices NaN.
+
+Every array is one chunk with a checksum. Zarr reads a chunk that is not there as zeros: the reader here raises.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
-FORMAT = 2
+from storage.damage import Damaged
+
+FORMAT = 3
 
 # name -> (dtype, dimensions); 3, 4 and 2 are fixed sizes, upper-case letters are the dimensions of the docstring.
 SCHEMA: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -78,7 +83,8 @@ class IndexAttributes:
 class Index:
     """An open index: every array of SCHEMA is an attribute, read on first use.
 
-    Raises FileNotFoundError where there is none, ValueError where it is of another format or lacks an array.
+    Raises FileNotFoundError where there is none, ValueError where it is of another format, Damaged where files of it
+    are gone or are not what was written.
     """
 
     def __init__(self, path: Path, group: zarr.Group):
@@ -96,14 +102,26 @@ class Index:
     def open(cls, path: Path) -> "Index":
         if not (Path(path) / "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: there is no index; `geomim ingest` makes it")
-        return cls(Path(path), zarr.open_group(str(path), mode="r", use_consolidated=False))
+        try:
+            return cls(Path(path), zarr.open_group(str(path), mode="r", use_consolidated=False))
+        except (KeyError, TypeError) as error:
+            raise Damaged(Path(path) / "zarr.json", f"lacks {error}") from error
+        except json.JSONDecodeError as error:
+            raise Damaged(Path(path) / "zarr.json", f"cannot be read ({error})") from error
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in SCHEMA:
             raise AttributeError(name)
-        if name not in self._group:
-            raise ValueError(f"{self.path}: lacks the array {name}; run `geomim ingest --force` again")
-        value = np.asarray(self._group[name][...])
+        try:
+            array = self._group[name]
+            chunk = self.path.joinpath(name, "c", *["0"] * array.ndim)
+            if array.size and not chunk.is_file():
+                raise Damaged(chunk, "is gone")
+            value = np.asarray(array[...])
+        except Damaged:
+            raise
+        except Exception as error:  # of JSON, of zarr, of a codec: each has its own for bytes that are not its own
+            raise Damaged(self.path / name, f"cannot be read ({' '.join(str(error).split())[:200]})") from error
         value.setflags(write=False)
         self.__dict__[name] = value
         return value
@@ -161,7 +179,7 @@ def write_index(path: Path, arrays: Mapping[str, np.ndarray], attributes: IndexA
             shape=value.shape,
             chunks=tuple(max(1, size) for size in value.shape),
             dtype=str if dtype == "str" else dtype,
-            compressors=ZstdCodec(level=3, checksum=True),
+            compressors=(ZstdCodec(level=3, checksum=True), Crc32cCodec()),
             dimension_names=dimensions,
             config={"write_empty_chunks": True},
         )

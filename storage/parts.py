@@ -1,18 +1,20 @@
 """Done flags of a store that is written in parts: one uint8 per part, each in a chunk (so a file) of its own.
 
-Several flags in one chunk would lose flags to parallel writers; a flag is set only after its part's data is written.
+Several flags in one chunk would lose flags to parallel writers; a flag is set when its part's data is on the disk.
 """
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+from storage.atomic import sync_folder, write_bytes
+from storage.checksum import with_crc
 
 if TYPE_CHECKING:
     import zarr
 
 FLAGS = "done"
+_SET = with_crc(b"\x01")  # a flag's file
 
 
 class Parts:
@@ -23,31 +25,56 @@ class Parts:
         if FLAGS not in group:
             if count is None:
                 raise ValueError(f"{group.store_path}: has no '{FLAGS}' array; this is no store written in parts")
+            from zarr.codecs import Crc32cCodec
+
             group.create_array(
-                FLAGS, shape=(count,), chunks=(1,), dtype="uint8", fill_value=0, dimension_names=("part",)
+                FLAGS,
+                shape=(count,),
+                chunks=(1,),
+                dtype="uint8",
+                fill_value=0,
+                filters=None,
+                compressors=(Crc32cCodec(),),
+                dimension_names=("part",),
             )
-        self.flags = group[FLAGS]
-        self.count = self.flags.shape[0]
+        flags = group[FLAGS]
+        self._folder = Path(flags.store.root) / flags.path / "c"
+        self.count = flags.shape[0]
         if count is not None and count != self.count:
             raise ValueError(f"{group.store_path}: has {self.count} parts, not {count}")
 
+    def file(self, part: int) -> Path:
+        """The file that holds a part's flag."""
+        return self._folder / str(part)
+
     def pending(self) -> list[int]:
         """Parts that are not done, ascending."""
-        return np.flatnonzero(self.flags[:] == 0).tolist()
+        there = {int(p.name) for p in self._folder.iterdir() if p.name.isdigit()} if self._folder.is_dir() else set()
+        return [part for part in range(self.count) if part not in there or not self.is_done(part)]
 
     def is_done(self, part: int) -> bool:
-        return bool(self.flags[part])
+        """Whether the part is flagged; a flag that cannot be read is none."""
+        try:
+            return self.file(part).read_bytes() == _SET
+        except OSError:
+            return False
 
     def mark(self, part: int) -> None:
-        """Flag `part` as done. Its data must be written before."""
-        self.flags[part] = 1
+        """Flag `part` as done. Its data must be on the disk before."""
+        write_bytes(self.file(part), _SET)
+
+    def unmark(self, part: int) -> None:
+        """Take the flag away: the part is to be written again."""
+        self.file(part).unlink(missing_ok=True)
+        if self._folder.is_dir():
+            sync_folder(self._folder)
 
 
 def count_done(store: Path) -> tuple[int, int] | None:
     """(done, all) parts of the store in a folder, or None if it has no flags. Reads file names only: no zarr import."""
     try:
         total = json.loads((store / FLAGS / "zarr.json").read_text())["shape"][0]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     chunks = store / FLAGS / "c"
     return (sum(1 for p in chunks.iterdir() if p.name.isdigit()) if chunks.is_dir() else 0), total

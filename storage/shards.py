@@ -10,23 +10,22 @@ https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
 """
 
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import google_crc32c
 import numpy as np
 import zarr
 from numcodecs.abc import Codec
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import Crc32cCodec
 
+from storage.atomic import whole_file
+from storage.checksum import CRC_BYTES, checked, with_crc
+
 MISSING = 2**64 - 1
-CRC_BYTES = 4
-CRC_RESIDUE = 0x48674BC7  # CRC32C of any bytes followed by their own CRC32C
 
 
 @dataclass(frozen=True)
@@ -37,109 +36,128 @@ class Compressor:
     codec: Codec
 
 
-class ShardedArray:
-    """An array (sample, flip, ...) whose shard is `part_size` samples whole, and whose chunk is of one sample and flip.
+@dataclass(frozen=True)
+class ShardedLayout:
+    """An array of a store in parts: what stands in it for one sample, or for one sample and variant (flip, camera)."""
 
-    Safe to use from several threads and processes; two may write two parts at the same time.
+    name: str
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]  # of that shape; chunks follow each other along the first dimension
+    dtype: str
+    dimensions: tuple[str, ...]
+    compressor: Compressor
+
+
+class ShardedArray:
+    """An array (sample, ...) or (sample, variant, ...) whose shard is the samples of a part, whole.
+
+    Its chunks are of one sample and variant. Safe to use from several threads and processes; two may write two parts at
+    the same time.
     """
 
-    def __init__(self, array: zarr.Array, compressor: Compressor):
+    def __init__(self, array: zarr.Array, layout: ShardedLayout):
         self.path = Path(array.store.root) / array.path
-        self.dtype, self.chunk = array.dtype, array.chunks[2:]
+        self.name, self.dtype, self.chunk = layout.name, array.dtype, layout.chunk
         self.part_size = array.shards[0]
+        self.leading = array.ndim - len(layout.shape)
         self._grid = tuple(shard // chunk for shard, chunk in zip(array.shards, array.chunks))
         self._names = ["0"] * (array.ndim - 1)
-        self._codec = compressor.codec
+        self._codec = layout.compressor.codec
 
     @staticmethod
-    def create(
-        group: zarr.Group,
-        name: str,
-        shape: tuple[int, ...],
-        chunk: tuple[int, ...],
-        dtype: str,
-        compressor: Compressor,
-        part_size: int,
-        dimensions: tuple[str, ...],
-    ) -> None:
-        """Add the empty array to a group. `chunk` is that of the dimensions after sample and flip."""
-        whole = tuple(-(-n // c) * c for n, c in zip(shape[2:], chunk))
+    def create(group: zarr.Group, layout: ShardedLayout, leading: dict[str, int], part_size: int) -> None:
+        """Add the empty array to a group. leading: name -> size of the dimensions before the layout's."""
+        whole = tuple(-(-n // c) * c for n, c in zip(layout.shape, layout.chunk))
+        _, *variants = leading.values()
         group.create_array(
-            name,
-            shape=shape,
-            chunks=(1, 1, *chunk),
-            shards=(part_size, shape[1], *whole),
-            dtype=dtype,
-            compressors=(compressor.zarr, Crc32cCodec()),
-            dimension_names=dimensions,
+            layout.name,
+            shape=(*leading.values(), *layout.shape),
+            chunks=(*(1 for _ in leading), *layout.chunk),
+            shards=(part_size, *variants, *whole),
+            dtype=layout.dtype,
+            compressors=(layout.compressor.zarr, Crc32cCodec()),
+            dimension_names=(*leading, *layout.dimensions),
         )
 
     def file(self, part: int) -> Path:
         return self.path.joinpath("c", str(part), *self._names)
 
-    def read(self, sample: int, flip: int, chunks: int = 1) -> np.ndarray:
-        """The first `chunks` chunks of a sample and flip, one after the other along their first axis.
+    def read(self, part: int, place: tuple[int, ...]) -> tuple[np.ndarray, bytes]:
+        """The chunks stored at a place in a part, one after the other along their first axis, and their checksums.
 
-        Raises OSError for a shard or chunk that is missing or damaged.
+        place: the sample's row in the part, and the variant where the array has such. Raises OSError or ValueError for
+        a shard or chunk that is missing, cut or damaged.
         """
-        part, row = divmod(sample, self.part_size)
-        path = self.file(part)
-        made = np.empty((chunks * self.chunk[0], *self.chunk[1:]), self.dtype)
-        try:
-            with open(path, "rb", buffering=0) as file:
-                table = self._table(file).reshape(*self._grid[:2], -1, 2)[row, flip, :chunks]
-                for (offset, size), target in zip(table.tolist(), np.split(made, chunks)):
-                    if offset == MISSING:
-                        raise ValueError(f"lacks a chunk of sample {sample}")
-                    data = checked(os.pread(file.fileno(), size, offset))
+        with open(self.file(part), "rb", buffering=0) as file:
+            stored = self._stored(self.table(file)[place])
+            values = np.empty((len(stored) * self.chunk[0], *self.chunk[1:]), self.dtype)
+            sums = []
+            for (offset, size), target in zip(stored, np.split(values, len(stored)) if stored else []):
+                data = checked(os.pread(file.fileno(), size, offset))
+                sums.append(data[-CRC_BYTES:])
+                try:
                     self._codec.decode(memoryview(data)[:-CRC_BYTES], target)
-        except FileNotFoundError:
-            raise OSError(f"{path}: is gone") from None
-        except (OSError, ValueError, RuntimeError) as error:  # each codec has its own for bytes that are not its own
-            raise OSError(f"{path}: cannot be read ({error})") from error
-        return made
+                except RuntimeError as error:  # each codec has its own for bytes that are not its own
+                    raise ValueError(str(error)) from error
+        return values, b"".join(sums)
+
+    def sums(self, part: int) -> np.ndarray:
+        """The checksums of a part's chunks by place (an array of bytes objects), every chunk read and checked.
+
+        Raises as `read`.
+        """
+        with open(self.file(part), "rb", buffering=0) as file:
+            table = self.table(file)
+            out = np.empty(self._grid[: self.leading], object)
+            for place in np.ndindex(*out.shape):
+                stored = self._stored(table[place])
+                out[place] = b"".join(checked(os.pread(file.fileno(), n, at))[-CRC_BYTES:] for at, n in stored)
+        return out
+
+    def table(self, file: BinaryIO) -> np.ndarray:
+        """(rows, [variants,] chunks, 2) uint64: offset and bytes of every chunk of an open shard."""
+        size = int(np.prod(self._grid)) * 16 + CRC_BYTES
+        end = os.fstat(file.fileno()).st_size
+        if end < size:
+            raise ValueError(f"{end} bytes are no shard")
+        table = np.frombuffer(checked(os.pread(file.fileno(), size, end - size))[:-CRC_BYTES], "<u8")
+        return table.reshape(*self._grid[: self.leading], -1, 2)
+
+    @staticmethod
+    def _stored(entries: np.ndarray) -> list[list[int]]:
+        """(offset, bytes) of the chunks at a place: the first so many, with none missing before another."""
+        there = entries[:, 0] != MISSING
+        count = int(there.sum())
+        if not there[:count].all():
+            raise ValueError("lacks a chunk before another")
+        return entries[:count].tolist()
 
     @contextmanager
     def writing(self, part: int) -> "Iterator[Shard]":
-        """A shard to append chunks to; it takes its place when the block ends without an error."""
-        path = self.file(part)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        making = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            with open(making, "wb") as file:
-                shard = Shard(file, self._grid, self._codec)
-                yield shard
-                file.write(with_crc(shard.table.tobytes()))
-            os.replace(making, path)
-        finally:
-            making.unlink(missing_ok=True)
-
-    def _table(self, file: BinaryIO) -> np.ndarray:
-        size = int(np.prod(self._grid)) * 16 + CRC_BYTES
-        file.seek(-size, os.SEEK_END)
-        return np.frombuffer(checked(file.read(size))[:-CRC_BYTES], "<u8")
+        """A shard to append chunks to; it takes its place, on the disk, when the block ends without an error."""
+        with whole_file(self.file(part)) as file:
+            shard = Shard(file, self)
+            yield shard
+            file.write(with_crc(shard.table.tobytes()))
 
 
 class Shard:
     """A shard while it is written."""
 
-    def __init__(self, file: BinaryIO, grid: tuple[int, ...], codec: Codec):
-        self.table = np.full((*grid[:2], int(np.prod(grid[2:])), 2), MISSING, "<u8")
-        self._file, self._codec = file, codec
+    def __init__(self, file: BinaryIO, array: ShardedArray):
+        grid = array._grid
+        self.table = np.full((*grid[: array.leading], int(np.prod(grid[array.leading :])), 2), MISSING, "<u8")
+        self.sums = np.full(grid[: array.leading], b"", object)  # of the chunks at a place, as `ShardedArray.sums`
+        self._file, self._array = file, array
 
-    def append(self, row: int, flip: int, chunk: int, values: np.ndarray) -> None:
-        """Write one whole chunk of the shard's `row`-th sample."""
-        data = with_crc(bytes(self._codec.encode(np.ascontiguousarray(values))))
-        self.table[row, flip, chunk] = self._file.tell(), len(data)
-        self._file.write(data)
-
-
-def with_crc(data: bytes) -> bytes:
-    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
-
-
-def checked(data: bytes) -> bytes:
-    """`data` as it came, with its CRC32C at its end. Raises ValueError where that is another one."""
-    if google_crc32c.value(data) != CRC_RESIDUE:
-        raise ValueError("its CRC32C checksum does not match")
-    return data
+    def append(self, place: tuple[int, ...], values: np.ndarray) -> None:
+        """Write what stands at a place: rows (n, ...) in as many chunks as they need, the last filled up with zeros."""
+        length = self._array.chunk[0]
+        for number, start in enumerate(range(0, len(values), length)):
+            chunk = np.ascontiguousarray(values[start : start + length], self._array.dtype)
+            if len(chunk) < length:
+                chunk = np.concatenate([chunk, np.zeros((length - len(chunk), *chunk.shape[1:]), chunk.dtype)])
+            data = with_crc(bytes(self._array._codec.encode(chunk)))
+            self.table[(*place, number)] = self._file.tell(), len(data)
+            self.sums[place] += data[-CRC_BYTES:]
+            self._file.write(data)

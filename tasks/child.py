@@ -1,8 +1,8 @@
 """A stage in a process of its own: it takes its memory with it when it ends, and dies when those who wait for it die.
 
-`run_in_child` starts `python -m tasks.child`, hands it (config, root, stage) on standard input and gets one JSON line
-back on a pipe. The child watches its parent and, under a Prefect worker, the worker: a cancelled flow or a killed
-worker leaves no training process behind, not even after `kill -9`, nor does a flow whose worker is gone start one.
+`run_in_child` starts `python -m tasks.child`, hands it the step on standard input and gets one JSON line back on a
+pipe. The child watches its parent and, under a Prefect worker, the worker: a cancelled flow or a killed worker leaves
+no training process behind, not even after `kill -9`, nor does a flow whose worker is gone start one.
 """
 
 import contextlib
@@ -13,15 +13,17 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
+from tasks.device_lock import device_alone
 from tasks.errors import DataError, UserError
+from tasks.stage import Step
 
 WATCHED = "GEOMIM_WATCHED_PIDS"
 PARENT = os.getppid()  # taken now: a process whose parent dies is given another
 SECONDS_BETWEEN_LOOKS = 0.5
+COMMAND = [sys.executable, "-m", "tasks.child"]
 
 # glibc hands big blocks back to the kernel and takes them, zeroed page by page, at the next step: keep them instead.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
@@ -31,22 +33,27 @@ QUIET = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker
 
 
 class StageFailed(RuntimeError):
-    """The stage's process ended without a result and without a sentence for the user: a bug, or it was killed."""
+    """The stage's process was killed, or the machine failed it: the same command goes on from there."""
 
 
-def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], None] | None = None) -> None:
-    """Run one stage of a PipelineConfig in a child process group and wait for it.
+class Bug(StageFailed):
+    """The stage's process ended by an exception that nobody expected: the same command would end so again."""
+
+
+def run_in_child(step: Step, force: bool = False, relay: Callable[[str], None] | None = None) -> None:
+    """Run one step in a child process group and wait for it.
 
     With `relay`, the child's output comes line by line; without, it goes to this process's own (a terminal keeps its
-    progress bar). Raises UserError or DataError with the child's sentence, StageFailed otherwise.
+    progress bar). Raises UserError or DataError with the child's sentence, StageFailed or Bug otherwise.
     """
+    stage = step.stage.name
     worker = [PARENT] if "PREFECT__FLOW_RUN_ID" in os.environ else []
     if worker and os.getppid() != PARENT:
         raise StageFailed(f"{stage}: the Prefect worker is gone; start one, and the same run goes on from there")
-    spec = json.dumps({"config": config.model_dump(mode="json"), "root": str(root), "stage": stage})
+    spec = json.dumps({"step": step.as_json(), "force": force})
     report_read, report_write = os.pipe()
     child = subprocess.Popen(
-        [sys.executable, "-m", "tasks.child", str(report_write)],
+        [*COMMAND, str(report_write)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE if relay else None,
         stderr=subprocess.STDOUT if relay else None,
@@ -70,6 +77,11 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
         code = child.wait()
     finally:
         _kill_group(child)
+    if "bug" in report:
+        raise Bug(
+            f"{stage}: {report['bug']}: a bug of geomim's or of a package it uses; the traceback stands above; "
+            "please report it"
+        )
     if "failed" in report:
         raise StageFailed(f"{stage}: {report['failed']}")
     if "error" in report:
@@ -106,15 +118,14 @@ def die_with(pids: list[int]) -> None:
 
 def main() -> int:
     die_with([int(pid) for pid in os.environ[WATCHED].split(",")])
-    from tasks.config import PipelineConfig
-    from tasks.plan import make_plan
-    from tasks.stage import execute
+    from tasks.execute import execute
 
     spec = json.loads(sys.stdin.read())
+    step = Step.from_json(spec["step"])
     with os.fdopen(int(sys.argv[1]), "w") as report:
         try:
-            plan = make_plan(PipelineConfig.model_validate(spec["config"]), Path(spec["root"]))
-            execute(next(planned for planned in plan if planned.stage.name == spec["stage"]).step)
+            with device_alone(step):
+                execute(step, spec["force"])
         except UserError as error:
             code = 1 if isinstance(error, DataError) else 2
             json.dump({"error": str(error), "exit": code}, report)
@@ -122,7 +133,22 @@ def main() -> int:
         except StageFailed as error:  # one of the stage's own processes was killed
             json.dump({"failed": str(error)}, report)
             return 1
+        except MemoryError as error:
+            json.dump({"error": _out_of_memory(step, error), "exit": 2}, report)
+            return 2
+        except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":  # torch's, which a stage without torch has not imported
+                json.dump({"error": _out_of_memory(step, error), "exit": 2}, report)
+                return 2
+            traceback.print_exc()
+            json.dump({"bug": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}, report)
+            return 1
     return 0
+
+
+def _out_of_memory(step: Step, error: Exception) -> str:
+    what = " ".join(str(error).split())[:160] or "no memory left"
+    return f"{step.stage.name}: {what}: set {step.stage.name}.accumulate higher or checkpointing, or a smaller batch"
 
 
 def _kill_group(child: subprocess.Popen) -> None:

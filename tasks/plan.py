@@ -1,24 +1,26 @@
 """What a run would do and why: keys top-down, states from the store, reasons as a field-level diff. Runs nothing."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from storage.artifact import Artifact, Manifest, Recipe, contents, read_manifest
+from storage.artifact import Artifact, Extent, Manifest, Recipe, contents, read_manifest
+from storage.damage import Damaged
 from storage.digests import Digests
 from storage.key import diff
+from storage.lock import is_locked
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
-from tasks.ingest.config import digest_tables
-from tasks.stage import STAGES, Inputs, Stage, Step, active_stages
+from tasks.external import external_digests
+from tasks.stage import IGNORED, STAGES, Ignored, Inputs, Stage, Step, active_stages
 
-State = Literal["cached", "resume", "run"]
+State = Literal["cached", "running", "resume", "run"]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One stage of a plan. Without a dataroot there is no key, so no step: `why` says what is missing."""
+    """One step of a plan. Without a dataroot there is no key, so no step: `why` says what is missing."""
 
     stage: Stage
     state: State
@@ -39,11 +41,15 @@ class Planned:
         }
 
 
-def make_plan(config: PipelineConfig, root: Path, forced: Iterable[str] = ()) -> list[Planned]:
-    """Every stage the config asks for, in order. Raises UserError where a file the config names is not there."""
+def make_plan(config: PipelineConfig, root: Path, forced: Iterable[str] = (), command: str = "") -> list[Planned]:
+    """Every stage the config asks for, in order. Raises UserError where a file the config names is not there.
+
+    command: what the user typed, for the record.
+    """
     digests = Digests(root / ".digests.json")
+    recipes: dict[str, Recipe] = {}
     artifacts: dict[str, Artifact] = {}
-    plan = []
+    plan, forced = [], set(forced)
     missing = _missing_dataroot(config)
     for stage in active_stages(config):
         section = getattr(config, stage.name)
@@ -51,18 +57,41 @@ def make_plan(config: PipelineConfig, root: Path, forced: Iterable[str] = ()) ->
             plan.append(Planned(stage, "run", missing, None))
             continue
         needs = {name: artifacts[name] for name in stage.needs if name in artifacts}
-        recipe = Recipe(
+        recipe = recipes[stage.name] = Recipe(
             stage=stage.name,
             version=stage.version,
             config=section.key_fields(),
-            inputs={name: artifact.key for name, artifact in needs.items()},
-            files=_external_digests(stage, config, digests),
+            inputs={name: identity(recipes[name], IGNORED.get((stage.name, name), Ignored())) for name in needs},
+            files=external_digests(stage.name, config, digests),
         )
         artifact = artifacts[stage.name] = Artifact(root, stage.name, recipe.key)
-        step = Step(stage, section, recipe, artifact, Inputs(config.dataroot, config.version, needs))
-        state, why = _state(artifact, recipe, stage.name in set(forced))
-        plan.append(Planned(stage, state, why, step))
+        step = Step(stage, section, recipe, artifact, Inputs(config.dataroot, config.version, needs), command)
+        plan.append(Planned(stage, *state_of(step, stage.name in forced), step))
+    digests.save()
     return plan
+
+
+def identity(recipe: Recipe, ignored: Ignored) -> str:
+    """What stands for an input in a recipe: the key that it would have without what makes no difference."""
+    config = {name: value for name, value in recipe.config.items() if name not in ignored.config}
+    files = {name: value for name, value in recipe.files.items() if name not in ignored.files}
+    return recipe.model_copy(update={"config": config, "files": files}).key
+
+
+def with_inputs_checked(plan: list[Planned], chosen: Iterable[str]) -> list[Planned]:
+    """The plan, where of the artifacts that the chosen stages would read all that is cheap to read has been checked.
+
+    One that is damaged is to be run again, if it is among the chosen; if not, its reader says so.
+    """
+    chosen = set(chosen)
+    read = {name for p in plan if p.stage.name in chosen and p.state != "cached" for name in p.stage.needs}
+    out = []
+    for planned in plan:
+        if planned.state == "cached" and planned.stage.name in read & chosen:
+            damage = _damage(planned.step.artifact, "small")
+            planned = replace(planned, state="run", why=damage) if damage else planned
+        out.append(planned)
+    return out
 
 
 def select(plan: list[Planned], first: str | None, last: str | None) -> list[Planned]:
@@ -83,6 +112,33 @@ def select(plan: list[Planned], first: str | None, last: str | None) -> list[Pla
     return chosen
 
 
+def stage_named(name: str) -> Stage:
+    """The stage of that name; raises UserError otherwise."""
+    if name not in STAGES:
+        raise UserError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
+    return STAGES[name]
+
+
+def state_of(step: Step, forced: bool = False) -> tuple[State, str]:
+    """A step's state, and why it is not cached."""
+    artifact = step.artifact
+    if forced:
+        return "run", "forced"
+    if artifact.has_manifest():
+        damage = _damage(artifact, "sizes")
+        return ("run", damage) if damage else ("cached", "")
+    progress = artifact.progress()
+    if progress is not None:
+        done, total = progress
+        state: State = "running" if is_locked(artifact.path) else "resume"
+        return state, f"{done} of {total} done" if total else "began" + " and was interrupted" * (state == "resume")
+    return "run", _nearest_difference(artifact, step.recipe)
+
+
+def _damage(artifact: Artifact, extent: Extent) -> str:
+    return next((f"damaged: {damage}" for damage in artifact.damages(extent) if damage.matters), "")
+
+
 def _missing_dataroot(config: PipelineConfig) -> str:
     if config.dataroot is None:
         return "no dataroot is given: add --dataroot DIR"
@@ -98,48 +154,9 @@ def _missing_dataroot(config: PipelineConfig) -> str:
     return ""
 
 
-def _external_digests(stage: Stage, config: PipelineConfig, digests: Digests) -> dict[str, str]:
-    out = {}
-    if stage.name == "ingest":
-        out = digest_tables(config.dataroot, config.version, digests.of)
-    for field, path in getattr(config, stage.name).external_files().items():
-        if not path.is_file():
-            raise UserError(f"{stage.name}.{field}: there is no file {path}")
-        out[field] = digests.of(path)
-    return out
-
-
-def _state(artifact: Artifact, recipe: Recipe, forced: bool) -> tuple[State, str]:
-    manifest = artifact.manifest()
-    if forced:
-        return "run", "forced"
-    if manifest is not None and manifest.key == artifact.key:
-        damage = _damage(manifest, artifact)
-        return ("run", damage) if damage else ("cached", "")
-    progress = artifact.progress()
-    if progress is not None:
-        done, total = progress
-        return "resume", f"{done} of {total} done" if total else "began and was interrupted"
-    return "run", _nearest_difference(artifact, recipe)
-
-
-def _damage(manifest: Manifest, artifact: Artifact) -> str:
-    """What a finished artifact's folder lacks or has changed since, or nothing."""
-    now = contents(artifact.path)
-    for name, was in manifest.contents.items():
-        if name not in now:
-            return f"damaged: {name} is gone"
-        if now[name] != was:
-            return f"damaged: {name} has {now[name][0]} files, {now[name][1]} bytes, not {was[0]} and {was[1]}"
-    return f"damaged: {sorted(now.keys() - manifest.contents.keys())[0]} does not belong" if len(now) > len(
-        manifest.contents
-    ) else ""
-
-
 def _nearest_difference(artifact: Artifact, recipe: Recipe) -> str:
     """How the recipe differs from that of the stage's artifact that comes nearest to it."""
-    folders = artifact.path.parent.glob("*/") if artifact.path.parent.is_dir() else []
-    manifests = [m for m in map(read_manifest, folders) if m is not None]
+    manifests = list(_manifests(artifact.path.parent))
     if not manifests:
         return "never run"
     new = recipe.model_dump()
@@ -148,12 +165,23 @@ def _nearest_difference(artifact: Artifact, recipe: Recipe) -> str:
     return "; ".join(_reason(recipe.stage, field, old, now) for field, (old, now) in nearest.items())
 
 
+def _manifests(folder: Path) -> Iterator[Manifest]:
+    """Those of a stage's artifacts, without what was set aside or does not read."""
+    for place in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not place.name.startswith(".") and ".damaged-" not in place.name:
+            try:
+                manifest = read_manifest(place)
+            except (Damaged, ValueError):
+                continue
+            if manifest is not None:
+                yield manifest
+
+
 def _reason(stage: str, field: str, old: Any, new: Any) -> str:
     kind, _, name = field.partition(".")
-    if kind == "inputs":
-        return f"input {name} changed" if old and new else f"input {name} {'added' if new else 'removed'}"
-    if kind == "files":
-        return f"file {name} changed" if old and new else f"file {name} {'added' if new else 'removed'}"
+    if kind in ("inputs", "files"):
+        what = "input" if kind == "inputs" else "file"
+        return f"{what} {name} changed" if old and new else f"{what} {name} {'added' if new else 'removed'}"
     if kind == "version":
         return f"the code of {stage} changed (version {old} -> {new})"
     return f"{stage}.{name}: {old} -> {new}"
@@ -161,10 +189,3 @@ def _reason(stage: str, field: str, old: Any, new: Any) -> str:
 
 def _bytes(artifact: Artifact | None) -> int:
     return sum(size for _, size in contents(artifact.path).values()) if artifact else 0
-
-
-def stage_named(name: str) -> Stage:
-    """The stage of that name; raises UserError otherwise."""
-    if name not in STAGES:
-        raise UserError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
-    return STAGES[name]

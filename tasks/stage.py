@@ -1,65 +1,103 @@
-"""Stages, and what stands between a config and its artifacts: recipes, plans and the one way to run a stage.
+"""Stages and steps.
 
 A stage is a name, a frozen config, an integer VERSION, the stages it needs and one function
-`run(config, inputs, artifact) -> summary`. Its recipe (all that decides the result) gives its key; its key names its
-artifact; an artifact that is there and whole is never made again.
+`run(config, inputs, artifact) -> summary`. A step is one stage of one run: its settings, its recipe (all that decides
+the result, so the key), the place of its artifact, and the artifacts that it reads. A step can be written down and run
+in another process, or again years later: its artifact's manifest keeps it.
 """
 
-import contextlib
-import errno
-import fcntl
 import importlib
-import importlib.metadata
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
-from storage.artifact import Artifact, Manifest, Recipe
-from tasks.errors import UserError
+from storage.artifact import Artifact, Recipe
 from tasks.settings import Settings
 
-SECONDS_FOR_A_KILLED_RUN_TO_END = 3.0
+StageName = Literal["ingest", "fit", "teacher", "depth", "pretrain", "finetune"]
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """What of an input makes no difference to a stage: fields of its config, and entries of its recipe's files."""
+
+    config: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of the pipeline; `entry` is imported when it runs, so that planning needs neither torch nor zarr."""
 
-    name: str
+    name: StageName
     title: str  # what it does, for people
-    needs: tuple[str, ...]
+    needs: tuple[StageName, ...]
     entry: str  # "module:function"
     packages: tuple[str, ...]  # whose versions the manifest records
+    on_device: bool = False  # whether it wants the GPU, or all cores, for itself
 
     @property
     def version(self) -> int:
         """VERSION (or <NAME>_VERSION) of the stage's config module: raised when equal configs give another result."""
-        module = importlib.import_module(self.entry.rsplit(".", 1)[0] + ".config")
+        module = importlib.import_module(self._module + ".config")
         return getattr(module, f"{self.name.upper()}_VERSION", None) or module.VERSION
+
+    def parse(self, config: Mapping[str, Any]) -> Settings:
+        """The stage's config of its JSON."""
+        module = importlib.import_module(self._module + ".config")
+        return getattr(module, f"{self.name.capitalize()}Config").model_validate(config)
 
     def run(self, config: Settings, inputs: "Inputs", artifact: Artifact) -> dict[str, Any]:
         module, function = self.entry.split(":")
         return getattr(importlib.import_module(module), function)(config, inputs, artifact)
 
+    @property
+    def _module(self) -> str:
+        return self.entry.rsplit(".", 1)[0]
 
-STAGES = {
+
+STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("ingest", "nuScenes tables to index.zarr", (), "tasks.ingest.run:run", ("zarr",)),
-        Stage("fit", "train the LiDAR detector", ("ingest",), "tasks.teacher.fit:run", ("torch", "mmdet3d")),
-        Stage("teacher", "LiDAR BEV features", ("ingest", "fit"), "tasks.teacher.teacher:run", ("torch", "zarr")),
+        Stage("ingest", "nuScenes tables to index.zarr", (), "tasks.ingest.run:run", ("zarr", "numpy")),
+        Stage("fit", "train the LiDAR detector", ("ingest",), "tasks.teacher.fit:run", ("torch", "mmdet3d"), True),
+        Stage(
+            "teacher",
+            "LiDAR BEV features",
+            ("ingest", "fit"),
+            "tasks.teacher.teacher:run",
+            ("torch", "zarr", "numcodecs"),
+            True,
+        ),
         Stage("depth", "LiDAR points in the cameras", ("ingest",), "tasks.depth.run:run", ("zarr", "numpy")),
-        Stage("pretrain", "GeoMIM pretraining", ("ingest", "teacher", "depth"), "tasks.pretrain.run:run", ("torch",)),
+        Stage(
+            "pretrain",
+            "GeoMIM pretraining",
+            ("ingest", "teacher", "depth"),
+            "tasks.pretrain.run:run",
+            ("torch", "pillow", "simplejpeg"),
+            True,
+        ),
         Stage(
             "finetune",
             "camera detector and its evaluation",
             ("ingest", "depth", "pretrain"),
             "tasks.finetune.run:run",
-            ("torch", "nuscenes-devkit"),
+            ("torch", "pillow", "simplejpeg", "nuscenes-devkit"),
+            True,
         ),
     )
+}
+
+CAMERA_SWEEPS = "sweeps/CAM_*"  # an entry of ingest's files
+
+# What of ingest's result only its own config asks for: previous camera frames, which no stage reads yet.
+_FRAMES = Ignored(("frames",), (CAMERA_SWEEPS,))
+# (stage, input) -> what of the input makes no difference.
+IGNORED: dict[tuple[str, str], Ignored] = {
+    **{(stage, "ingest"): _FRAMES for stage in STAGES if stage != "ingest"},
+    ("pretrain", "teacher"): Ignored(("detections",)),
 }
 
 
@@ -85,85 +123,54 @@ def why_inactive(config: Any, name: str) -> str:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stage may read: the dataroot with its version of the tables, and the artifacts it needs, by stage name."""
+    """What a stage may read: the dataroot with its version of the tables, and the artifacts it needs, by name."""
 
     dataroot: Path
     version: str
     artifacts: dict[str, Artifact]
 
-    def __getitem__(self, stage: str) -> Artifact:
-        return self.artifacts[stage]
+    def __getitem__(self, name: str) -> Artifact:
+        return self.artifacts[name]
 
-    def __contains__(self, stage: str) -> bool:
-        return stage in self.artifacts
+    def __contains__(self, name: str) -> bool:
+        return name in self.artifacts
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of one run: its settings, its recipe and the place of its artifact."""
+    """One stage of one run."""
 
     stage: Stage
     config: Settings
     recipe: Recipe
     artifact: Artifact
     inputs: Inputs
+    command: str = field(default="", compare=False)  # what the user typed, for the record
 
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage.name,
+            "config": self.config.model_dump(mode="json"),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "root": str(self.artifact.root),
+            "dataroot": str(self.inputs.dataroot),
+            "version": self.inputs.version,
+            "inputs": {name: [artifact.stage, artifact.key] for name, artifact in self.inputs.artifacts.items()},
+            "command": self.command,
+        }
 
-def execute(step: Step) -> Manifest:
-    """Run a stage, or take its artifact where it is whole already. Raises UserError for what a user can mend.
-
-    The inputs must be there. One process at a time works on an artifact; an interrupted one's work is taken up.
-    """
-    artifact = step.artifact
-    for name, needed in step.inputs.artifacts.items():
-        if not needed.is_whole():
-            raise UserError(f"{step.stage.name} needs the {name} artifact ({needed.path}): run `geomim {name}` first")
-    with _alone(artifact), _storage_faults(artifact):
-        if artifact.is_whole():
-            return artifact.manifest()
-        if artifact.manifest() is not None:
-            artifact.remove()  # damaged: what its done flags say can't be trusted either
-        start = time.monotonic()
-        artifact.begin(step.recipe)
-        summary = step.stage.run(step.config, step.inputs, artifact)
-        versions = {package: importlib.metadata.version(package) for package in step.stage.packages}
-        return artifact.finish(step.recipe, summary, time.monotonic() - start, versions)
-
-
-@contextlib.contextmanager
-def _alone(artifact: Artifact) -> Iterator[None]:
-    lock = artifact.path.with_name(f".{artifact.path.name}.lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "w")  # noqa: SIM115 (held while the lock is)
-    except OSError as error:
-        raise UserError(f"{lock.parent}: cannot be written ({error.strerror}); choose another --root") from None
-    with file:
-        deadline = time.monotonic() + SECONDS_FOR_A_KILLED_RUN_TO_END
-        while not _locked(file):
-            if time.monotonic() > deadline:
-                raise UserError(f"{artifact.path}: another process is working on it; wait for it or stop it")
-            time.sleep(0.1)
-        yield
-
-
-def _locked(file: IO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _storage_faults(artifact: Artifact) -> Iterator[None]:
-    """A full or read-only disk is nobody's bug: say so in a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-            raise
-        raise UserError(
-            f"{error.filename or artifact.path}: {error.strerror}; what is done is kept: "
-            "make room and run the same command again"
-        ) from error
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], root: Path | None = None) -> "Step":
+        """The step that was written down; root: where the artifacts are now, if not where they were."""
+        stage = STAGES[value["stage"]]
+        root = root or Path(value["root"])
+        recipe = Recipe.model_validate(value["recipe"])
+        inputs = {name: Artifact(root, stage_name, key) for name, (stage_name, key) in value["inputs"].items()}
+        return cls(
+            stage,
+            stage.parse(value["config"]),
+            recipe,
+            Artifact(root, stage.name, recipe.key),
+            Inputs(Path(value["dataroot"]), value["version"], inputs),
+            value["command"],
+        )

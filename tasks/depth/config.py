@@ -4,7 +4,7 @@ from pydantic import Field
 
 from tasks.settings import Settings, runtime
 
-VERSION = 1
+VERSION = 2
 
 
 class DepthConfig(Settings):
@@ -13,5 +13,5 @@ class DepthConfig(Settings):
     sweeps: int = Field(10, ge=0, le=10, description="Previous LiDAR sweeps; 0 for the key sweep alone.")
     min_depth: float = Field(1.0, gt=0, description="Points this near (m) or nearer are left out, as in the devkit.")
     margin: float = Field(1.0, ge=0, description="Points this near (px) to the border are left out, as in the devkit.")
-    part: int = Field(16, ge=1, description="Samples a part: what is written, and lost to an interruption, at a time.")
+    part: int = runtime(16, "Samples a part: what is written, and lost to an interruption, at a time.", ge=1)
     workers: int = runtime(0, "Processes that project; 0 for one a core.", ge=0, le=256)

@@ -1,6 +1,6 @@
 """The depth stage: every sample's LiDAR points in its six cameras -> `depth.zarr`.
 
-Parts are computed ahead by worker processes; this process alone writes, in order (see storage/depth.py).
+Parts are computed ahead by worker processes; this process alone writes.
 """
 
 import multiprocessing
@@ -23,9 +23,10 @@ from tasks.depth.config import DepthConfig
 from tasks.depth.picture import save_picture
 from tasks.depth.project import Rig, project_sample
 from tasks.errors import DataError
-from tasks.progress import progress
+from tasks.progress import progress, say
 from tasks.stage import Inputs
 
+POINT_BYTES = 20
 CLOUDS_PER_WORKER = 256  # fewer than this and a process costs more to start than it saves
 
 
@@ -44,15 +45,19 @@ def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, An
     """Write `depth.zarr`, and `depth.png` of one sample. Raises DataError where a cloud is gone or broken."""
     index = Index.open(inputs["ingest"].path / "index.zarr")
     path = artifact.path / "depth.zarr"
-    writer = DepthWriter(path, len(index), index.cameras, config.sweeps, config.part)
-    parts = list(range(writer.next, writer.parts.count))
+    writer = DepthWriter(
+        path, index.token, index.cameras, config.sweeps, config.part, most_points(index, inputs.dataroot, config)
+    )
+    for damage in writer.store.mend():
+        say(f"depth: {damage.path}: {damage.what}; its part is made again")
+    parts = writer.parts.pending()
     work = (sample_jobs(index, inputs.dataroot, config, writer.samples_of(part)) for part in parts)
-    done = writer.next * config.part
+    done = len(index) - sum(len(writer.samples_of(part)) for part in parts)
     points = _in_samples(compute(work, _workers(config, len(parts))), writer, parts)
     for _ in progress(points, "depth", len(index), "samples", done):
         pass
     store = DepthReader(path)
-    counts = store.offsets[:, -1] - store.offsets[:, 0]
+    counts = store.counts().sum(1)
     sample = int(np.argmax(counts))
     save_picture(artifact.path / "depth.png", inputs.dataroot, index, store, sample)
     return {
@@ -62,6 +67,22 @@ def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, An
         "samples_without_points": int((counts == 0).sum()),
         "picture": {"sample": index.token[sample], "file": "depth.png"},
     }
+
+
+def most_points(index: Index, dataroot: Path, config: DepthConfig) -> int:
+    """Of all clouds of any one sample: no camera can see more. Raises DataError where one cannot be looked at."""
+    most = 0
+    for s in range(len(index)):
+        paths = (index.lidar_path[s], *index.sweep_path[s, : min(config.sweeps, int(index.sweep_count[s]))])
+        most = max(most, sum(_size(dataroot / str(path)) for path in paths) // POINT_BYTES)
+    return most
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); get the file again and rerun") from None
 
 
 def sample_jobs(index: Index, dataroot: Path, config: DepthConfig, samples: range) -> list[Job]:

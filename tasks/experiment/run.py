@@ -15,18 +15,23 @@ from tasks.experiment.config import VERSION
 from tasks.experiment.plan import Run, runs
 from tasks.experiment.plot import draw_gain
 from tasks.experiment.result import report, summarise
-from tasks.plan import make_plan
+from tasks.plan import Planned, make_plan
 from tasks.stage import Step
 
 RESULT, REPORT, PICTURE = "result.json", "report.md", "gain.png"
 
 
-def steps_of(run: Run, root: Path) -> dict[str, Step]:
-    """The run's stages by name. Raises UserError where there is no dataroot."""
-    plan = make_plan(run.config, root)
+def planned_of(run: Run, root: Path, command: str = "") -> list[Planned]:
+    """The run's stages, in order. Raises UserError where there is no dataroot."""
+    plan = make_plan(run.config, root, command=command)
     if plan[0].step is None:
         raise UserError(plan[0].why)
-    return {planned.stage.name: planned.step for planned in plan}
+    return plan
+
+
+def steps_of(run: Run, root: Path) -> dict[str, Step]:
+    """The run's steps by name. Raises UserError where there is no dataroot."""
+    return {planned.stage.name: planned.step for planned in planned_of(run, root)}
 
 
 def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
@@ -51,7 +56,7 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
     write_json(artifact.path / RESULT, result)
     write_bytes(artifact.path / REPORT, report(config.experiment, result).encode())
     draw_gain(artifact.path / PICTURE, result)
-    artifact.finish(recipe, {"verdict": result["verdict"]}, time.monotonic() - start, {})
+    artifact.finish(recipe, {"verdict": result["verdict"]}, time.monotonic() - start, {"command": command})
     return artifact
 
 

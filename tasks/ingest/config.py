@@ -1,13 +1,10 @@
-"""What ingest can be told, and the digests of the tables it reads (its key names no path)."""
-
-from collections.abc import Callable
-from pathlib import Path
+"""What ingest can be told."""
 
 from pydantic import Field
 
 from tasks.settings import Settings, runtime
 
-VERSION = 2
+VERSION = 3
 
 # The nuScenes tables; ingest reads every one.
 TABLES = (
@@ -40,12 +37,3 @@ class IngestConfig(Settings):
         ge=0,
     )
     threads: int = runtime(16, "Threads that look at files.", ge=1, le=256)
-
-
-def digest_tables(dataroot: Path, version: str, digest: Callable[[Path], str]) -> dict[str, str]:
-    """`version/table.json` -> SHA-256 of each table that is there, and of splits.json where there is one.
-
-    A missing table has no entry: it is for ingest to report, beside all other faults.
-    """
-    names = [f"{version}/{table}.json" for table in TABLES] + [f"{version}/{SPLITS_FILE}"]
-    return {name: digest(dataroot / name) for name in names if (dataroot / name).is_file()}

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
-from tasks.settings import Settings, external_file
+from tasks.settings import Settings, external_file, runtime
 from tasks.training.settings import TrainingSettings
 
 VERSION = 2
@@ -67,10 +67,11 @@ class PretrainConfig(TrainingSettings):
     warmup: int = Field(500, ge=0, description="Steps of linear warm-up from a third of the rate; a cosine follows.")
     clip_norm: float = Field(35.0, gt=0, description="Largest norm of the gradient.")
 
-    evaluate_every: int = Field(500, ge=1, description="Steps between evaluations on held-out samples.")
-    held_out: int = Field(64, ge=1, description="At most so many samples of val (of train where val is empty).")
-    probe_samples: int = Field(
-        64, ge=0, description="Training samples to fit the linear probe on at each evaluation; 0: no probe."
+    # What is measured on the way; the weights are the same.
+    evaluate_every: int = runtime(500, "Steps between evaluations on held-out samples.", ge=1)
+    held_out: int = runtime(64, "At most so many samples of val (of train where val is empty).", ge=1)
+    probe_samples: int = runtime(
+        64, "Training samples to fit the linear probe on at each evaluation; 0: no probe.", ge=0
     )
 
     @model_validator(mode="after")

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from models.names import CATEGORY_TO_CLASS, CLASSES
+from storage.lock import locked
 from tasks.errors import UserError
-from tasks.progress import progress
+from tasks.progress import progress, say
 from tasks.simulate.config import VERSION, SimulateConfig
 from tasks.simulate.scenes import scenes_of
 from tasks.simulate.tables import Records, common_tables, merge, write_tables
@@ -30,10 +31,18 @@ def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] | None =
     """Writes the world of a config into `out` (tests take fewer scenes) and returns what it holds.
 
     The summary: `scenes`, `samples`, `annotations`, `boxes` {split: {class: boxes with points}} and `seconds`.
-    Raises UserError where `out` holds anything but a simulated world of the same config.
+    One process at a time writes it: another one waits, and finds it there. Raises UserError where `out` holds anything
+    but a simulated world of the same config.
     """
-    start = time.perf_counter()
-    out, world = Path(out), scenes_of(config.scenes)
+    out = Path(out).absolute()
+    if out.parent.exists() and not out.parent.is_dir():
+        raise UserError(f"{out.parent}: is a file; name another folder for the simulated world")
+    with locked(out, "geomim simulate", waiting=lambda line: say(f"simulate: {line}")):
+        return _simulate(config, out, scenes)
+
+
+def _simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] | None) -> dict:
+    start, world = time.perf_counter(), scenes_of(config.scenes)
     scenes = scenes or world.names
     identity = {"version": VERSION, "config": config.key_fields(), "scenes": list(scenes)}
     if (found := _prepare(out, identity, (*_OWN_FOLDERS, world.version))) is not None:

@@ -9,7 +9,7 @@ from models.names import CLASSES
 from tasks.settings import Settings, external_file, runtime
 
 FIT_VERSION = 3
-TEACHER_VERSION = 2
+TEACHER_VERSION = 3
 ATTENTION_HEADS = 8  # of TransFusion's decoder
 
 Triple = tuple[float, float, float]
@@ -140,7 +140,7 @@ class TeacherConfig(Settings):
     )
     detections: bool = Field(False, description="Write the teacher's boxes as well, and score them on val.")
     seed: int = Field(0, ge=0, description="Of random weights.")
-    part_size: int = Field(16, ge=1, description="Samples a part: the unit of resuming and of a file.")
+    part_size: int = runtime(16, "Samples a part: the unit of resuming and of a file.", ge=1)
     gate_samples: int = runtime(64, "Samples with ground truth on which mAP is measured before caching; 0: none.", ge=0)
     min_map: float = runtime(0.3, "The mAP below which nothing is cached: such weights are not what they seem.", ge=0)
     workers: int = runtime(0, "Processes; 0 takes one for every GPU, or on the CPU one for every core.", ge=0)

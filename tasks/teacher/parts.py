@@ -121,7 +121,7 @@ def open_stores(
         flips=FLIPS if config.flips else FLIPS[:1],
     )
     bev = BevWriter(folder / BEV, index.token, teacher.bev_shape, attributes)
-    return bev, BoxStore(folder / BOXES, len(index), config.part_size) if config.detections else None
+    return bev, BoxStore(folder / BOXES, index.token, bev.part_size) if config.detections else None
 
 
 def flipped(points: np.ndarray, flip: str) -> np.ndarray:

@@ -36,6 +36,9 @@ def run(config: TeacherConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
         teacher = build_teacher(config, index, inputs.dataroot, weights)
         gate = check(config, teacher, index, inputs.dataroot, device, artifact.path)
         bev, boxes = open_stores(config, teacher, index, artifact.path)
+        for store in (bev, boxes) if boxes else (bev,):
+            for damage in store.store.mend():
+                say(f"teacher: {damage.path}: {damage.what}; its part is made again")
         pending = sorted({*bev.parts.pending(), *(boxes.parts.pending() if boxes else [])})
         left = sum(len(bev.samples(part)) for part in pending)
         job = Job(config, inputs.dataroot, index_path, weights, artifact.path)

@@ -92,7 +92,7 @@ def test_inspect_shows_the_store(finished):
     shown = subprocess.run(
         [GEOMIM, "inspect", cli.path("depth")], env=environment(), capture_output=True, text=True, check=True
     ).stdout
-    for word in ("whole", "depth.zarr", "offsets", "sample, camera_edge", "depth.png"):
+    for word in ("whole", "depth.zarr", "count", "sample, camera, slot", "depth.png"):
         assert word in shown
 
 

@@ -6,7 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from driver import wait_for
+
+from tasks import child
+from tasks.child import Bug
+from tasks.config import PipelineConfig
+from tasks.errors import UserError
+from tasks.plan import make_plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -16,13 +23,14 @@ import sys, time
 from pathlib import Path
 from tasks.child import StageFailed, run_in_child
 from tasks.config import PipelineConfig
+from tasks.plan import make_plan
 
 told, said = Path(sys.argv[1]), Path(sys.argv[2])
 said.with_suffix(".ready").touch()
 while not told.exists():
     time.sleep(0.05)
 try:
-    run_in_child(PipelineConfig(dataroot=told.parent), told.parent, "ingest", relay=print)
+    run_in_child(make_plan(PipelineConfig(dataroot=told.parent), told.parent)[0].step, relay=print)
     text = "ran"
 except Exception as error:
     text = f"{type(error).__name__}: {error}"
@@ -37,6 +45,8 @@ WORKER = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.arg
 def outcome(folder, *, kill_worker):
     """What a flow's stage comes to, its worker alive or killed before the stage begins."""
     told, said = folder / "told", folder / "said"
+    (folder / "v1.0-mini").mkdir()  # a dataroot whose tables are missing
+    (folder / "v1.0-mini" / "scene.json").write_text("[")
     env = os.environ | {"PREFECT__FLOW_RUN_ID": "a-run", "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", WORKER, FLOW, str(told), str(said)]
     worker = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -59,8 +69,38 @@ def test_a_flow_without_its_worker_begins_no_stage(tmp_path):
 
 
 def test_a_flow_with_its_worker_hears_the_stages_own_sentence(tmp_path):
-    (tmp_path / "v1.0-mini").mkdir()  # a dataroot whose tables are missing
-    (tmp_path / "v1.0-mini" / "scene.json").write_text("[")
     told = outcome(tmp_path, kill_worker=False)
     assert told.startswith("DataError"), told
     assert "v1.0-mini/map.json" in told
+
+
+BROKEN = """
+import sys
+import tasks.ingest.run
+def run(*_):
+    raise {error}
+tasks.ingest.run.run = run
+from tasks import child
+sys.exit(child.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        ("TypeError('x is no y')", Bug, "ingest: TypeError: x is no y: a bug of geomim's"),
+        ("MemoryError()", UserError, "ingest: no memory left: set ingest.accumulate higher"),
+        ("__import__('torch').OutOfMemoryError('CUDA out of memory')", UserError, "CUDA out of memory: set"),
+    ],
+)
+def test_a_bug_is_never_told_to_go_on(tmp_path, monkeypatch, capfd, error, kind, words):
+    (tmp_path / "v1.0-mini").mkdir()
+    (tmp_path / "broken.py").write_text(BROKEN.format(error=error))
+    monkeypatch.setattr(child, "COMMAND", [sys.executable, str(tmp_path / "broken.py")])
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    step = make_plan(PipelineConfig(dataroot=tmp_path), tmp_path / "root")[0].step
+    with pytest.raises((UserError, child.StageFailed), match=words) as raised:
+        child.run_in_child(step)
+    assert type(raised.value) is kind
+    assert "goes on from there" not in str(raised.value)
+    assert ("Traceback" in capfd.readouterr().err) == (kind is Bug)

@@ -6,11 +6,12 @@ import shutil
 import pytest
 
 from storage.artifact import Recipe
+from storage.lock import locked
 from tasks.config import load_config
 from tasks.errors import UserError
 from tasks.ingest.config import TABLES
-from tasks.plan import make_plan, select
-from tasks.stage import why_inactive
+from tasks.plan import make_plan, select, with_inputs_checked
+from tasks.stage import Step, why_inactive
 
 
 @pytest.fixture
@@ -151,6 +152,14 @@ def test_an_interrupted_stage_says_how_far_it_came(plan):
     assert (planned.state, planned.why) == ("resume", "3 of 10 done")
 
 
+def test_a_stage_that_somebody_works_on_is_running(plan):
+    step = plan()[4].step
+    step.artifact.begin(step.recipe)
+    step.artifact.write_progress(3, 10)
+    with locked(step.artifact.path, "geomim pretrain"):
+        assert (plan()[4].state, plan()[4].why) == ("running", "3 of 10 done")
+
+
 def test_a_damaged_artifact_runs_again_and_says_why(plan):
     finish(plan()[0])
     (plan()[0].step.artifact.path / "result").unlink()
@@ -161,6 +170,32 @@ def test_forced(plan):
     finish(plan()[0])
     assert plan(forced=["ingest"])[0].state == "run"
     assert plan(forced=["ingest"])[0].why == "forced"
+
+
+def test_what_a_run_reads_is_checked_beforehand(plan):
+    for planned in plan()[:4]:
+        finish(planned)
+    (plan()[2].step.artifact.path / "result").write_text("taecher")  # of the same size
+    assert states(plan())["teacher"] == "cached"
+    checked = with_inputs_checked(plan(), ["ingest", "fit", "teacher", "depth", "pretrain"])
+    assert {name: state for name, state in states(checked).items() if state != "cached"} == {
+        "teacher": "run", "pretrain": "run", "finetune": "run"
+    }  # fmt: skip
+    assert checked[2].why == "damaged: result has other bytes than were written"
+    assert states(with_inputs_checked(plan(), ["depth"]))["teacher"] == "cached"  # which does not read it
+
+
+def test_a_finished_folder_of_the_users_own_files_is_cached(plan):
+    finish(plan()[0])
+    (plan()[0].step.artifact.path / "notes.md").write_text("mine")
+    assert plan()[0].state == "cached"
+
+
+def test_a_step_goes_to_another_process_as_it_is(plan):
+    for planned in plan("depth.workers=3"):
+        again = Step.from_json(json.loads(json.dumps(planned.step.as_json())))
+        assert again == planned.step
+        assert again.recipe.key == planned.step.artifact.key
 
 
 def test_no_dataroot_is_said_not_raised(plan, tmp_path):

@@ -38,7 +38,7 @@ def batches(tmp_path_factory) -> PretrainBatches:
     attributes = BevAttributes((-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), (1.0, 1.0), SAMPLES)
     bev = BevWriter(root / "bev.zarr", index.token, (2, CELLS, CELLS), attributes)
     bev.write(0, [bev_of(points) for points in POINTS])
-    depth = DepthWriter(root / "depth.zarr", SAMPLES, CAMERAS, 0, SAMPLES)
+    depth = DepthWriter(root / "depth.zarr", index.token, CAMERAS, 0, SAMPLES, most=40)
     to_camera = [geometry.inverse(camera_to_key_lidar(index, s)) for s in range(SAMPLES)]
     rigs = [Rig(index.intrinsics[s], index.image_size[s]) for s in range(SAMPLES)]
     depth.write(

@@ -87,7 +87,7 @@ def world(tmp_path_factory) -> Inputs:
     attributes = BevAttributes((-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), (1.0, 1.0), SAMPLES)
     bev = BevWriter(artifacts["teacher"].path / "bev.zarr", index.token, (3, 16, 16), attributes)
     bev.write(0, some_maps(generator, SAMPLES))
-    depth = DepthWriter(artifacts["depth"].path / "depth.zarr", SAMPLES, CAMERAS, 0, SAMPLES)
+    depth = DepthWriter(artifacts["depth"].path / "depth.zarr", index.token, CAMERAS, 0, SAMPLES, most=300)
     offsets = np.arange(7) * 50
     points = [
         SamplePoints(

@@ -81,7 +81,7 @@ def test_several_processes_write_the_same(world, folder, small, fitted):
         out = folder(f"workers{workers}")
         summary = teacher.run(config.model_copy(update={"workers": workers}), world.inputs, out)
         assert summary["samples_per_second"] > 0
-        stores.append((BevReader(out.path / "bev.zarr"), BoxStore(out.path / "boxes.zarr", 6, 2)))
+        stores.append((BevReader(out.path / "bev.zarr"), BoxStore(out.path / "boxes.zarr", world.index.token, 2)))
     (maps, boxes), (maps_2, boxes_2) = stores
     for sample in range(6):
         for flip in ("none", "x", "y", "xy"):
@@ -106,7 +106,8 @@ def test_flips_are_those_of_the_points(world, folder, small, fitted):
 def test_neck_and_boxes(world, folder, small, fitted):
     config = TeacherConfig(lidar=small, output="neck", detections=True, gate_samples=0, workers=1, encoding="dense")
     teacher.run(config, world.inputs, out := folder("teacher"))
-    bev, store = BevReader(out.path / "bev.zarr"), BoxStore(out.path / "boxes.zarr", 6, config.part_size)
+    bev = BevReader(out.path / "bev.zarr")
+    store = BoxStore(out.path / "boxes.zarr", world.index.token, config.part_size)
     assert bev.shape == (16, 10, 8)
     for sample, points in enumerate(clouds(world)):
         with torch.inference_mode():

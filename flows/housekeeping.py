@@ -1,0 +1,234 @@
+"""What the commands about stored artifacts do, and print."""
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rich.table import Table
+
+from flows.show import console, print_json, size
+from storage.artifact import FileDamage
+from storage.copy import copy_artifact
+from storage.damage import Damaged
+from storage.lock import Busy, holder, locked
+from storage.store import Held, check, held, held_at, leftovers, newer_than, reached, read_pin, write_pin
+from tasks.config import load_config
+from tasks.errors import DataError, UserError
+from tasks.plan import make_plan
+from tasks.progress import counting, say
+from tasks.repair import repair
+from tasks.roots import usable_root
+from tasks.stage import STAGES
+
+
+def chosen(root: Path, what: Iterable[str]) -> list[Held]:
+    """The artifacts that are meant: folders, stages of the root, or all of it. Raises UserError for anything else."""
+    everything, what = held(usable_root(root, to_write=False)), list(what)
+    if not what:
+        return everything
+    out = []
+    for name in what:
+        if name in STAGES or (name.isidentifier() and (root / name).is_dir()):
+            out += [entry for entry in everything if entry.stage == name]
+        elif (entry := held_at(Path(name).absolute())) is not None:
+            out.append(entry)
+        else:
+            raise UserError(f"{name}: is neither a stage nor an artifact's folder; `geomim du` lists them")
+    return out
+
+
+def verify_artifacts(root: Path, what: list[str], sample: int | None, as_json: bool) -> None:
+    """Check each and print a line. Raises DataError where something is damaged."""
+    rows, out = [], console()
+    for entry in chosen(root, what):
+        damages = _checked(entry, sample)
+        state = "damaged" if damages else {"finished": "whole"}.get(entry.state, entry.state)
+        rows.append(
+            {
+                "path": str(entry.path),
+                "stage": entry.stage,
+                "state": state,
+                "bytes": entry.bytes,
+                "damages": [{"file": d.name, "what": d.what, "matters": d.matters} for d in damages],
+            }
+        )
+        if not as_json:
+            colour = {"whole": "green", "damaged": "red"}.get(state, "yellow")
+            out.print(f"[{colour}]{state:10}[/] {size(entry.bytes):>9}  {entry.path}", soft_wrap=True)
+            for damage in damages:
+                out.print(f"           {damage}", soft_wrap=True, markup=False)
+    if as_json:
+        print_json(rows)
+    bad = [row["path"] for row in rows if row["state"] == "damaged"]
+    if bad:
+        raise DataError(f"{len(bad)} of {len(rows)} artifacts are damaged: `geomim repair {' '.join(bad[:3])}`")
+
+
+def _checked(entry: Held, sample: int | None) -> list[FileDamage]:
+    with counting(f"verify {entry.stage}", _count(entry), "files") as looked_at:
+        return check(entry.path, sample, looked_at)
+
+
+def _count(entry: Held) -> int:
+    return len(entry.manifest.files) if entry.manifest else 0
+
+
+def repair_artifacts(root: Path, what: list[str], dataroot: Path | None) -> None:
+    """Mend each that is damaged, those first from which others are made."""
+    order = {name: number for number, name in enumerate(STAGES)}
+    for entry in sorted(chosen(root, what), key=lambda entry: order.get(entry.stage, len(order))):
+        if entry.state == "finished" or what:
+            damages = repair(entry.path, dataroot)
+            done = f"{len(damages)} damaged files, mended" if damages else "is whole"
+            console().print(f"{entry.path}: {done}", soft_wrap=True)
+
+
+def show_sizes(root: Path, as_json: bool) -> None:
+    """A line an artifact, the biggest stage first; and what else there is."""
+    root = usable_root(root, to_write=False)
+    entries = held(root)
+    needed: dict[Path, int] = {}
+    for entry in entries:
+        for path in entry.inputs():
+            needed[path] = needed.get(path, 0) + 1
+    rows = [
+        {
+            "path": str(entry.path),
+            "stage": entry.stage,
+            "state": entry.state,
+            "bytes": entry.bytes,
+            "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.changed)),
+            "needed_by": needed.get(entry.path, 0),
+            "pin": read_pin(entry.path),
+        }
+        for entry in entries
+    ]
+    rest = {str(path): _size(path) for path in leftovers(root)} if root.is_dir() else {}
+    if as_json:
+        print_json({"artifacts": rows, "leftovers": rest, "bytes": sum(r["bytes"] for r in rows)})
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "size", "state", "changed", "needed by", "pinned", "folder"):
+        table.add_column(column, overflow="fold")
+    for row in sorted(rows, key=lambda row: -row["bytes"]):
+        pinned = "" if row["pin"] is None else row["pin"] or "yes"
+        cells = (row["stage"], size(row["bytes"]), row["state"], row["changed"], str(row["needed_by"]), pinned)
+        table.add_row(*cells, Path(row["path"]).name)
+    console().print(table)
+    told = f"{size(sum(row['bytes'] for row in rows))} in {len(rows)} artifacts"
+    if rest:
+        told += f"; {size(sum(rest.values()))} left behind by runs that were killed (`geomim gc`)"
+    console().print(told)
+
+
+def collect_garbage(
+    root: Path,
+    configs: list[Path],
+    days: float,
+    delete: bool,
+    dataroot: Path | None,
+    version: str | None,
+    as_json: bool,
+) -> None:
+    """Print, and with `delete` remove, what is not needed."""
+    root = usable_root(root, to_write=delete)
+    unneeded = [(path, "left by a killed run") for path in leftovers(root)] if root.is_dir() else []
+    if configs:
+        unneeded += [(e.path, e.state) for e in not_needed(root, configs, days, dataroot, version)]
+    sizes = {path: _size(path) for path, _ in unneeded}
+    kept: dict[Path, str] = {}
+    if delete:
+        for path, _ in unneeded:
+            if (who := _delete(path)) is not None:
+                kept[path] = who
+    if as_json:
+        print_json(
+            [
+                {"path": str(path), "why": why, "bytes": sizes[path], "deleted": delete and path not in kept}
+                for path, why in unneeded
+            ]
+        )
+        return
+    for path, why in unneeded:
+        note = f"  stays: {kept[path]} has it" if path in kept else ""
+        console().print(f"{size(sizes[path]):>9}  {why:20} {path}{note}", soft_wrap=True)
+    total = sum(count for path, count in sizes.items() if path not in kept)
+    done = "deleted" if delete else "would go; add --delete to remove it"
+    console().print(f"{size(total)} in {len(unneeded) - len(kept)} places {done}" if unneeded else "nothing to remove")
+    if not configs:
+        console().print("finished artifacts are looked at where a --config says which are still needed")
+
+
+def not_needed(
+    root: Path, configs: list[Path], days: float, dataroot: Path | None, version: str | None
+) -> Iterator[Held]:
+    """The artifacts that no config, no pin and no newer artifact needs."""
+    everything = held(root)
+    keep = [entry.path for entry in everything if entry.pinned] + newer_than(everything, days)
+    for config in configs:
+        plan = make_plan(load_config(config, None, dataroot, version), root)
+        if plan[0].step is None:
+            raise UserError(f"{config}: {plan[0].why}; without it nobody knows which artifacts are its own")
+        keep += [planned.step.artifact.path for planned in plan]
+        keep += [path for planned in plan for path in (a.path for a in planned.step.inputs.artifacts.values())]
+    needed = reached(everything, keep)
+    return (entry for entry in everything if entry.path not in needed)
+
+
+def pin_artifact(root: Path, artifact: Path | None, note: str, remove: bool) -> None:
+    """Pin, unpin, or print all pins."""
+    if artifact is None:
+        for entry in held(usable_root(root, to_write=False)):
+            if (told := read_pin(entry.path)) is not None:
+                console().print(f"{entry.path}  {told}", soft_wrap=True)
+        return
+    if held_at(artifact.absolute()) is None:
+        raise UserError(f"{artifact}: is no artifact's folder; `geomim du` lists them")
+    if remove:
+        (artifact / ".pin").unlink(missing_ok=True)
+    else:
+        write_pin(artifact, note)
+
+
+def copy_artifacts(source: Path, target: Path, inputs: bool) -> None:
+    """Copy what `source` holds, and print a line for each."""
+    target = usable_root(target)
+    source = source.absolute()
+    entry = held_at(source)
+    entries = [entry] if entry else [e for e in held(source) + held(source.parent) if source in e.path.parents]
+    if inputs and entry:
+        needed = reached(held(source.parent.parent), [source])
+        entries = [e for e in held(source.parent.parent) if e.path in needed]
+    entries = [e for e in entries if e.state == "finished" or e is entry]
+    if not entries:
+        raise UserError(f"{source}: holds no finished artifact; name an artifact's folder, a stage's, or a root")
+    for e in entries:
+        try:
+            with counting(f"cp {e.stage}", _count(e), "files") as done:
+                copied, count = copy_artifact(e.path, target, done, lambda line: say(f"cp: {line}"))
+        except Damaged as error:
+            raise DataError(str(error)) from None
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        console().print(f"{size(count) if count else 'is there':>9}  {copied.path}", soft_wrap=True)
+
+
+def _delete(path: Path) -> str | None:
+    """Remove a folder or file; who has it, where it stays."""
+    if path.name.startswith("."):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        return None
+    try:
+        with locked(path, "geomim gc", patient=False):
+            trash = path.with_name(f".trash-{path.name}")
+            path.rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
+    except Busy:
+        return holder(path) or "another process"
+    return None
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.lstat().st_size for p in files)

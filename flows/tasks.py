@@ -1,0 +1,131 @@
+"""How a step becomes a Prefect task: its key is the cache key, and a hit counts only while the store holds it."""
+
+import base64
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import Task, get_run_logger, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.states import State
+
+from storage.artifact import Artifact, Manifest
+from tasks.child import Bug, StageFailed, run_in_child
+from tasks.config import PipelineConfig
+from tasks.dataroot import ensure_dataroot
+from tasks.errors import UserError
+from tasks.stage import STAGES, Step
+
+LARGEST_PICTURE = 2_500_000  # bytes; it is stored inside the server's database, a third larger, and 4 MB is its limit
+
+
+def stage_task(name: str) -> Task:
+    """The Prefect task of a stage: `task(step, key, force)` returns {"stage", "key", "path"}.
+
+    The step runs in a child process whose lines go to the run's log. A user's mistake and a bug are final; a process
+    that was killed is tried once more, going on from where it stopped. (A RETURNED Failed state would not do: Prefect
+    3.8 stores it under the cache key, and the next try finds it there as a hit.)
+    """
+
+    @task(
+        name=name,
+        description=STAGES[name].title,
+        tags=["geomim", "device"] if STAGES[name].on_device else ["geomim"],
+        task_run_name=f"{name} {{key:.16}}",
+        cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda _, parameters: f"geomim-{parameters['key']}"),
+        persist_result=True,
+        result_serializer="json",
+        retries=1,
+        retry_delay_seconds=5,
+        retry_condition_fn=lambda _task, _run, state: (
+            not isinstance(state.result(raise_on_failure=False), UserError | Bug)
+        ),
+    )
+    def run(step: Mapping[str, Any], key: str, force: bool = False) -> dict[str, Any]:
+        log = get_run_logger()
+        made = Step.from_json(step)
+        run_in_child(made, force, relay=lambda line: log.info("%s", line))
+        show(made)
+        return {"stage": name, "key": key, "path": str(made.artifact.path)}
+
+    return run
+
+
+TASKS: dict[str, Task] = {name: stage_task(name) for name in STAGES}
+
+
+@task(name="simulate", tags=["geomim"])
+def simulate(config: PipelineConfig) -> None:
+    """Write the config's simulated world where it is not there."""
+    ensure_dataroot(config)
+
+
+def sentence(state: State) -> str:
+    """Why a stage's task did not complete."""
+    error = state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, UserError | StageFailed) else state.message or state.name
+
+
+def without_tracebacks() -> None:
+    """A user's mistake and a failed child say all there is to say in their sentence: keep Prefect's log to that."""
+    logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], UserError | StageFailed):
+        record.exc_info = record.exc_text = None
+    return True
+
+
+def show(step: Step) -> None:
+    """Leave a markdown summary, a table and the pictures of an artifact in Prefect.
+
+    The result is there already: whatever the server makes of this, the stage is done.
+    """
+    name, artifact = step.stage.name, step.artifact
+    try:
+        manifest = artifact.manifest()
+        if manifest is None:
+            return
+        report = artifact.path / "report.md"
+        create_markdown_artifact(
+            key=f"{name}-summary",
+            description=f"{name} {artifact.key[:16]}",
+            markdown=markdown(step, manifest) + (f"\n\n{report.read_text()}" if report.is_file() else ""),
+        )
+        rows = [{"field": field, "value": value} for field, value in flat(manifest.summary).items()]
+        create_table_artifact(key=f"{name}-table", description=f"{name} {artifact.key[:16]}", table=rows)
+        show_pictures(artifact)
+    except Exception as error:  # of the server, of the connection to it
+        get_run_logger().warning("%s is done, but cannot be shown in Prefect: %s", name, error)
+
+
+def show_pictures(artifact: Artifact) -> None:
+    """Leave the pictures of an artifact in Prefect."""
+    name = artifact.stage
+    for picture in sorted(artifact.path.glob("*.png")):
+        if picture.stat().st_size <= LARGEST_PICTURE:
+            data = base64.b64encode(picture.read_bytes()).decode()
+            create_image_artifact(
+                key=f"{name}-{picture.stem.replace('_', '-')}".lower(),
+                image_url=f"data:image/png;base64,{data}",
+                description=f"{name} {artifact.key[:16]}: {picture.name}",
+            )
+
+
+def markdown(step: Step, manifest: Manifest) -> str:
+    """The head of a stage's summary."""
+    return (
+        f"# {step.stage.name}: {step.stage.title}\n\n"
+        f"- key `{step.artifact.key}`\n- folder `{step.artifact.path}`\n"
+        f"- {manifest.bytes / 1e6:.1f} MB in {manifest.seconds:.1f} s"
+    )
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested names joined by dots."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return out

@@ -1,0 +1,42 @@
+"""CRC32C, the checksum of everything in the store: of chunks, as Zarr's own codec `crc32c`, and of whole files.
+
+It sees every damage of up to 32 bits in a row and all but one in four billion of others. It is no protection against
+somebody who means to deceive.
+"""
+
+import os
+from pathlib import Path
+
+import google_crc32c
+
+CRC_BYTES = 4
+CRC_RESIDUE = 0x48674BC7  # CRC32C of any bytes followed by their own CRC32C
+_PIECE = 1 << 22
+
+
+def crc32c(data: bytes, before: int = 0) -> int:
+    """The CRC32C of `data`, or of it after something whose CRC32C is `before`."""
+    return google_crc32c.extend(before, data)
+
+
+def with_crc(data: bytes) -> bytes:
+    """`data` and its CRC32C, 4 bytes little-endian: what Zarr's codec `crc32c` writes."""
+    return data + crc32c(data).to_bytes(CRC_BYTES, "little")
+
+
+def checked(data: bytes) -> bytes:
+    """`data` as it came, with its CRC32C at its end. Raises ValueError where that is another one."""
+    if crc32c(data) != CRC_RESIDUE:
+        raise ValueError("its CRC32C checksum does not match")
+    return data
+
+
+def crc_of_file(path: Path, sync: bool = False) -> int:
+    """The CRC32C of a file's bytes. sync: bring them to the disk first. Raises OSError where it cannot be read."""
+    crc = 0
+    with open(path, "rb", buffering=0) as file:
+        if sync:
+            os.fsync(file.fileno())
+        while piece := file.read(_PIECE):
+            crc = crc32c(piece, crc)
+    return crc

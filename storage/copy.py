@@ -1,0 +1,62 @@
+"""A finished artifact into another root: every byte checked on the way, and taken up again where it was interrupted."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from storage.artifact import MANIFEST, Artifact, read_manifest
+from storage.atomic import sync_folder, whole_file
+from storage.checksum import crc32c, crc_of_file
+from storage.damage import Damaged
+from storage.lock import locked
+
+_PIECE = 1 << 22
+
+
+def copy_artifact(
+    source: Path, root: Path, copied: Callable[[str], None] = lambda name: None, waiting: Callable = lambda line: None
+) -> tuple[Artifact, int]:
+    """Copy the artifact in a folder to its place in `root`; (it there, bytes that were copied: 0 if it was there).
+
+    Files that an interrupted copy left are kept where they are whole. Raises Damaged for a file that is not what the
+    manifest says, ValueError for a folder without a finished artifact; whatever stood in its place before stays.
+    """
+    manifest = read_manifest(source)
+    if manifest is None:
+        raise ValueError(f"{source}: holds no finished artifact; finish it first")
+    target = Artifact(root, manifest.recipe.stage, manifest.key)
+    making, total = target.path.with_name(f".copy-{target.path.name}"), 0
+    with locked(source, "geomim cp", shared=True, waiting=waiting), locked(target.path, "geomim cp", waiting=waiting):
+        if target.is_whole():
+            return target, 0
+        for name, record in manifest.files.items():
+            if not _is(making / name, record):
+                _copy(source / name, making / name, record)
+                total += record[0]
+            copied(name)
+        with whole_file(making / MANIFEST) as file:
+            file.write((source / MANIFEST).read_bytes())
+        if target.has_manifest():
+            target.set_aside()
+        elif target.path.exists():
+            target.remove()  # work that an interrupted run began: the result is here
+        os.replace(making, target.path)
+        sync_folder(target.path.parent)
+    return target, total
+
+
+def _is(path: Path, record: tuple[int, str]) -> bool:
+    try:
+        return path.stat().st_size == record[0] and f"{crc_of_file(path):08x}" == record[1]
+    except OSError:
+        return False
+
+
+def _copy(source: Path, target: Path, record: tuple[int, str]) -> None:
+    crc = 0
+    with open(source, "rb", buffering=0) as reading, whole_file(target) as writing:
+        while piece := reading.read(_PIECE):
+            crc = crc32c(piece, crc)
+            writing.write(piece)
+        if (writing.tell(), f"{crc:08x}") != record:
+            raise Damaged(source, "is not what was written")

@@ -1,0 +1,128 @@
+"""Who works on an artifact, and who reads it: advisory locks (flock) on a file beside it.
+
+A lock goes with the process that holds it, however that ends. The file says who holds it, for those who wait; the last
+to let go removes it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+SECONDS_BETWEEN_TRIES = 0.2
+SECONDS_BETWEEN_LINES = 60.0
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class NoLocks(Exception):
+    """The file system keeps no locks."""
+
+
+class Busy(Exception):
+    """Somebody else holds the lock."""
+
+
+def lock_file(folder: Path) -> Path:
+    """Where the lock of a folder is, there or not."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+@contextmanager
+def locked(
+    folder: Path,
+    what: str,
+    shared: bool = False,
+    waiting: Callable[[str], None] = lambda line: None,
+    patient: bool = True,
+) -> Iterator[None]:
+    """Hold a folder's lock inside; wait for it first, as long as it takes, or (not patient) raise Busy.
+
+    what: told to those who wait meanwhile, such as "geomim pretrain". shared: several may read at the same time, while
+    nobody holds it alone. waiting: called with a sentence about the holder when waiting begins, and now and then.
+    Raises NoLocks, or OSError where the file cannot be made.
+    """
+    path = lock_file(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    next_line = began + 2 * SECONDS_BETWEEN_TRIES  # until then it may be somebody who looks whether it is free
+    while (file := _taken(path, shared)) is None:
+        if not patient:
+            raise Busy(str(path))
+        now = time.monotonic()
+        if now >= next_line and (who := holder(folder)) is not None:
+            waited = f" ({now - began:.0f} s so far)" if now - began >= SECONDS_BETWEEN_LINES else ""
+            waiting(f"waiting for {who}{waited}")
+            next_line = now + SECONDS_BETWEEN_LINES
+        time.sleep(SECONDS_BETWEEN_TRIES)
+    with file:
+        file.seek(0)
+        file.truncate()
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "what": what}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # others read as well: the last of them removes the file
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds a folder's lock now, in words; None where nobody does."""
+    try:
+        with open(lock_file(folder), "r+") as file:
+            if _try(file, shared=False):
+                return None
+            file.seek(0)
+            told = json.loads(file.read())
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["since"]))
+            return f"`{told['what']}` (process {told['pid']} on {told['host']}, since {since})"
+    except OSError:  # no such file: nobody; or none of ours to open
+        return None
+    except (ValueError, KeyError, TypeError):  # being written
+        return "another process"
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether somebody holds a folder's lock alone: works on it."""
+    try:
+        with open(lock_file(folder)) as file:
+            return not _try(file, shared=True)
+    except OSError:
+        return False
+
+
+def _taken(path: Path, shared: bool) -> IO | None:
+    """The open and locked file, or None where somebody else has it."""
+    file = open(path, "a+")  # noqa: SIM115 (held while the lock is)
+    if not _try(file, shared):
+        file.close()
+        return None
+    # Whoever let go last has removed the file: then this one is no longer at its place, and locks nothing.
+    try:
+        same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        file.close()
+        return _taken(path, shared)
+    return file
+
+
+def _try(file: IO, shared: bool) -> bool:
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise NoLocks(f"{file.name}: the file system keeps no locks ({error.strerror})") from None
+        raise
+    return True

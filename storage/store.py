@@ -1,0 +1,187 @@
+"""All artifacts of a root: which there are, what they are made from, and what else killed runs left there."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from storage.artifact import MANIFEST, PIN, RECIPE, FileDamage, Manifest, damages_in, files, read_manifest
+from storage.damage import Damaged
+from storage.lock import is_locked, lock_file
+from storage.stores import is_part_store, open_part_store
+
+State = Literal["finished", "unfinished", "set aside", "unreadable"]
+ASIDE = ".damaged-"  # in the name of what was moved aside
+TOKEN = "token"  # the one array of a store in parts that is not in parts
+
+
+@dataclass(frozen=True)
+class Held:
+    """A folder of a root that is or was an artifact."""
+
+    path: Path
+    state: State
+    manifest: Manifest | None
+
+    @property
+    def stage(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def pinned(self) -> bool:
+        return (self.path / PIN).exists()
+
+    @property
+    def bytes(self) -> int:
+        return sum((self.path / name).lstat().st_size for name in files(self.path))
+
+    @property
+    def changed(self) -> float:
+        """When something last happened to it (s since the epoch)."""
+        file = self.path / (MANIFEST if self.manifest else RECIPE)
+        return (file if file.exists() else self.path).stat().st_mtime
+
+    def inputs(self) -> list[Path]:
+        """The artifacts that it was made from, there or not."""
+        if self.manifest is None:
+            return []
+        root, step = self.path.parent.parent, self.manifest.made.get("step", {})
+        return [root / stage / key[:16] for stage, key in step.get("inputs", {}).values()]
+
+
+def held(root: Path) -> list[Held]:
+    """Every artifact of a root, finished or not, by stage and name."""
+    found = []
+    for stage in sorted(root.iterdir()) if root.is_dir() else []:
+        if stage.name.startswith(".") or not stage.is_dir():
+            continue
+        for path in sorted(stage.iterdir()):
+            if not path.name.startswith(".") and (entry := held_at(path)) is not None:
+                found.append(entry)
+    return found
+
+
+def held_at(path: Path) -> Held | None:
+    """The artifact in a folder, None where there is none."""
+    if not (path / MANIFEST).exists() and not (path / RECIPE).exists():
+        return None
+    try:
+        manifest = read_manifest(path)
+    except (Damaged, ValueError):
+        return Held(path, "set aside" if ASIDE in path.name else "unreadable", None)
+    state: State = "set aside" if ASIDE in path.name else "finished" if manifest else "unfinished"
+    return Held(path, state, manifest)
+
+
+def leftovers(root: Path) -> list[Path]:
+    """What killed runs left and nobody will take up: trash, locks that nobody holds, half-made copies and files."""
+    found = []
+    for folder in (root, *(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))):
+        for path in folder.iterdir():
+            if path.name.startswith(".trash-") or path.name.startswith(".copy-"):
+                target = path.with_name(path.name.removeprefix(".copy-"))
+                found += [] if is_locked(target) else [path]
+            elif path.name.startswith(".") and path.name.endswith(".lock"):
+                held_by = path.with_name(path.name.removeprefix(".").removesuffix(".lock"))
+                assert lock_file(held_by) == path
+                found += [] if _in_use(path) else [path]
+            elif path.name.startswith(".digests.json."):
+                found.append(path)
+    return sorted(found)
+
+
+def reached(everything: Iterable[Held], roots: Iterable[Path]) -> set[Path]:
+    """The folders in `roots` and all that they were made from, however indirectly."""
+    by_path = {entry.path: entry for entry in everything}
+    out: set[Path] = set()
+    todo = list(roots)
+    while todo:
+        path = todo.pop()
+        if path not in out:
+            out.add(path)
+            todo += by_path[path].inputs() if path in by_path else []
+    return out
+
+
+def newer_than(everything: Iterable[Held], days: float) -> list[Path]:
+    """The folders to which something happened in the last so many days."""
+    return [entry.path for entry in everything if time.time() - entry.changed < days * 86_400]
+
+
+def check(
+    path: Path, sample: int | None = None, looked_at: Callable[[str], None] = lambda name: None
+) -> list[FileDamage]:
+    """What is damaged of the artifact in a folder; of an unfinished one, of the parts that are flagged as done.
+
+    sample: read so many parts of each store in parts, drawn at random, and everything else. Otherwise all is read.
+    """
+    if not (path / MANIFEST).exists():
+        return list(_damaged_parts(path))
+    chosen = None if sample is None else _chosen(path, sample)
+    return list(damages_in(path, "all", chosen=chosen, looked_at=looked_at))
+
+
+def _chosen(path: Path, sample: int) -> set[str] | None:
+    """The names of files to read: all that is in no store in parts, and those of some parts."""
+    import random
+
+    try:
+        manifest = read_manifest(path)
+    except (Damaged, ValueError):
+        return None
+    chosen, parts = set(), {}
+    for name in manifest.files:
+        store, _, rest = name.partition(os.sep)
+        array, *chunk = rest.split(os.sep)
+        if is_part_store(path / store) and len(chunk) > 1 and chunk[0] == "c" and array != TOKEN:
+            parts.setdefault(store, {}).setdefault(chunk[1], []).append(name)
+        else:
+            chosen.add(name)
+    for of_store in parts.values():
+        for part in random.sample(sorted(of_store), min(sample, len(of_store))):
+            chosen |= set(of_store[part])
+    return chosen
+
+
+def _damaged_parts(path: Path) -> Iterator[FileDamage]:
+    for folder in sorted(path.glob("*.zarr")):
+        if not is_part_store(folder):
+            continue
+        try:
+            store = open_part_store(folder)
+        except (Damaged, ValueError, OSError) as error:
+            yield FileDamage(folder.name, getattr(error, "what", str(error)))
+            continue
+        for part in range(store.parts.count):
+            if store.parts.file(part).exists() and (damage := store.damage(part)) is not None:
+                yield FileDamage(str(damage.path.relative_to(path)), damage.what)
+
+
+def _in_use(lock: Path) -> bool:
+    """Whether anybody holds a lock, alone or with others."""
+    import fcntl
+
+    try:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def write_pin(path: Path, note: str) -> None:
+    """Keep the artifact in a folder, and what it was made from, from `gc`."""
+    (path / PIN).write_text(json.dumps({"note": note, "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}))
+
+
+def read_pin(path: Path) -> str | None:
+    """The note of a pin, None where there is none."""
+    try:
+        return str(json.loads((path / PIN).read_text())["note"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,120 @@
+"""The one way to run a step: alone, on inputs that are whole, going on from what is there, once."""
+
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from storage.artifact import Artifact, Manifest
+from storage.damage import Damaged
+from storage.lock import NoLocks, locked
+from storage.stores import is_part_store
+from tasks.errors import DataError, UserError
+from tasks.made import made
+from tasks.progress import say
+from tasks.stage import Step
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def execute(step: Step, force: bool = False) -> Manifest:
+    """Run a step, or take its artifact where it is whole already. Raises UserError for what a user can mend.
+
+    One process at a time works on an artifact: another one waits, and takes the result. An interrupted one's work is
+    taken up. What is damaged is moved aside, or, where it is parts of a store, made again in its place. force: delete
+    what is there first, when nobody works on it or reads it.
+    """
+    artifact, name = step.artifact, step.stage.name
+    with ExitStack() as stack, _sentences(artifact):
+        stack.enter_context(locked(artifact.path, step.command or f"geomim {name}", waiting=_told(name)))
+        if not force and (manifest := _there(artifact)):
+            return manifest
+        for needed in step.inputs.artifacts.values():
+            stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_told(name)))
+            check_input(step, needed)
+        if force:
+            artifact.remove()
+        elif artifact.has_manifest():
+            prepare(artifact)
+        start = time.monotonic()
+        artifact.begin(step.recipe)
+        summary = step.stage.run(step.config, step.inputs, artifact)
+        return artifact.finish(step.recipe, summary, time.monotonic() - start, made(step))
+
+
+def check_input(step: Step, needed: Artifact) -> None:
+    """Raise UserError where an input is not there, DataError where what is cheap to read of it is damaged."""
+    if not needed.has_manifest():
+        raise UserError(
+            f"{step.stage.name} needs the {needed.stage} artifact ({needed.path}): run `geomim {needed.stage}` first"
+        )
+    for damage in needed.damages("small"):
+        if damage.matters:
+            raise DataError(
+                f"{step.stage.name} needs the {needed.stage} artifact, and {needed.path}/{damage}: "
+                f"run `geomim repair {needed.path}`"
+            )
+
+
+def prepare(artifact: Artifact) -> None:
+    """Make room for a new result where a finished one is damaged.
+
+    Stores in parts stay, without the manifest, for their stage to mend: it looks at each part and makes the damaged
+    ones again. Anything else is moved aside as a whole.
+    """
+    damages = [damage for damage in artifact.damages("small") if damage.matters]
+    told = "; ".join(map(str, damages[:3])) + ("; ..." if len(damages) > 3 else "")
+    if not any(is_part_store(store) for store in artifact.path.glob("*.zarr")):
+        aside = artifact.set_aside()
+        say(f"{artifact.stage}: {artifact.path} is damaged ({told}); it is kept as {aside.name} and made again")
+        return
+    say(f"{artifact.stage}: {artifact.path} is damaged ({told}); what is damaged of it is made again")
+    artifact.unfinish()
+    for damage in damages:
+        if not is_part_store(artifact.path / Path(damage.name).parts[0]):
+            (artifact.path / damage.name).unlink(missing_ok=True)
+
+
+def _there(artifact: Artifact) -> Manifest | None:
+    """The manifest of a whole artifact; what is of no consequence is said."""
+    if not artifact.has_manifest():
+        return None
+    damages = list(artifact.damages("small"))
+    if any(damage.matters for damage in damages):
+        return None
+    for damage in damages:
+        say(f"{artifact.stage}: {artifact.path}/{damage}, with which nobody computes: the result is used as it is")
+    for name in artifact.extras()[:3]:
+        say(f"{artifact.stage}: {artifact.path}/{name} is no file of geomim's; it is left alone")
+    return artifact.manifest()
+
+
+def _told(name: str):
+    return lambda line: say(f"{name}: {line}")
+
+
+@contextmanager
+def _sentences(artifact: Artifact) -> Iterator[None]:
+    """What the disk does is nobody's bug: say so in a sentence."""
+    try:
+        yield
+    except Damaged as error:
+        raise DataError(str(error)) from error
+    except NoLocks as error:
+        raise UserError(
+            f"{error}: without them two runs could write one artifact; choose a --root on another file system"
+        ) from error
+    except OSError as error:
+        place = error.filename or artifact.path
+        if error.errno in DISK_FULL:
+            raise UserError(
+                f"{place}: {error.strerror}; what is done is kept: make room and run the same command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG) and _below(place, artifact):
+            raise UserError(f"{place}: cannot be written ({error.strerror}); choose another --root") from error
+        raise
+
+
+def _below(place: str | Path, artifact: Artifact) -> bool:
+    return Path(place).is_relative_to(artifact.root)

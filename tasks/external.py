@@ -1,0 +1,51 @@
+"""The files outside the store that decide a stage's result, by name, with their digests: a part of its key."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from storage.digests import Digests
+from tasks.config import PipelineConfig
+from tasks.errors import UserError
+from tasks.ingest.dataroot import dataroot_digests
+from tasks.stage import StageName
+from tasks.teacher.mmdet3d_config import config_files
+
+MAPS, OCCUPANCY = "maps", "gts"
+
+
+def external_digests(stage: StageName, config: PipelineConfig, digests: Digests) -> dict[str, str]:
+    """Name or field -> SHA-256. Raises UserError where a file that the config names is not there."""
+    out = {}
+    if stage == "ingest":
+        out = dataroot_digests(config.dataroot, config.version, config.ingest, digests)
+    if stage == "finetune":
+        out = truth_digests(config, digests)
+    for field, path in getattr(config, stage).external_files().items():
+        _check(stage, field, path)
+        out[field] = digests.of(path)
+        if field == "mmdet3d":  # and all that it inherits from
+            for number, base in enumerate(config_files(path)[1:], 1):
+                _check(stage, field, base)
+                out[f"{field}, base {number}"] = digests.of(base)
+    return out
+
+
+def truth_digests(config: PipelineConfig, digests: Digests) -> dict[str, str]:
+    """What of the dataroot beside the tables is truth to finetune's task: maps, or occupancy labels."""
+    truth: dict[str, Callable[[], dict[str, str]]] = {
+        "detection": dict,
+        "segmentation": lambda: _contents(config.dataroot / MAPS, digests),
+        "occupancy": lambda: {OCCUPANCY: digests.of_folder(config.dataroot / OCCUPANCY)},
+    }
+    return truth[config.finetune.task]()
+
+
+def _contents(folder: Path, digests: Digests) -> dict[str, str]:
+    """Each file below a folder: nuScenes' four map masks and the map expansion's files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {f"{folder.name}/{path.relative_to(folder).as_posix()}": digests.of(path) for path in files}
+
+
+def _check(stage: str, field: str, path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{stage}.{field}: there is no file {path}")

@@ -1,0 +1,62 @@
+"""index.zarr: a missing or damaged file is never read as data."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from storage.damage import Damaged
+from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
+
+SIZES = FIXED | {"sample": 2, "sample_edge": 3, "scene": 1, "camera": 6, "sweep": 1, "frame": 0, "box": 3}
+
+
+@pytest.fixture
+def index(tmp_path):
+    arrays = {}
+    for name, (dtype, dimensions) in SCHEMA.items():
+        shape = [SIZES[dimension] for dimension in dimensions]
+        arrays[name] = np.full(shape, "a", object) if dtype == "str" else np.ones(shape, dtype)
+    write_index(tmp_path / "index.zarr", arrays, IndexAttributes("v1.0-mini", ("a",) * 6, ("car",)))
+    return tmp_path / "index.zarr"
+
+
+def read(path):
+    opened = Index.open(path)
+    return {name: getattr(opened, name) for name in SCHEMA}
+
+
+@pytest.mark.parametrize("name", ["lidar_to_ego", "token", "box_label", "split"])
+def test_a_chunk_that_is_gone_is_never_zeros(index, name):
+    shutil.rmtree(index / name / "c")
+    with pytest.raises(Damaged, match=f"{name}.* is gone; `geomim repair {index.parent}` mends it"):
+        read(index)
+
+
+def test_an_array_that_is_gone(index):
+    shutil.rmtree(index / "lidar_to_ego")
+    with pytest.raises(Damaged, match="lidar_to_ego"):
+        read(index)
+
+
+def test_any_flipped_bit_of_a_chunk_is_noticed(index):
+    for name in ("lidar_to_ego", "token", "box_label"):
+        (file,) = (p for p in (index / name / "c").rglob("*") if p.is_file())
+        data = file.read_bytes()
+        for place in range(len(data)):
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << place % 8
+            file.write_bytes(damaged)
+            with pytest.raises(Damaged):
+                read(index)
+        file.write_bytes(data)
+    read(index)
+
+
+def test_damaged_metadata(index):
+    for file in (index / "zarr.json", index / "split" / "zarr.json"):
+        whole = file.read_text()
+        file.write_text(whole[: len(whole) // 2])
+        with pytest.raises(Damaged):
+            read(index)
+        file.write_text(whole)
