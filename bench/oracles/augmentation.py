@@ -1,11 +1,13 @@
 """Camera images and their augmentation (imageaug)."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import numpy as np
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance
 
-from tasks.batches.images import ImageConfig, ImageDraw, apply_draw, decode, draw_test, post_homography, resized
+from models.public.images import read_bevfusion_images
+from tasks.batches.images import ImageConfig, ImageDraw, apply_draw, decode, draw_middle, post_homography, resized
 
 LINEAR = Tolerance(1e-6)
 
@@ -26,22 +28,24 @@ def images(oracle: Oracle) -> Iterator[Output]:
 
     if "test_matrix" in oracle:
         resize = round(float(oracle.array("test_matrix")[0, 0]), 6)  # a decimal number before it became float32
-        test = draw_test(config_for_test(size, source[0], resize), source)
+        test = draw_middle(source, size, resize, image_config(oracle, resize).crop_h)
         yield from _matrix(oracle, "test_matrix", post_homography(test, size))
         yield Output("test_image", apply_draw(image, test, size, source), EQUAL)
+
+
+def image_config(oracle: Oracle, test_resize: float) -> ImageConfig:
+    """The file's settings are those of the training's step; of the test's it holds the result alone."""
+    names = ("final_dim", "resize_lim", "bot_pct_lim", "rot_lim", "rand_flip")
+    train = {"type": "ImageAug3D", "is_train": True} | {name: oracle.config[name] for name in names}
+    test = train | {"is_train": False, "resize_lim": [test_resize, test_resize]}
+    width, _ = oracle.array("source_size_wh").tolist()
+    return ImageConfig(**asdict(read_bevfusion_images(train, test, width)))
 
 
 def _matrix(oracle: Oracle, key: str, got: np.ndarray) -> Iterator[Output]:
     wanted = oracle.array(key)
     yield Output(f"{key} (linear part)", got[..., :3], LINEAR, wanted[..., :3])
     yield Output(f"{key} (shift)", got[..., 3], Tolerance(of_max=5e-7), wanted[..., 3])  # px, summed up in float32
-
-
-def config_for_test(size: tuple[int, int], source_width: int, resize: float) -> ImageConfig:
-    """Zoom for a resize, to the bit: pixels are counted by truncation, where 0.48 is not 0.4799...9."""
-    zoom = resize * source_width / size[1]
-    near = (zoom, np.nextafter(zoom, 0), np.nextafter(zoom, np.inf))
-    return ImageConfig(size=size, test_zoom=min(near, key=lambda z: abs(z * size[1] / source_width - resize)))
 
 
 KINDS = (

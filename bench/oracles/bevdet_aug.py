@@ -4,15 +4,17 @@ All of it is drawn here anew from the file's seeds: NumPy's old generator draws 
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import numpy as np
 import torch
-from oracles.augmentation import config_for_test
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance
 from oracles.center_head import boxes_of, rows_of, same_turn
 
 from models.geometry import quaternion_to_rotation, transform
+from models.public.images import read_bevdet_images
 from tasks.batches.images import (
+    ImageConfig,
     ImageDraw,
     apply_draw,
     decode,
@@ -48,23 +50,30 @@ def scenes(oracle: Oracle) -> Iterator[Output]:
         yield Output(key, same_turn(rows, oracle.array(key)), Tolerance(1e-4))
 
 
+def image_config(oracle: Oracle) -> ImageConfig:
+    return ImageConfig(**asdict(read_bevdet_images(oracle.config["data_config"])))
+
+
+def source_of(oracle: Oracle) -> tuple[int, int]:
+    """(width, height) of the stored images."""
+    return tuple(oracle.config["data_config"]["src_size"][::-1])
+
+
 def _image_draws(oracle: Oracle, seed: str, count: int) -> list[ImageDraw]:
-    data = oracle.config["data_config"]
+    config, source = image_config(oracle), source_of(oracle)
     random = np.random.RandomState(oracle.config["numpy_seed"][seed])
-    source, size = tuple(data["src_size"][::-1]), tuple(data["input_size"])
-    resize = [size[1] / source[0] + change for change in data["resize"]]
+    resize = [config.size[1] / source[0] + added for added in config.resize]
     return [
-        draw_image(source, size, random, resize, data["rot"], data["flip"], data["crop_h"]) for _ in range(count)
+        draw_image(source, config.size, random, resize, config.rot, config.flip, config.crop_h) for _ in range(count)
     ]
 
 
 def _draw_outputs(oracle: Oracle, draws: list[ImageDraw], keys: dict[str, str]) -> Iterator[Output]:
     """keys: ours to the file's."""
-    data = oracle.config["data_config"]
-    height, width = data["input_size"]
+    height, width = image_config(oracle).size
     yield Output(keys["resize"], [draw.resize for draw in draws], Tolerance(1e-12))
     if "size" in keys:
-        yield Output(keys["size"], [resized(tuple(data["src_size"][::-1]), draw.resize) for draw in draws], EQUAL)
+        yield Output(keys["size"], [resized(source_of(oracle), draw.resize) for draw in draws], EQUAL)
     windows = [(*draw.crop, draw.crop[0] + width, draw.crop[1] + height) for draw in draws]
     yield Output(keys["crop"], windows, EQUAL)
     yield Output(keys["flip"], [draw.flip for draw in draws], EQUAL)
@@ -72,14 +81,13 @@ def _draw_outputs(oracle: Oracle, draws: list[ImageDraw], keys: dict[str, str]) 
 
 
 def images(oracle: Oracle) -> Iterator[Output]:
-    data = oracle.config["data_config"]
-    source, size = tuple(data["src_size"][::-1]), tuple(data["input_size"])
+    config, source = image_config(oracle), source_of(oracle)
+    size = config.size
     image = decode(oracle.array("image/source_jpeg").tobytes())
     yield Output("image/source_pixel_sum", image.sum((0, 1), np.int64), EQUAL)
-    resize = size[1] / source[0] + data.get("resize_test", 0.0)
     sets = {
         "train": _image_draws(oracle, "image", len(oracle.array("image/train_resize"))),
-        "test": [draw_test(config_for_test(size, source[0], resize), source)],
+        "test": [draw_test(config, source)],
     }
     for name, draws in sets.items():
         key = f"image/{name}"
@@ -110,8 +118,8 @@ def _post(oracle: Oracle, rotations: str, shifts: str, post: list[np.ndarray]) -
 
 def sequence(oracle: Oracle) -> Iterator[Output]:
     """Key frame and adjacent frames of all cameras: matrices frame by frame, images camera by camera."""
-    data, cameras = oracle.config["data_config"], oracle.array("cams").tolist()
-    source, size = tuple(data["src_size"][::-1]), tuple(data["input_size"])
+    source, size = source_of(oracle), image_config(oracle).size
+    cameras = oracle.array("cams").tolist()
     frames = len(oracle.array("sequence/intrins")) // len(cameras)
     draws = _image_draws(oracle, "sequence", len(cameras))
     keys = {name: f"sequence/{name}" for name in ("resize", "crop", "flip")} | {"rotate": "sequence/rotate_deg"}

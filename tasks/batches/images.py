@@ -6,7 +6,7 @@ The recipe is the original GeoMIM's and BEVDet's: resize, crop at the bottom, mi
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -22,25 +22,60 @@ MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 
-class ImageConfig(Settings):
-    """Size and augmentation of the network's input.
+# What this project once called its own numbers -> BEVDet's.
+_RENAMED = {"zoom": "resize", "test_zoom": "resize_test", "rotate": "rot"}
 
-    Zoom 1 makes the whole width fit. GeoMIM's resize of 0.38 to 0.55 (1600 px to 704) is a zoom of 0.8636 to 1.25.
+
+class ImageConfig(Settings):
+    """Size and augmentation of the network's input, in BEVDet's own numbers.
+
+    A resize is added to the factor that makes the whole width fit, which is width / source width (704 / 1600 = 0.44).
+    GeoMIM's and BEVFusion's limits (0.38 to 0.55 of 1600 px) are such factors themselves: -0.06 to 0.11 here.
     """
 
     size: tuple[int, int] = Field((256, 704), description="Height and width (px).")
-    zoom: tuple[float, float] = Field((0.38 / 0.44, 0.55 / 0.44), description="Range of the random zoom.")
-    test_zoom: float = Field(1.0, gt=0, description="The zoom where nothing is random.")
-    rotate: float = Field(5.4, ge=0, lt=180, description="Rotations are up to so many degrees either way.")
+    resize: tuple[float, float] = Field(
+        (-0.06, 0.11), description="Range of what is added to width / source width, the factor that makes it fit."
+    )
+    resize_test: float = Field(0.0, description="What is added to it where nothing is random.")
+    crop_h: tuple[float, float] = Field(
+        (0.0, 0.0), description="Range of the share of the height that goes at the bottom; the test takes its mean."
+    )
+    rot: tuple[float, float] = Field((-5.4, 5.4), description="Range of the rotation (degrees).")
     flip: bool = Field(True, description="Mirror half of the images.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_old(cls, given: Any) -> Any:
+        """Say what to write for the fields of before."""
+        for old, new in _RENAMED.items():
+            if isinstance(given, dict) and old in given:
+                raise ValueError(f"{old} is {new} now: {_now(old, given[old], given.get('size', (256, 704)))}")
+        return given
 
     @model_validator(mode="after")
     def _sane(self) -> "ImageConfig":
         if min(self.size) < 1:
             raise ValueError(f"size {self.size} must be positive")
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"zoom {self.zoom} must be positive and ascend")
+        for name in ("resize", "crop_h", "rot"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} {(low, high)} must ascend")
+        if self.crop_h[0] < 0 or self.crop_h[1] >= 1:
+            raise ValueError(f"crop_h {self.crop_h} must lie in [0, 1): it is a share of the height")
         return self
+
+
+def _now(old: str, value: Any, size: Any) -> str:
+    """What to write for a field of before."""
+    try:
+        if old == "rotate":
+            return f"write rot: [{-value:g}, {value:g}]"
+        fit, zooms = size[1] / 1600, np.atleast_1d(np.asarray(value, float))
+        added = ", ".join(f"{round(float(zoom - 1) * fit, 6):g}" for zoom in zooms)
+        return f"for stored images of 1600 px write {_RENAMED[old]}: {f'[{added}]' if len(zooms) > 1 else added}"
+    except (TypeError, ValueError, LookupError):
+        return "see docs/finetuning.md"
 
 
 @dataclass(frozen=True)
@@ -58,35 +93,70 @@ def draw_image(
     size: tuple[int, int],
     random: np.random.Generator,
     resize: tuple[float, float],
-    rotate: tuple[float, float],
+    rot: tuple[float, float],
     flip: bool,
-    cut: tuple[float, float] | None = None,
+    crop_h: tuple[float, float] | None = None,
 ) -> ImageDraw:
     """A draw for an image of `source_size` (width, height), in BEVDet's order.
 
-    size: (height, width) of the network's input; resize, rotate: ranges of the factor and of degrees. cut: range of the
-    share of the resized image's height that goes at the bottom, nothing if None; BEVDet draws it though it is 0 to 0.
+    size: (height, width) of the network's input; resize, rot: ranges of the factor and of degrees. crop_h: range of the
+    share of the resized image's height that goes at the bottom; None cuts nothing and draws no number for it, where
+    BEVDet draws one from 0 to 0.
     """
     factor = random.uniform(*resize)
     width, height = resized(source_size, factor)
-    top = int((1 - random.uniform(*cut)) * height if cut else height) - size[0]
+    top = _top(height, size[0], random.uniform(*crop_h) if crop_h else 0.0)
     left = int(random.uniform(0, max(0, width - size[1])))
-    return ImageDraw(factor, (left, top), flip and bool(random.choice([0, 1])), random.uniform(*rotate))
+    return ImageDraw(factor, (left, top), flip and bool(random.choice([0, 1])), random.uniform(*rot))
+
+
+def draw_middle(
+    source_size: tuple[int, int], size: tuple[int, int], factor: float, crop_h: tuple[float, float] = (0.0, 0.0)
+) -> ImageDraw:
+    """The draw in which nothing is random: the middle, and so far above the bottom as `crop_h` is on average.
+
+    source_size: (width, height); size: (height, width) of the network's input; factor: of the resize.
+    """
+    width, height = resized(source_size, factor)
+    return ImageDraw(factor, (max(0, width - size[1]) // 2, _top(height, size[0], float(np.mean(crop_h)))))
+
+
+def _top(height: int, wanted: int, cut: float) -> int:
+    """First row of a window of `wanted` rows that ends a share `cut` of the image's height above its bottom."""
+    return int((1 - cut) * height) - wanted
 
 
 def draw_training(config: ImageConfig, source_size: tuple[int, int], generator: np.random.Generator) -> ImageDraw:
-    """A random draw for an image of `source_size` (width, height)."""
-    fit = config.size[1] / source_size[0]
-    resize = (config.zoom[0] * fit, config.zoom[1] * fit)
-    draw = draw_image(source_size, config.size, generator, resize, (-config.rotate, config.rotate), flip=True)
+    """A random draw for an image of `source_size` (width, height). UserError where nothing of it would be left."""
+    resize = tuple(_factor(config, source_size, "resize", added) for added in config.resize)
+    crop_h = config.crop_h if any(config.crop_h) else None
+    draw = draw_image(source_size, config.size, generator, resize, config.rot, True, crop_h)
     return replace(draw, flip=draw.flip and config.flip)
 
 
 def draw_test(config: ImageConfig, source_size: tuple[int, int]) -> ImageDraw:
-    """The middle of the image's bottom at the test zoom."""
-    resize = config.test_zoom * config.size[1] / source_size[0]
-    width, height = resized(source_size, resize)
-    return ImageDraw(resize, (max(0, width - config.size[1]) // 2, height - config.size[0]))
+    """The draw of an image that is evaluated. UserError where nothing of it would be left."""
+    factor = _factor(config, source_size, "resize_test", config.resize_test)
+    return draw_middle(source_size, config.size, factor, config.crop_h)
+
+
+def _factor(config: ImageConfig, source_size: tuple[int, int], field: str, added: float) -> float:
+    fit = fitting(source_size[0], config.size[1])
+    factor = config.size[1] / source_size[0] + added if added else fit
+    if min(resized(source_size, factor)) < 1:
+        source = "x".join(map(str, source_size))
+        raise UserError(f"image.{field} {added:g} leaves nothing of an image of {source} px, which fits at {fit:g}")
+    return factor
+
+
+def fitting(source_width: int, width: int) -> float:
+    """The factor at which an image of `source_width` px becomes `width` px wide.
+
+    width / source_width, or the next float where that falls short: 1600 * (928 / 1600) is 927.9..., and pixels are
+    counted by truncation.
+    """
+    factor = width / source_width
+    return factor if int(source_width * factor) == width else math.nextafter(factor, math.inf)
 
 
 def resized(source_size: tuple[int, int], resize: float) -> tuple[int, int]:

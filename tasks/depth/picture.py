@@ -24,8 +24,8 @@ def save_picture(path: Path, dataroot: Path, index: Index, store: DepthReader, s
     from matplotlib.figure import Figure
 
     points = store.read(sample)
-    width, height = index.image_size[sample, 0]
-    tile = TILE_WIDTH / 100, TILE_WIDTH / 100 * height / width  # inches at 100 dpi
+    highest = max(height / width for width, height in index.image_size[sample])
+    tile = TILE_WIDTH / 100, TILE_WIDTH / 100 * highest  # inches at 100 dpi
     figure = Figure(figsize=(3 * tile[0], 2 * tile[1] + 1.9), dpi=100, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)

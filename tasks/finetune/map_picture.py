@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from models.names import BEV_LAYERS, CAMERAS, FREE, OCCUPANCY_CLASSES
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
-from tasks.finetune.picture import TILE_WIDTH, VIEWS, camera_tile
+from tasks.finetune.picture import TILE_WIDTH, VIEWS, camera_tile, two_rows
 
 BACKGROUND = (18, 18, 22)
 UNSEEN = (44, 44, 50)
@@ -46,11 +46,10 @@ def draw_listed(
 
 def picture(index: Index, dataroot: Path, sample: int, tiles: Tiles, bev_range: float) -> bytes:
     """A PNG: six images in two rows, and below them the maps, the car's front up."""
-    cameras = [camera_tile(index, dataroot, sample, CAMERAS.index(name), ()) for name in VIEWS]
-    height, side = cameras[0].height, 3 * TILE_WIDTH // 2
-    out = Image.new("RGB", (3 * TILE_WIDTH, 2 * height + side), BACKGROUND)
-    for i, tile in enumerate(cameras):
-        out.paste(tile, (i % 3 * TILE_WIDTH, i // 3 * height))
+    cameras = two_rows([camera_tile(index, dataroot, sample, CAMERAS.index(name), ()) for name in VIEWS])
+    side = 3 * TILE_WIDTH // 2
+    out = Image.new("RGB", (cameras.width, cameras.height + side), BACKGROUND)
+    out.paste(cameras, (0, 0))
     for i, (title, image) in enumerate(tiles.items()):
         tile = Image.fromarray(image).resize((side - 2, side), Image.Resampling.NEAREST)
         draw = ImageDraw.Draw(tile)
@@ -58,7 +57,7 @@ def picture(index: Index, dataroot: Path, sample: int, tiles: Tiles, bev_range: 
             reach = metres / bev_range * side / 2
             draw.ellipse([side / 2 - reach, side / 2 - reach, side / 2 + reach, side / 2 + reach], outline=(70, 70, 78))
         draw.text((8, 6), f"{title}; rings every 10 m", (255, 255, 255))
-        out.paste(tile, (i * side, 2 * height))
+        out.paste(tile, (i * side, cameras.height))
     file = io.BytesIO()
     out.save(file, "PNG")
     return file.getvalue()

@@ -52,13 +52,11 @@ def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, misse
     are right are orange and those that are false violet.
     """
     layers = [(getattr(misses, name), colour) for name, colour in COLOURS.items()]
-    tiles = [camera_tile(index, dataroot, sample, CAMERAS.index(name), layers) for name in VIEWS]
-    height = tiles[0].height
-    bev = _bev_tile(layers, 2 * height)
-    out = Image.new("RGB", (3 * TILE_WIDTH + bev.width, 2 * height))
-    for i, tile in enumerate(tiles):
-        out.paste(tile, (i % 3 * TILE_WIDTH, i // 3 * height))
-    out.paste(bev, (3 * TILE_WIDTH, 0))
+    views = two_rows([camera_tile(index, dataroot, sample, CAMERAS.index(name), layers) for name in VIEWS])
+    bev = _bev_tile(layers, views.height)
+    out = Image.new("RGB", (views.width + bev.width, views.height))
+    out.paste(views, (0, 0))
+    out.paste(bev, (views.width, 0))
     file = io.BytesIO()
     out.save(file, "PNG")
     write_bytes(path, file.getvalue())
@@ -83,6 +81,17 @@ def camera_tile(
                     draw.line([tuple(p) for p in (uvw[:, :2] / uvw[:, 2:] * scale).tolist()], colour, 2)
     draw.text((6, 4), CAMERAS[camera], (255, 255, 255))
     return image
+
+
+def two_rows(tiles: Sequence[Image.Image]) -> Image.Image:
+    """Six images of TILE_WIDTH, three a row; a row is as high as its highest, lower ones stand in its middle."""
+    rows = tiles[:3], tiles[3:]
+    heights = [max(tile.height for tile in row) for row in rows]
+    out = Image.new("RGB", (3 * TILE_WIDTH, sum(heights)))
+    for row, top, height in zip(rows, (0, heights[0]), heights):
+        for column, tile in enumerate(row):
+            out.paste(tile, (column * TILE_WIDTH, top + (height - tile.height) // 2))
+    return out
 
 
 def _in_front(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:

@@ -25,9 +25,14 @@ def build_model(config: PretrainConfig, bev_channels: int, bev_range: tuple[floa
         geometry_branch=d.geometry_branch,
         camera_aware=d.camera_aware,
     )
-    grid = BevGrid(
-        (bev_range[0], bev_range[3]), (bev_range[1], bev_range[4]), config.height, bev_cell / config.splat_ratio
-    )
+    grid = splat_grid(config.height, config.splat_ratio, bev_range, bev_cell)
     view_transform = ViewTransform(d.width, config.context, DepthBins(*config.depth_bins), grid, config.splat_ratio)
     heads = config.backbone.num_heads[2]
     return GeoMIM(backbone, decoder, view_transform, heads, bev_channels, config.patch, config.depth_weight)
+
+
+def splat_grid(
+    height: tuple[float, float], splat_ratio: int, bev_range: tuple[float, ...], bev_cell: float
+) -> BevGrid:
+    """The cells that are splatted into: so many along each axis of a teacher's, between two heights (m)."""
+    return BevGrid((bev_range[0], bev_range[3]), (bev_range[1], bev_range[4]), height, bev_cell / splat_ratio)

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from models.depth_bins import DepthBins
 from models.geomim.model import STRIDE, GeoMIM
 from models.layouts import (
     Checkpoint,
@@ -32,8 +33,7 @@ from tasks.backbone import BackboneConfig, build_backbone
 from tasks.checkpoints import read_tensors
 from tasks.config import explain
 from tasks.errors import UserError
-from tasks.pretrain.config import PretrainConfig
-from tasks.pretrain.model import build_model
+from tasks.pretrain.model import splat_grid
 
 # How the backbone is written, from our names.
 BACKBONE_LAYOUTS = {
@@ -122,14 +122,14 @@ def _view_transform_constants(source: Path) -> dict[str, Tensor]:
     manifest = read_manifest(source)
     if manifest is None:
         return {}
-    config = PretrainConfig.model_validate(manifest.recipe.config)
+    config = manifest.recipe.config  # perhaps an earlier version's: these fields have kept their names
     teacher = Artifact(source.resolve().parents[1], "teacher", manifest.recipe.inputs["teacher"])
     try:
         bev = BevReader(teacher.path / "bev.zarr")
     except FileNotFoundError:
         return {}
-    transform = build_model(config, bev.shape[0], bev.attributes.range, bev.attributes.cell_size[0]).view_transform
-    return original_constants(transform.grid, transform.bins, config.image.size, STRIDE)
+    grid = splat_grid(config["height"], config["splat_ratio"], bev.attributes.range, bev.attributes.cell_size[0])
+    return original_constants(grid, DepthBins(*config["depth_bins"]), tuple(config["image"]["size"]), STRIDE)
 
 
 def _write(out: Path, state: dict[str, Tensor], key: str) -> None:

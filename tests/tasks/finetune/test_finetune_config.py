@@ -62,9 +62,9 @@ def test_the_presets_are_the_published_table():
         assert (preset["bev_rotation"], preset["bev_scale"], preset["bev_flip"]) == (22.5, 0.05, True)
         assert preset["steps"] * preset["batch_size"] == pytest.approx(20 * 123_580, rel=1e-3)  # 20 epochs of CBGS
         assert preset["view"]["previous_from"] == preset["steps"] // 10
-        low, high = (zoom * preset["image"]["size"][1] / 1600 for zoom in preset["image"]["zoom"])
-        base = preset["image"]["size"][1] / 1600
-        assert (low - base, high - base) == pytest.approx((-0.06, 0.11))
+        image = preset["image"]
+        assert (image["resize"], image["resize_test"], image["crop_h"]) == ((-0.06, 0.11), 0, (0, 0))
+        assert (image["rot"], image["flip"]) == ((-5.4, 5.4), True)
     names = ("weight_decay", "layer_decay", "drop_path", "bev_cell", "depth_weight", "image_width", "class_groups")
     assert [baseline[name] for name in names] == [0.01, 1.0, 0.1, 0.8, 0, 256, "one"]
     assert [geomim[name] for name in names] == [0.05, 0.8, 0.2, 0.8, 0, 256, "one"]

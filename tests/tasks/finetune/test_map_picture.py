@@ -1,7 +1,22 @@
 import numpy as np
+from PIL import Image
 
 from models.names import FREE
 from tasks.finetune.map_picture import BACKGROUND, CLASS_COLOURS, LAYER_COLOURS, UNSEEN, mask_image, voxel_image
+from tasks.finetune.picture import TILE_WIDTH, two_rows
+
+
+def test_images_of_any_height_are_shown_whole():
+    """1920x886 beside 1920x1280: nothing of a high image is covered, and rows do not overlap."""
+    heights = (221, 320, 221, 320, 221, 270)
+    tiles = [Image.new("RGB", (TILE_WIDTH, height), (i + 1, 0, 0)) for i, height in enumerate(heights)]
+    shown = np.asarray(two_rows(tiles))
+    assert shown.shape == (640, 3 * TILE_WIDTH, 3)
+    for i, height in enumerate(heights):
+        assert (shown[..., 0] == i + 1).sum() == TILE_WIDTH * height
+        row, column = divmod(i, 3)
+        top = 320 * row + (320 - height) // 2
+        assert (shown[top : top + height, TILE_WIDTH * column : TILE_WIDTH * (column + 1), 0] == i + 1).all()
 
 
 def test_masks_show_the_front_up_and_the_left_left():

@@ -39,12 +39,16 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture
 def artifact(tmp_path) -> Artifact:
+    return artifact_of(tmp_path, CONFIG.key_fields())
+
+
+def artifact_of(tmp_path, config: dict) -> Artifact:
     """What pretraining leaves of its weights, and the teacher's store."""
     teacher = Artifact(tmp_path, "teacher", "1" * 64)
     BevWriter(teacher.path / "bev.zarr", ["a"], (3, 16, 16), BevAttributes(RANGE, (1.0, 1.0), 1)).write(
         0, np.ones((1, 3, 16, 16))
     )
-    recipe = Recipe(stage="pretrain", version=1, config=CONFIG.key_fields(), inputs={"teacher": teacher.key})
+    recipe = Recipe(stage="pretrain", version=1, config=config, inputs={"teacher": teacher.key})
     made = Artifact(tmp_path, "pretrain", recipe.key)
     made.begin(recipe)
     state = built(0).state_dict()
@@ -91,6 +95,14 @@ def test_the_original_layout_has_the_view_transforms_geometry(artifact, tmp_path
     told = export(artifact.path / "model.safetensors", tmp_path / "file.pth", ORIGINAL)
     assert "dx, bx, nx and frustum" in told  # a file does not know its teacher's grid
     assert "encoders.camera.vtransform.dx" not in torch.load(tmp_path / "file.pth", weights_only=True)["state_dict"]
+
+
+def test_an_artifact_from_before_is_still_written_whole(tmp_path):
+    """Its config says zoom where ours says resize."""
+    before = {"size": [64, 96], "zoom": [0.9, 1.2], "test_zoom": 1.0, "rotate": 5.4, "flip": True}
+    export(artifact_of(tmp_path, CONFIG.key_fields() | {"image": before}).path, tmp_path / "whole.pth", ORIGINAL)
+    state = torch.load(tmp_path / "whole.pth", weights_only=True)["state_dict"]
+    assert state["encoders.camera.vtransform.dx"].tolist() == [0.5, 0.5, 20.0]
 
 
 def test_the_frames_that_loaders_expect(artifact, tmp_path):

@@ -1,0 +1,133 @@
+"""A public config, read strictly: a key that nobody reads is an error, never a setting without effect."""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+_REQUIRED = object()
+
+
+class UnreadableConfig(ValueError):
+    """A public config with a key that its reader does not know, or with a value that is not implemented here.
+
+    The text is one sentence that names the key by its place in the config.
+    """
+
+
+class Used:
+    """A section of a public config that remembers what was read of it.
+
+        with Used(config, "model.pts_neck") as neck:
+            widths = neck.integers("out_channels")
+
+    At the end of the block, UnreadableConfig is raised for keys that were not read. A getter without a default raises
+    it for a missing key, and every getter for a value of another kind. place: where the section stands in the config.
+    """
+
+    def __init__(self, values: Any, place: str):
+        if not isinstance(values, Mapping):
+            raise UnreadableConfig(f"{place or 'the config'} must be a section of keys, not {_shown(values)}")
+        self._values, self._place, self._read = values, place, set()
+
+    def __enter__(self) -> "Used":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None and (unknown := [str(key) for key in self._values if key not in self._read]):
+            keys = ", ".join(self.at(key) for key in sorted(unknown))
+            raise UnreadableConfig(f"nothing here knows what {keys} {'means' if len(unknown) == 1 else 'mean'}")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def at(self, key: str) -> str:
+        """Where a key stands in the config."""
+        return f"{self._place}.{key}" if self._place else key
+
+    def value(self, key: str, default: Any = _REQUIRED) -> Any:
+        """Whatever stands there."""
+        self._read.add(key)
+        if key not in self._values:
+            if default is _REQUIRED:
+                raise UnreadableConfig(f"{self.at(key)} is missing")
+            return default
+        return self._values[key]
+
+    def fixed(self, key: str, only: Any, default: Any = _REQUIRED) -> None:
+        """Read a key of which one value alone is implemented. default: what the public code takes where it is missing,
+        `only` if not given."""
+        found = self.value(key, only if default is _REQUIRED else default)
+        if _plain(found) != _plain(only):
+            raise UnreadableConfig(f"{self.at(key)} is {_shown(found)}: only {_shown(only)} is implemented here")
+
+    def agrees(self, key: str, wanted: Any, where: str) -> None:
+        """Read a key that repeats what stands elsewhere in the config, at `where`."""
+        found, wanted = _plain(self.value(key)), _plain(wanted)
+        if found != wanted:
+            raise UnreadableConfig(f"{self.at(key)} is {_shown(found)}, but {where} is {_shown(wanted)}: one is wrong")
+
+    def ignore(self, reasons: Mapping[str, str]) -> None:
+        """Leave keys unread, for the reasons that are written beside them."""
+        self._read.update(reasons)
+
+    def section(self, key: str, default: Any = _REQUIRED) -> "Used":
+        """A section in this one, to be opened with `with`."""
+        return Used(self.value(key, default), self.at(key))
+
+    def sections(self, key: str) -> list["Used"]:
+        """A list of sections."""
+        return [Used(one, f"{self.at(key)}[{i}]") for i, one in enumerate(self._list(key, _REQUIRED))]
+
+    def number(self, key: str, default: Any = _REQUIRED) -> float:
+        return self._one(key, self.value(key, default), (int, float), "a number")
+
+    def integer(self, key: str, default: Any = _REQUIRED) -> int:
+        return self._one(key, self.value(key, default), int, "a whole number")
+
+    def flag(self, key: str, default: Any = _REQUIRED) -> bool:
+        found = self.value(key, default)
+        if not isinstance(found, bool):
+            raise UnreadableConfig(f"{self.at(key)} must be true or false, not {_shown(found)}")
+        return found
+
+    def numbers(self, key: str, count: int | None = None, default: Any = _REQUIRED) -> tuple[float, ...]:
+        """A list of numbers; count: how many there must be."""
+        found = self._list(key, default)
+        return self._counted(key, count, [self._one(key, one, (int, float), "numbers") for one in found])
+
+    def integers(self, key: str, count: int | None = None, default: Any = _REQUIRED) -> tuple[int, ...]:
+        found = self._list(key, default)
+        return self._counted(key, count, [self._one(key, one, int, "whole numbers") for one in found])
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        return tuple(self._one(key, one, str, "names") for one in self._list(key, _REQUIRED))
+
+    def _list(self, key: str, default: Any) -> Sequence:
+        found = self.value(key, default)
+        if not isinstance(found, list | tuple):
+            raise UnreadableConfig(f"{self.at(key)} must be a list, not {_shown(found)}")
+        return found
+
+    def _one(self, key: str, found: Any, kinds: Any, name: str) -> Any:
+        if isinstance(found, bool) or not isinstance(found, kinds):
+            raise UnreadableConfig(f"{self.at(key)} must be {name}, not {_shown(found)}")
+        return found
+
+    def _counted(self, key: str, count: int | None, found: list) -> tuple:
+        if count is not None and len(found) != count:
+            raise UnreadableConfig(f"{self.at(key)} must have {count} values, not {_shown(found)}")
+        return tuple(found)
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples, as JSON has them."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(_plain(value))
+    return text if len(text) <= 80 else text[:77] + "..."
