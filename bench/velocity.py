@@ -29,6 +29,7 @@ from tasks.evaluation.metrics import UNDEFINED
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.network import build_detector, load_detector
+from tasks.finetune.run import WEIGHTS
 from tasks.progress import progress
 
 UNSCORED = [CLASSES.index(name) for name, errors in UNDEFINED.items() if "AVE" in errors]
@@ -84,9 +85,9 @@ def detector_config(folder: Path) -> FinetuneConfig:
 
 
 def load(folder: Path, config: FinetuneConfig) -> BevDet:
-    """The artifact's detector, the first arm's where there are two."""
+    """The artifact's detector."""
     detector = build_detector(config).eval()
-    load_detector(detector, sorted(folder.glob("detector_*.safetensors"))[0], config)
+    load_detector(detector, folder / WEIGHTS, config)
     return detector
 
 
@@ -94,7 +95,8 @@ def measure(folder: Path, dataroot: Path) -> None:
     """Print the lines of the detector in a finetune artifact."""
     config = detector_config(folder)
     detector = load(folder, config)
-    index = Index.open(folder.parents[1] / "ingest" / read_manifest(folder).recipe.inputs["ingest"][:16] / "index.zarr")
+    stage, key = read_manifest(folder).inputs()["ingest"]
+    index = Index.open(folder.parents[1] / stage / key[:16] / "index.zarr")
     batches, samples = Batches(config, index, dataroot), index.samples("val")
     name = f"{folder.name}, {config.view.frames} frame(s)"
     found: dict[str, list] = {}

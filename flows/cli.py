@@ -172,8 +172,8 @@ def finetune(
     """
     if eval_only and checkpoint is None:
         raise UserError("--eval-only needs --checkpoint FILE, the detector to evaluate")
-    field = "checkpoint" if eval_only else "init"
-    chosen = [f"finetune.{field}={json.dumps(str(checkpoint))}"] if checkpoint else []
+    field = "evaluate.checkpoint" if eval_only else "finetune.init"
+    chosen = [f"{field}={json.dumps(str(checkpoint))}"] if checkpoint else []
     chosen += [f"finetune.ranks={nproc}"] if nproc else []
     _run_one("finetune", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 

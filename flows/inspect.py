@@ -43,7 +43,7 @@ def describe(path: Path) -> dict[str, Any]:
             "seconds": manifest.seconds,
             "bytes": manifest.bytes,
             "made": {name: value for name, value in manifest.made.items() if name != "step"},
-            "inputs": manifest.recipe.inputs,
+            "inputs": {name: f"{stage}/{key[:16]}" for name, (stage, key) in manifest.inputs().items()},
             "files": manifest.recipe.files,
             "config": manifest.recipe.config,
             "summary": manifest.summary,

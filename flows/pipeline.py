@@ -1,6 +1,6 @@
 """The pipeline as Prefect flows: the whole of it, and one flow a stage, all from the one table of stages.
 
-    ingest -+-> (fit ->) teacher -+-> pretrain -> finetune
+    ingest -+-> (fit ->) teacher -+-> pretrain -> finetune -> evaluate
             +-> depth ------------+
 
 What does not depend on each other runs at the same time, but no two stages that want the device. The artifact store is
@@ -18,9 +18,10 @@ from flows.tasks import TASKS, sentence, simulate, without_tracebacks
 from storage.artifact import Artifact
 from tasks.config import PipelineConfig
 from tasks.errors import DataError, UserError
-from tasks.plan import Planned, make_plan, with_inputs_checked
+from tasks.plan import Planned, is_meant, make_plan, with_inputs_checked
 from tasks.roots import usable_root
-from tasks.stage import STAGES, StageName, why_inactive
+from tasks.stage import STAGES, StageName
+from tasks.wanted import why_unwanted
 
 ROOT = Path("artifacts")
 MISTAKE = "Mistake"  # the name of a failed state for which the user has a remedy
@@ -50,7 +51,9 @@ def stage_flow(name: StageName) -> Flow:
     return run
 
 
-ingest, fit, teacher, depth, pretrain, finetune = map(stage_flow, STAGES)
+ingest, fit, teacher, depth, pretrain, finetune = map(
+    stage_flow, ("ingest", "fit", "teacher", "depth", "pretrain", "finetune")
+)
 
 
 def run_stages(
@@ -64,12 +67,13 @@ def run_stages(
         if config.simulate is not None and (names is None or "ingest" in names):
             simulate(config)
         plan = make_plan(config, root, forced, command="a Prefect flow")
-        chosen = [p for p in plan if names is None or p.stage.name in names]
-        for name in {*(names or ()), *forced} - {p.stage.name for p in plan}:
-            raise UserError(f"{name}: not a stage of this config; {why_inactive(config, name)}")
-        if chosen and chosen[0].step is None:
+        for name in {*(names or ()), *forced}:
+            if not any(is_meant(planned.node, [name]) for planned in plan):
+                raise UserError(f"{name}: not a stage of this config; {why_unwanted(config, name)}")
+        chosen = [planned for planned in plan if names is None or is_meant(planned.node, names)]
+        if chosen[0].step is None:
             raise UserError(chosen[0].why)
-        chosen = with_inputs_checked(chosen, [p.stage.name for p in chosen])
+        chosen = with_inputs_checked(chosen)
     except UserError as error:
         return Failed(message=str(error), name="Failed" if isinstance(error, DataError) else MISTAKE)
     return outcome(submitted(chosen, forced))
@@ -81,12 +85,13 @@ def submitted(chosen: list[Planned], forced: set[str]) -> dict[str, PrefectFutur
     out: dict[str, PrefectFuture] = {}
     on_device: PrefectFuture | None = None
     for planned in chosen:
-        step, name = planned.step, planned.stage.name
+        step, name = planned.step, planned.name
         behind = [futures[needed] for needed in step.inputs.artifacts.values() if needed in futures]
         if planned.stage.on_device and on_device is not None:
             behind.append(on_device)
-        run = TASKS[name].with_options(refresh_cache=planned.state != "cached")
-        future = run.submit(step=step.as_json(), key=step.artifact.key, force=name in forced, wait_for=behind)
+        run = TASKS[planned.stage.name].with_options(refresh_cache=planned.state != "cached")
+        again = is_meant(planned.node, forced)
+        future = run.submit(step=step.as_json(), key=step.artifact.key, force=again, wait_for=behind)
         futures[step.artifact] = out[name] = future
         on_device = future if planned.stage.on_device else on_device
     return out

@@ -13,11 +13,12 @@ from tasks.child import run_in_child
 from tasks.config import PipelineConfig
 from tasks.dataroot import ensure_dataroot
 from tasks.errors import DataError, UserError
+from tasks.evaluation.table import gain
 from tasks.experiment.plan import runs
 from tasks.experiment.run import REPORT, RESULT, conclude, steps_of
-from tasks.plan import Planned, make_plan, select, stage_named, with_inputs_checked
+from tasks.plan import Planned, is_meant, make_plan, select, stage_named, with_inputs_checked
 from tasks.roots import usable_root
-from tasks.stage import why_inactive
+from tasks.wanted import SCRATCH, why_unwanted
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -33,17 +34,17 @@ def run_pipeline(
     if not dry_run:
         ensure_dataroot(config)
     chosen = select(make_plan(config, root, forced), first, last)
-    names = [planned.stage.name for planned in chosen]
     if chosen[0].step is None and not (dry_run and config.simulate):
         raise UserError(chosen[0].why)
-    chosen = with_inputs_checked(chosen, names)
+    chosen = with_inputs_checked(chosen)
     plan_table(chosen)
     if dry_run:
         return
+    stages = list(dict.fromkeys(planned.stage.name for planned in chosen))
     if any(planned.state != "cached" for planned in chosen):
         with prefect_server(root / ".prefect"):
-            run_flow(config, root, names, [name for name in forced if name in names])
-    show_results(make_plan(config, root), names)
+            run_flow(config, root, stages, [name for name in forced if any(is_meant(p.node, [name]) for p in chosen)])
+    show_results(config, make_plan(config, root), {planned.name for planned in chosen})
 
 
 def run_flow(config: PipelineConfig, root: Path, stages: list[str], forced: list[str]) -> None:
@@ -68,13 +69,14 @@ def run_one(config: PipelineConfig, root: Path, name: str, force: bool) -> None:
     if name == "ingest":
         ensure_dataroot(config)
     command = shlex.join(["geomim", *sys.argv[1:]])
-    planned = next((p for p in make_plan(config, root, command=command) if p.stage.name == name), None)
-    if planned is None:
-        raise UserError(f"{name}: not a stage of this config; {why_inactive(config, name)}")
-    if planned.step is None:
-        raise UserError(planned.why)
-    run_in_child(planned.step, force)
-    show_results(make_plan(config, root), [name])
+    plan = [p for p in make_plan(config, root, [name] if force else (), command) if p.node.command == name]
+    if not plan:
+        raise UserError(f"{name}: not a stage of this config; {why_unwanted(config, name)}")
+    for planned in plan:
+        if planned.step is None:
+            raise UserError(planned.why)
+        run_in_child(planned.step, force)
+    show_results(config, make_plan(config, root), {planned.name for planned in plan})
 
 
 def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
@@ -98,26 +100,30 @@ def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
     out.print(folder, soft_wrap=True)
 
 
-def show_results(plan: list[Planned], names: list[str]) -> None:
-    """Each stage's folder, and the report of the last stage that wrote one."""
+def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -> None:
+    """Each node's folder, the report of the last that wrote one, and what pretraining brought."""
     out = console()
-    report = None
+    reports, metrics = [], {}
     for planned in plan:
-        if planned.stage.name not in names or planned.state != "cached":
+        if planned.name not in names or planned.state != "cached":
             continue
         artifact = planned.step.artifact
         manifest = artifact.manifest()
         facts = manifest.summary
         scores = "".join(f"  {name} {facts[name]:.4f}" for name in ("mAP", "NDS") if name in facts)
         out.print(
-            f"[green]{planned.stage.name:9}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s"
-            f"{scores}  {artifact.path}",
+            f"[green]{planned.name:16}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s{scores}  {artifact.path}",
             soft_wrap=True,
         )
         if (artifact.path / "report.md").is_file():
-            report = artifact.path / "report.md"
-    if report:
+            reports.append(artifact.path / "report.md")
+        if planned.stage.name == "evaluate":
+            arm = "scratch" if planned.name.endswith(SCRATCH) else "pretrained"
+            metrics[arm] = json.loads((artifact.path / "metrics.json").read_text())
+    if reports:
         from rich.markdown import Markdown
 
         out.print()
-        out.print(Markdown(report.read_text()))
+        out.print(Markdown(reports[0].read_text()))
+        if len(metrics) > 1 and None not in metrics.values():
+            out.print(Markdown(gain(metrics, config.finetune.seed)))

@@ -29,7 +29,7 @@ def plan_table(plan: list[Planned], why: bool = True) -> None:
     for planned in plan:
         row = planned.as_json()
         state = f"[{STATE_STYLE[planned.state]}]{planned.state}[/]"
-        cells = [planned.stage.name, state, size(row["bytes"]), (row["key"] or "-")[:16]]
+        cells = [planned.name, state, size(row["bytes"]), (row["key"] or "-")[:16]]
         table.add_row(*cells, *([planned.why] if why else []))
     console().print(table)
 

@@ -72,6 +72,14 @@ class Manifest(BaseModel):
     def bytes(self) -> int:
         return sum(size for size, _ in self.files.values())
 
+    def inputs(self) -> dict[str, tuple[str, str]]:
+        """Name -> (stage, key) of the artifacts that it was made from.
+
+        The recipe has what stands for them in the key, which is the same for several that make no difference.
+        """
+        step = self.made.get("step") or {"inputs": {name: (name, key) for name, key in self.recipe.inputs.items()}}
+        return {name: (stage, key) for name, (stage, key) in step["inputs"].items()}
+
     def contents(self) -> dict[str, tuple[int, int]]:
         """Top-level entry -> (files, bytes)."""
         return grouped({name: size for name, (size, _) in self.files.items()})

@@ -48,8 +48,7 @@ class Held:
         """The artifacts that it was made from, there or not."""
         if self.manifest is None:
             return []
-        root, step = self.path.parent.parent, self.manifest.made.get("step", {})
-        return [root / stage / key[:16] for stage, key in step.get("inputs", {}).values()]
+        return [self.path.parent.parent / stage / key[:16] for stage, key in self.manifest.inputs().values()]
 
 
 def held(root: Path) -> list[Held]:

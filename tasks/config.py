@@ -11,7 +11,7 @@ from tasks.backbone import BackboneConfig
 from tasks.depth.config import DepthConfig
 from tasks.errors import UserError
 from tasks.experiment.config import ExperimentConfig
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.ingest.config import IngestConfig
 from tasks.pretrain.config import PretrainConfig, check_grid
 from tasks.settings import Settings, runtime
@@ -39,6 +39,7 @@ class PipelineConfig(Settings):
     depth: DepthConfig = Field(default_factory=DepthConfig)
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
 
     @model_validator(mode="before")

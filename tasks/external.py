@@ -7,25 +7,25 @@ from storage.digests import Digests
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
 from tasks.ingest.dataroot import dataroot_digests
-from tasks.stage import StageName
 from tasks.teacher.mmdet3d_config import config_files
+from tasks.wanted import Wanted
 
 MAPS, OCCUPANCY = "maps", "gts"
 
 
-def external_digests(stage: StageName, config: PipelineConfig, digests: Digests) -> dict[str, str]:
+def external_digests(node: Wanted, config: PipelineConfig, digests: Digests) -> dict[str, str]:
     """Name or field -> SHA-256. Raises UserError where a file that the config names is not there."""
     out = {}
-    if stage == "ingest":
+    if node.stage.name == "ingest":
         out = dataroot_digests(config.dataroot, config.version, config.ingest, digests)
-    if stage == "finetune":
+    if node.stage.name in ("finetune", "evaluate"):
         out = truth_digests(config, digests)
-    for field, path in getattr(config, stage).external_files().items():
-        _check(stage, field, path)
+    for field, path in node.config.external_files().items():
+        _check(node, field, path)
         out[field] = digests.of(path)
         if field == "mmdet3d":  # and all that it inherits from
             for number, base in enumerate(config_files(path)[1:], 1):
-                _check(stage, field, base)
+                _check(node, field, base)
                 out[f"{field}, base {number}"] = digests.of(base)
     return out
 
@@ -46,6 +46,6 @@ def _contents(folder: Path, digests: Digests) -> dict[str, str]:
     return {f"{folder.name}/{path.relative_to(folder).as_posix()}": digests.of(path) for path in files}
 
 
-def _check(stage: str, field: str, path: Path) -> None:
+def _check(node: Wanted, field: str, path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"{stage}.{field}: there is no file {path}")
+        raise UserError(f"{node.stage.name}.{field}: there is no file {path}")

@@ -13,26 +13,36 @@ from storage.lock import is_locked
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
 from tasks.external import external_digests
-from tasks.stage import IGNORED, STAGES, Ignored, Inputs, Stage, Step, active_stages
+from tasks.stage import IGNORED, STAGES, Ignored, Inputs, Stage, Step
+from tasks.wanted import Wanted, wanted
 
 State = Literal["cached", "running", "resume", "run"]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One step of a plan. Without a dataroot there is no key, so no step: `why` says what is missing."""
+    """One node of a plan. Without a dataroot there is no key, so no step: `why` says what is missing."""
 
-    stage: Stage
+    node: Wanted
     state: State
     why: str
     step: Step | None
 
+    @property
+    def name(self) -> str:
+        """The stage's, of a second arm with more behind it."""
+        return self.node.name
+
+    @property
+    def stage(self) -> Stage:
+        return self.node.stage
+
     def as_json(self) -> dict[str, Any]:
-        """What `geomim status --json` prints of the stage."""
+        """What `geomim status --json` prints of it."""
         artifact = self.step.artifact if self.step else None
         manifest = artifact.manifest() if artifact and self.state == "cached" else None
         return {
-            "stage": self.stage.name,
+            "stage": self.name,
             "key": artifact.key if artifact else None,
             "state": self.state,
             "path": str(artifact.path) if artifact else None,
@@ -47,28 +57,33 @@ def make_plan(config: PipelineConfig, root: Path, forced: Iterable[str] = (), co
     command: what the user typed, for the record.
     """
     digests = Digests(root / ".digests.json")
-    recipes: dict[str, Recipe] = {}
-    artifacts: dict[str, Artifact] = {}
+    steps: dict[str, Step] = {}
     plan, forced = [], set(forced)
     missing = _missing_dataroot(config)
-    for stage in active_stages(config):
-        section = getattr(config, stage.name)
+    for node in wanted(config):
         if missing:
-            plan.append(Planned(stage, "run", missing, None))
+            plan.append(Planned(node, "run", missing, None))
             continue
-        needs = {name: artifacts[name] for name in stage.needs if name in artifacts}
-        recipe = recipes[stage.name] = Recipe(
-            stage=stage.name,
-            version=stage.version,
-            config=section.key_fields(),
-            inputs={name: identity(recipes[name], IGNORED.get((stage.name, name), Ignored())) for name in needs},
-            files=external_digests(stage.name, config, digests),
+        read = {need: steps[name] for need, name in node.needs.items()}
+        ignored = {need: IGNORED.get((node.stage.name, step.stage.name), Ignored()) for need, step in read.items()}
+        recipe = Recipe(
+            stage=node.stage.name,
+            version=node.stage.version,
+            config=node.config.key_fields(),
+            inputs={need: identity(step.recipe, ignored[need]) for need, step in read.items()},
+            files=external_digests(node, config, digests),
         )
-        artifact = artifacts[stage.name] = Artifact(root, stage.name, recipe.key)
-        step = Step(stage, section, recipe, artifact, Inputs(config.dataroot, config.version, needs), command)
-        plan.append(Planned(stage, *state_of(step, stage.name in forced), step))
+        inputs = Inputs(config.dataroot, config.version, {need: step.artifact for need, step in read.items()})
+        step = Step(node.stage, node.config, recipe, Artifact(root, node.stage.name, recipe.key), inputs, command)
+        steps[node.name] = step
+        plan.append(Planned(node, *state_of(step, is_meant(node, forced)), step))
     digests.save()
     return plan
+
+
+def is_meant(node: Wanted, names: Iterable[str]) -> bool:
+    """Whether a node is among the named: by its own name, its stage's, or that of the command that runs it."""
+    return bool({node.name, node.stage.name, node.command} & set(names))
 
 
 def identity(recipe: Recipe, ignored: Ignored) -> str:
@@ -78,16 +93,15 @@ def identity(recipe: Recipe, ignored: Ignored) -> str:
     return recipe.model_copy(update={"config": config, "files": files}).key
 
 
-def with_inputs_checked(plan: list[Planned], chosen: Iterable[str]) -> list[Planned]:
-    """The plan, where of the artifacts that the chosen stages would read all that is cheap to read has been checked.
+def with_inputs_checked(chosen: list[Planned]) -> list[Planned]:
+    """The nodes of a run, where of the artifacts that they would read all that is cheap to read has been checked.
 
-    One that is damaged is to be run again, if it is among the chosen; if not, its reader says so.
+    One that is damaged is to be run again, if it is among them; if not, its reader says so.
     """
-    chosen = set(chosen)
-    read = {name for p in plan if p.stage.name in chosen and p.state != "cached" for name in p.stage.needs}
+    read = {name for planned in chosen if planned.state != "cached" for name in planned.node.needs.values()}
     out = []
-    for planned in plan:
-        if planned.state == "cached" and planned.stage.name in read & chosen:
+    for planned in chosen:
+        if planned.state == "cached" and planned.name in read:
             damage = _damage(planned.step.artifact, "small")
             planned = replace(planned, state="run", why=damage) if damage else planned
         out.append(planned)
@@ -95,20 +109,21 @@ def with_inputs_checked(plan: list[Planned], chosen: Iterable[str]) -> list[Plan
 
 
 def select(plan: list[Planned], first: str | None, last: str | None) -> list[Planned]:
-    """The stages from `first` to `last`. Raises UserError where a stage before `first` that they need is not cached."""
-    names = [planned.stage.name for planned in plan]
+    """The nodes from `first` to `last`, names of stages. Raises UserError where one that they need is not cached."""
+    names = list(dict.fromkeys(planned.stage.name for planned in plan))
     for option, name in (("--from", first), ("--to", last)):
         if name is not None and name not in names:
             raise UserError(f"{option} {name}: this config has the stages {', '.join(names)}")
-    start = names.index(first) if first else 0
-    stop = names.index(last) + 1 if last else len(names)
+    of = {name: [i for i, planned in enumerate(plan) if is_meant(planned.node, [name])] for name in names}
+    start = of[first][0] if first else 0
+    stop = of[last][-1] + 1 if last else len(plan)
     if start >= stop:
         raise UserError(f"--from {first} --to {last}: {first} comes after {last}")
     chosen = plan[start:stop]
-    needed = {name for planned in chosen for name in planned.stage.needs}
+    needed = {name for planned in chosen for name in planned.node.needs.values()}
     for planned in plan[:start]:
-        if planned.stage.name in needed and planned.state != "cached":
-            raise UserError(f"--from {first}: {planned.stage.name} is not cached ({planned.why}); run it first")
+        if planned.name in needed and planned.state != "cached":
+            raise UserError(f"--from {first}: {planned.name} is not cached ({planned.why}); run it first")
     return chosen
 
 

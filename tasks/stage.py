@@ -15,7 +15,7 @@ from typing import Any, Literal
 from storage.artifact import Artifact, Recipe
 from tasks.settings import Settings
 
-StageName = Literal["ingest", "fit", "teacher", "depth", "pretrain", "finetune"]
+StageName = Literal["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Stage:
     title: str  # what it does, for people
     needs: tuple[StageName, ...]
     entry: str  # "module:function"
+    settings: str  # the class of its config, in the module `config` beside that
     packages: tuple[str, ...]  # whose versions the manifest records
     on_device: bool = False  # whether it wants the GPU, or all cores, for itself
 
@@ -45,8 +46,7 @@ class Stage:
 
     def parse(self, config: Mapping[str, Any]) -> Settings:
         """The stage's config of its JSON."""
-        module = importlib.import_module(self._module + ".config")
-        return getattr(module, f"{self.name.capitalize()}Config").model_validate(config)
+        return getattr(importlib.import_module(self._module + ".config"), self.settings).model_validate(config)
 
     def run(self, config: Settings, inputs: "Inputs", artifact: Artifact) -> dict[str, Any]:
         module, function = self.entry.split(":")
@@ -60,35 +60,65 @@ class Stage:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("ingest", "nuScenes tables to index.zarr", (), "tasks.ingest.run:run", ("zarr", "numpy")),
-        Stage("fit", "train the LiDAR detector", ("ingest",), "tasks.teacher.fit:run", ("torch", "mmdet3d"), True),
+        Stage("ingest", "nuScenes tables to index.zarr", (), "tasks.ingest.run:run", "IngestConfig", ("zarr", "numpy")),
+        Stage(
+            "fit",
+            "train the LiDAR detector",
+            ("ingest",),
+            "tasks.teacher.fit:run",
+            "FitConfig",
+            ("torch", "mmdet3d"),
+            on_device=True,
+        ),
         Stage(
             "teacher",
             "LiDAR BEV features",
             ("ingest", "fit"),
             "tasks.teacher.teacher:run",
+            "TeacherConfig",
             ("torch", "zarr", "numcodecs"),
-            True,
+            on_device=True,
         ),
-        Stage("depth", "LiDAR points in the cameras", ("ingest",), "tasks.depth.run:run", ("zarr", "numpy")),
+        Stage(
+            "depth",
+            "LiDAR points in the cameras",
+            ("ingest",),
+            "tasks.depth.run:run",
+            "DepthConfig",
+            ("zarr", "numcodecs", "numpy"),
+        ),
         Stage(
             "pretrain",
             "GeoMIM pretraining",
             ("ingest", "teacher", "depth"),
             "tasks.pretrain.run:run",
+            "PretrainConfig",
             ("torch", "pillow", "simplejpeg"),
-            True,
+            on_device=True,
         ),
         Stage(
             "finetune",
-            "camera detector and its evaluation",
+            "train the camera detector",
             ("ingest", "depth", "pretrain"),
             "tasks.finetune.run:run",
+            "FinetuneConfig",
+            ("torch", "pillow", "simplejpeg"),
+            on_device=True,
+        ),
+        Stage(
+            "evaluate",
+            "the camera detector's predictions and scores",
+            ("ingest", "finetune"),
+            "tasks.finetune.evaluate:run",
+            "Evaluation",
             ("torch", "pillow", "simplejpeg", "nuscenes-devkit"),
-            True,
+            on_device=True,
         ),
     )
 }
+
+# On the command line a stage's own command runs those that belong to it too.
+BELONGS_TO: dict[StageName, StageName] = {"evaluate": "finetune"}
 
 CAMERA_SWEEPS = "sweeps/CAM_*"  # an entry of ingest's files
 
@@ -99,26 +129,6 @@ IGNORED: dict[tuple[str, str], Ignored] = {
     **{(stage, "ingest"): _FRAMES for stage in STAGES if stage != "ingest"},
     ("pretrain", "teacher"): Ignored(("detections",)),
 }
-
-
-def active_stages(config: Any) -> list[Stage]:
-    """The stages a config asks for, in order."""
-    return [stage for stage in STAGES.values() if not why_inactive(config, stage.name)]
-
-
-def why_inactive(config: Any, name: str) -> str:
-    """Why nobody in this config wants the stage's result; empty where somebody does."""
-    finetune = config.finetune
-    unused = "" if finetune.begins_with_pretraining else f"finetune.init is {finetune.init!r}, not 'pretrain'"
-    if not finetune.trains:
-        unused = "finetune.checkpoint is evaluated as it is"
-    fitted = config.teacher.weights == "fit"
-    return {
-        "fit": unused or ("" if fitted else f"teacher.weights is {config.teacher.weights!r}, not 'fit'"),
-        "teacher": unused,
-        "depth": "" if finetune.needs_depth else unused,
-        "pretrain": unused,
-    }.get(name, "")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tasks.errors import UserError
-from tasks.settings import Settings
+from tasks.settings import Settings, runtime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,8 @@ class ImageConfig(Settings):
     resize: tuple[float, float] = Field(
         (-0.06, 0.11), description="Range of what is added to width / source width, the factor that makes it fit."
     )
-    resize_test: float = Field(0.0, description="What is added to it where nothing is random.")
+    # Of evaluation: no weights depend on it.
+    resize_test: float = runtime(0.0, "What is added to it where nothing is random.")
     crop_h: tuple[float, float] = Field(
         (0.0, 0.0), description="Range of the share of the height that goes at the bottom; the test takes its mean."
     )

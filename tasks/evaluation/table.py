@@ -1,6 +1,6 @@
 """Evaluation results as tables, four decimals throughout: by class, by distance, and arms side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
 COLUMNS = ("class", "AP", *ERRORS, "ground truth")
@@ -85,13 +85,29 @@ def _aligned(columns: Sequence[str], body: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def comparison(arms: dict[str, dict]) -> str:
-    """Results side by side in Markdown: one column an arm; of two arms, the first's gain over the second too."""
-    names = list(arms)
-    keys = ["mAP", "NDS", *(f"m{e}" for e in ERRORS)]
-    values = {key: [arms[n][key] for n in names] for key in keys}
-    values |= {f"AP {c}": [arms[n]["classes"][c]["AP"] for n in names] for c in arms[names[0]]["classes"]}
-    return compared(names, values)
+def comparison(arms: Mapping[str, dict]) -> str:
+    """Results of any task side by side in Markdown: one column an arm; of two, the first's gain over the second too."""
+    results = list(arms.values())
+    if "mAP" in results[0]:  # detection
+        values = {key: [result[key] for result in results] for key in ("mAP", "NDS", *(f"m{e}" for e in ERRORS))}
+        values |= {f"AP {c}": [result["classes"][c]["AP"] for result in results] for c in results[0]["classes"]}
+    elif "layers" in results[0]:  # segmentation
+        values = {"mIoU": [result["mIoU"] for result in results]}
+        for name in results[0]["layers"]:
+            for figure in ("IoU", "IoU@max"):
+                values[f"{figure} {name}"] = [result["layers"][name][figure] for result in results]
+    else:  # occupancy
+        values = {figure: [result[figure] for result in results] for figure in ("mIoU", "IoU")}
+        for name in results[0]["classes"]:
+            values[f"IoU {name}"] = [result["classes"][name]["IoU"] for result in results]
+    return compared(list(arms), values)
+
+
+def gain(arms: Mapping[str, dict], seed: int) -> str:
+    """Markdown: the scores of two arms that differ in what they began with, and what that can say."""
+    told = f"Both arms had the same seed ({seed}), data, order, augmentation and budget; `scratch` began at random."
+    chance = "One seed: differences of this size can be chance."
+    return "\n".join(["## Gain", "", comparison(arms), told, "", chance, ""])
 
 
 def compared(names: list[str], values: dict[str, list[float | None]]) -> str:

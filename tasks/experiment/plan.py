@@ -11,13 +11,12 @@ from tasks.experiment.config import PRETRAINING, SCRATCH, Arm
 
 @dataclass(frozen=True)
 class Run:
-    """One detector of the experiment: the pipeline that makes it, and its name among that pipeline's arms."""
+    """One detector of the experiment, and the pipeline that makes it."""
 
     arm: Arm
     fraction: float
     seed: int
     config: PipelineConfig
-    detector: str  # "pretrained" or "scratch", see tasks/finetune/run.py
 
 
 def runs(config: PipelineConfig) -> Iterator[Run]:
@@ -26,13 +25,12 @@ def runs(config: PipelineConfig) -> Iterator[Run]:
     Raises UserError where the config trains no detector.
     """
     experiment, finetune = config.experiment, config.finetune
-    if finetune.task != "detection" or not finetune.trains:
+    if finetune.task != "detection" or config.evaluate.checkpoint is not None:
         raise UserError("experiment: compares detectors that it trains; set finetune.task to detection, no checkpoint")
     for fraction in experiment.fractions:
         for seed in range(experiment.seeds):
             for arm in experiment.arms:
-                detector = "scratch" if arm == SCRATCH else "pretrained"
-                yield Run(arm, fraction, seed, _config(config, arm, fraction, seed), detector)
+                yield Run(arm, fraction, seed, _config(config, arm, fraction, seed))
 
 
 def _config(config: PipelineConfig, arm: Arm, fraction: float, seed: int) -> PipelineConfig:

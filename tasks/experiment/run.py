@@ -31,7 +31,7 @@ def planned_of(run: Run, root: Path, command: str = "") -> list[Planned]:
 
 def steps_of(run: Run, root: Path) -> dict[str, Step]:
     """The run's steps by name. Raises UserError where there is no dataroot."""
-    return {planned.stage.name: planned.step for planned in planned_of(run, root)}
+    return {planned.name: planned.step for planned in planned_of(run, root)}
 
 
 def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
@@ -44,14 +44,14 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
         stage="experiment",
         version=VERSION,
         config=config.experiment.key_fields(),
-        inputs={f"{r.arm}/{r.fraction:g}/{r.seed}": steps["finetune"].artifact.key for r, steps in found},
+        inputs={f"{r.arm}/{r.fraction:g}/{r.seed}": steps["evaluate"].artifact.key for r, steps in found},
     )
     artifact = Artifact(root, "experiment", recipe.key)
     if artifact.is_whole():
         return artifact
     start = time.monotonic()
     artifact.begin(recipe)
-    scored = [(run, _scores(run, steps["finetune"].artifact)) for run, steps in found]
+    scored = [(run, _scores(steps["evaluate"].artifact)) for run, steps in found]
     result = summarise(config.experiment, scored) | {"made": _made(config, found, command)}
     write_json(artifact.path / RESULT, result)
     write_bytes(artifact.path / REPORT, report(config.experiment, result).encode())
@@ -60,8 +60,8 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
     return artifact
 
 
-def _scores(run: Run, finetune: Artifact) -> dict[str, float]:
-    metrics = json.loads((finetune.path / "metrics.json").read_text())[run.detector]
+def _scores(evaluated: Artifact) -> dict[str, float]:
+    metrics = json.loads((evaluated.path / "metrics.json").read_text())
     if metrics is None:
         raise UserError("experiment: the val split has no ground truth, so there is nothing to compare")
     return metrics

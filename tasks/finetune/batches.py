@@ -17,7 +17,7 @@ from storage.index import Index
 from tasks.batches.depth_maps import depth_map
 from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image, normalise, post_homography
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.frames import camera_to_key_ego, frames_of, lidar_to_key_ego
 from tasks.finetune.goals.goal import Truth, goal_of
 from tasks.training.order import generator_at, sample_at
@@ -57,13 +57,20 @@ class Batch(NamedTuple):
 class Batches:
     """Prepares batches. Safe to call from several threads.
 
-    depth: needed only where the config asks for depth supervision.
+    depth: where the config asks for depth supervision.
     """
 
-    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, depth: DepthReader | None = None):
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        index: Index,
+        dataroot: Path,
+        depth: DepthReader | None = None,
+        evaluate: EvaluateConfig = EVALUATE,
+    ):
         self.config, self.index, self.dataroot = config, index, dataroot
-        self.depth = depth if config.needs_depth else None
-        self.goal = goal_of(config)(config, index, dataroot)
+        self.depth = depth
+        self.goal = goal_of(config)(config, index, dataroot, evaluate)
         self.bins = DepthBins(*config.depth_bins, config.view.depth_spacing)
         self.scene = LidarAugmentation(config.bev_flip, np.deg2rad(config.bev_rotation), config.bev_scale)
 

@@ -1,16 +1,21 @@
-"""What the finetune stage can be told. Defaults are those of GeoMIM's BEVDet at 256x704 (single frame)."""
+"""What the stages `finetune` and `evaluate` can be told.
 
-from typing import Literal
+Defaults are those of GeoMIM's BEVDet at 256x704 (single frame).
+"""
+
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from models.occupancy import RANGE
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
-from tasks.settings import Settings, external_file
+from tasks.settings import Settings, external_file, runtime
 from tasks.training.settings import TrainingSettings
 
-VERSION = 3
+FINETUNE_VERSION = 4
+EVALUATE_VERSION = 1
 BEV_STRIDE = 8  # of the BEV encoder's last map: the grid's cells must divide by it
 
 
@@ -45,28 +50,15 @@ class ViewConfig(Settings):
         return self.frames + self.stereo
 
 
-class FinetuneConfig(TrainingSettings):
-    """A BEVDet on a pretrained backbone, and the same from scratch beside it."""
+class DetectorConfig(Settings):
+    """What a detector is, and what it sees: all that gives its weights their meaning."""
 
     task: Literal["detection", "segmentation", "occupancy"] = Field(
         "detection",
         description="What is learnt: boxes; where one can drive and vehicles stand; or what each voxel holds (Occ3D).",
     )
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
-    init: str = external_file(
-        "pretrain",
-        "The backbone's weights: of stage `pretrain`, of a checkpoint in any layout, or `random`.",
-        words=("pretrain", "random"),
-    )
-    checkpoint: str | None = external_file(
-        None, "A trained detector to evaluate as it is: nothing is trained. BEVDet's layout, or a detector of ours."
-    )
-    from_scratch: bool = Field(True, description="Train the same detector without `init` too, to show the gain.")
-
-    label_fraction: float = Field(1.0, gt=0, le=1, description="Share of the train scenes that are learnt from.")
     image: ImageConfig = Field(default_factory=ImageConfig)
-
-    # The detector
     view: ViewConfig = Field(default_factory=ViewConfig)
     bev_range: float = Field(51.2, gt=0, description="The grid covers x and y in +- this (m) around the ego.")
     bev_cell: float = Field(0.8, gt=0, description="Side of a BEV cell (m).")
@@ -78,18 +70,48 @@ class FinetuneConfig(TrainingSettings):
     bev_width: int = Field(256, ge=1, description="Channels of the BEV neck, the head's input.")
     class_groups: Literal["one", "six"] = Field("one", description="Branches of the head: CenterPoint's six, or one.")
     head_width: int = Field(64, ge=1, description="Channels of the head.")
-    nms: Literal["circle", "rotated"] = Field(
-        "rotated",
-        description="What boxes suppress others: of the same class within its radius (CenterPoint), or those that "
-        "overlap when grown by a factor for each class (BEVDet's scale-NMS).",
+
+    @model_validator(mode="after")
+    def _is_a_detector(self) -> "DetectorConfig":
+        if any(side % STRIDE for side in self.image.size):
+            raise ValueError(f"image.size {self.image.size} must be multiples of {STRIDE}, the backbone's stride")
+        cells = 2 * self.bev_range / self.bev_cell
+        if abs(cells - round(cells)) > 1e-6 or round(cells) % BEV_STRIDE:
+            raise ValueError(
+                f"2 * bev_range / bev_cell = {cells:g} must be a multiple of {BEV_STRIDE} (the BEV encoder's stride)"
+            )
+        low, high, step = self.depth_bins
+        if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
+            raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
+        if self.height[0] >= self.height[1]:
+            raise ValueError(f"height {self.height} must ascend")
+        if self.task != "detection" and self.view.key_ego != "lidar":
+            raise ValueError(f"task {self.task} needs view.key_ego = lidar: its truth stands in that frame")
+        if self.task == "occupancy" and self.bev_range != RANGE:
+            raise ValueError(f"task occupancy needs bev_range = {RANGE:g}, Occ3D's, not {self.bev_range:g}")
+        return self
+
+
+class FinetuneConfig(DetectorConfig, TrainingSettings):
+    """A BEVDet on a pretrained backbone, and the same from scratch beside it."""
+
+    init: str = external_file(
+        "pretrain",
+        "The backbone's weights: of stage `pretrain`, of a checkpoint in any layout, or `random`.",
+        words=("pretrain", "random"),
     )
+    from_scratch: bool = runtime(True, "Train the same detector without `init` too, to show the gain.")
+    label_fraction: float = Field(1.0, gt=0, le=1, description="Share of the train scenes that are learnt from.")
+
+    # What is learnt
     velocity_weight: float = Field(1.0, ge=0, description="Of the velocity's loss beside a box's other parts'.")
     velocity_loss: Literal["l1", "squared"] = Field(
         "l1",
         description="squared: for short trainings, in which L1 learns no more than that most boxes stand still.",
     )
     gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
-    score_threshold: float = Field(0.1, ge=0, lt=1, description="Boxes that score lower are not predicted.")
+    min_lidar_points: int = Field(1, ge=0, description="Boxes with fewer LiDAR points are not learnt from.")
+    depth_weight: float = Field(0.0, ge=0, description="Of depth supervision by LiDAR (BEVDepth: 3); 0 for none.")
 
     # Augmentation of the scene
     bev_rotation: float = Field(22.5, ge=0, le=180, description="The scene turns about z by up to this (degrees).")
@@ -109,43 +131,63 @@ class FinetuneConfig(TrainingSettings):
     drop_path: float = Field(0.2, ge=0, lt=1, description="Of the backbone's residual branches.")
     norm_momentum: float = Field(0.1, gt=0, le=1, description="Of batch normalisation's running statistics.")
     clip_norm: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
-    min_lidar_points: int = Field(1, ge=0, description="Boxes with fewer LiDAR points are not learnt from.")
-    depth_weight: float = Field(0.0, ge=0, description="Of depth supervision by LiDAR (BEVDepth: 3); 0 for none.")
 
-    pictures: int = Field(4, ge=0, description="Pictures of the samples with most missed and false boxes.")
+    @model_validator(mode="before")
+    @classmethod
+    def _of_old(cls, given: Any) -> Any:
+        """Say where the fields of evaluation are now."""
+        for name in ("checkpoint", "nms", "score_threshold", "pictures"):
+            if isinstance(given, dict) and name in given:
+                raise ValueError(f"{name} is evaluate.{name} now: a section of its own, which no weights depend on")
+        return given
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "FinetuneConfig":
-        if any(side % STRIDE for side in self.image.size):
-            raise ValueError(f"image.size {self.image.size} must be multiples of {STRIDE}, the backbone's stride")
-        cells = 2 * self.bev_range / self.bev_cell
-        if abs(cells - round(cells)) > 1e-6 or round(cells) % BEV_STRIDE:
-            raise ValueError(
-                f"2 * bev_range / bev_cell = {cells:g} must be a multiple of {BEV_STRIDE} (the BEV encoder's stride)"
-            )
-        low, high, step = self.depth_bins
-        if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
-            raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
-        if self.height[0] >= self.height[1]:
-            raise ValueError(f"height {self.height} must ascend")
-        if self.task != "detection" and self.view.key_ego != "lidar":
-            raise ValueError(f"task {self.task} needs view.key_ego = lidar: its truth stands in that frame")
-        if self.task == "occupancy" and self.bev_range != RANGE:
-            raise ValueError(f"task occupancy needs bev_range = {RANGE:g}, Occ3D's, not {self.bev_range:g}")
+    def _can_be_learnt(self) -> "FinetuneConfig":
         if self.task == "occupancy" and (self.bev_rotation or self.bev_scale):
             raise ValueError("task occupancy needs bev_rotation = bev_scale = 0: voxels can be mirrored, and no more")
         return self
 
     @property
-    def trains(self) -> bool:
-        """Whether anything is trained, or a checkpoint evaluated as it is."""
-        return self.checkpoint is None
-
-    @property
-    def begins_with_pretraining(self) -> bool:
-        return self.trains and self.init == "pretrain"
-
-    @property
     def needs_depth(self) -> bool:
         """Whether LiDAR depth is learnt from."""
-        return self.trains and self.depth_weight > 0
+        return self.depth_weight > 0
+
+
+class EvaluateConfig(Settings):
+    """What of a detector's predictions counts, and how they are shown."""
+
+    checkpoint: str | None = external_file(
+        None, "A trained detector to evaluate as it is: nothing is trained. BEVDet's layout, or a detector of ours."
+    )
+    score_threshold: float = Field(0.1, ge=0, lt=1, description="Boxes that score lower are not predicted.")
+    nms: Literal["circle", "rotated"] = Field(
+        "rotated",
+        description="What boxes suppress others: of the same class within its radius (CenterPoint), or those that "
+        "overlap when grown by a factor for each class (BEVDet's scale-NMS).",
+    )
+    pictures: int = Field(4, ge=0, description="Pictures of the samples with most missed and false boxes.")
+
+
+EVALUATE = EvaluateConfig()  # the default
+
+
+class Evaluation(Settings):
+    """The config of a step of stage `evaluate`: the section's, and that of the detector that it is about."""
+
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    detector: FinetuneConfig = Field(default_factory=FinetuneConfig)
+
+    def key_fields(self) -> dict[str, Any]:
+        """Of the detector what evaluation alone depends on; the rest where no finetune artifact stands for it."""
+        out = self.evaluate.key_fields() | {"resize_test": self.detector.image.resize_test}
+        if self.evaluate.checkpoint is not None:
+            fields = self.detector.key_fields()
+            out["detector"] = {name: fields[name] for name in (*DetectorConfig.model_fields, "precision")}
+        return out
+
+    def external_files(self) -> dict[str, Path]:
+        return self.evaluate.external_files()
+
+    @property
+    def device(self) -> str:
+        return self.detector.device

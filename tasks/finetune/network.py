@@ -17,7 +17,7 @@ from storage.atomic import write_bytes
 from tasks.backbone import build_backbone
 from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import goal_of
 
 OURS = "geomim"  # the layout of a file that we write
@@ -27,10 +27,10 @@ TRAINED_WITH = "geomim.finetune"
 MEANING = ("task", "view.channels", "view.depth_spacing", "bev_range", "bev_cell", "height", "depth_bins")
 
 
-def build_detector(config: FinetuneConfig) -> BevDet:
-    """The whole detector, with weights drawn from torch's global generator."""
+def build_detector(config: FinetuneConfig, evaluate: EvaluateConfig = EVALUATE) -> BevDet:
+    """The whole detector, with weights drawn from torch's global generator. evaluate: which predictions count."""
     view, span = config.view, (-config.bev_range, config.bev_range)
-    head = goal_of(config).head(config)
+    head = goal_of(config).head(config, evaluate)
     detector = BevDet(
         build_backbone(config.backbone, config.drop_path),
         head,

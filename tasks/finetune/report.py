@@ -1,4 +1,4 @@
-"""The finetune stage's report: what was trained, what it scored, and what pretraining brought."""
+"""The evaluate stage's report: what was trained, and what it scored."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from tasks.finetune.goals.goal import Goal, goal_of
 
 def report(
     config: FinetuneConfig,
-    metrics: dict[str, dict | None],
-    train_samples: int,
+    metrics: dict[str, Any] | None,
+    trained: dict[str, Any] | None,
     unscored: str,
     pictures: list[dict[str, Any]],
 ) -> str:
     """Markdown.
 
-    metrics: arm -> result of `Goal.evaluate`, None without ground truth; `unscored` is what to say then. pictures: the
-    content of `Goal.listing`.
+    metrics: result of `Goal.evaluate`, None without ground truth; `unscored` is what to say then. trained: the summary
+    of its training, None of a checkpoint. pictures: the content of `Goal.listing`.
     """
     goal = goal_of(config)
     height, width = config.image.size
@@ -25,16 +25,10 @@ def report(
         f"# {goal.title}",
         "",
         f"{family(config)}, images {height}x{width}, BEV {cells}x{cells} cells of {config.bev_cell:g} m; "
-        + (_training(config, metrics, train_samples) if config.trains else "a checkpoint, evaluated as it is."),
+        + (_training(config, trained) if trained else "a checkpoint, evaluated as it is."),
         "",
     ]
-    scored = {arm: result for arm, result in metrics.items() if result is not None}
-    if not scored:
-        lines += [unscored, ""]
-    if len(scored) > 1:
-        lines += ["## Gain", "", goal.comparison(scored), "One seed: differences of this size can be chance.", ""]
-    for arm, result in scored.items():
-        lines += [f"## {arm}", "", goal.table(result), ""]
+    lines += [unscored if metrics is None else goal.table(metrics), ""]
     if pictures:
         lines += ["## Worst samples", "", *_pictured(goal, pictures), ""]
     return "\n".join(lines)
@@ -47,11 +41,12 @@ def family(config: FinetuneConfig) -> str:
     return name + ("4D" if view.frames > 1 else "")
 
 
-def _training(config: FinetuneConfig, metrics: dict[str, dict | None], train_samples: int) -> str:
-    told = f"{train_samples} training samples, {config.steps} steps of {config.batch_size}, seed {config.seed}."
-    if len(metrics) > 1:
-        told += " All arms had the same seed, data, order, augmentation and budget; `scratch` began at random."
-    return told
+def _training(config: FinetuneConfig, trained: dict[str, Any]) -> str:
+    begun = {"random": "random weights", "pretrain": "pretrained weights"}.get(config.init, "the weights of a file")
+    return (
+        f"{trained['train_samples']} training samples, {trained['steps']} steps of {config.batch_size} from {begun}, "
+        f"seed {config.seed}."
+    )
 
 
 def _pictured(goal: type[Goal], pictures: list[dict[str, Any]]) -> list[str]:

@@ -123,7 +123,8 @@ def _view_transform_constants(source: Path) -> dict[str, Tensor]:
     if manifest is None:
         return {}
     config = manifest.recipe.config  # perhaps an earlier version's: these fields have kept their names
-    teacher = Artifact(source.resolve().parents[1], "teacher", manifest.recipe.inputs["teacher"])
+    stage, key = manifest.inputs()["teacher"]
+    teacher = Artifact(source.resolve().parents[1], stage, key)
     try:
         bev = BevReader(teacher.path / "bev.zarr")
     except FileNotFoundError:

@@ -128,7 +128,7 @@ def test_one_stage_and_the_whole_pipeline(prefect, cli):
     assert code == 0, output
     assert cli.status("--set", "finetune.steps=1")["finetune"]["state"] == "cached"
     artifacts = prefect("artifact", "ls", "--limit", "100").stdout
-    for key in ("depth-summary", "depth-table", "depth-depth", "finetune-summary"):
+    for key in ("depth-summary", "depth-table", "depth-depth", "evaluate-summary"):
         assert key in artifacts
 
 

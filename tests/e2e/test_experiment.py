@@ -16,7 +16,7 @@ def test_the_experiment_runs_what_is_missing_and_reports(cli):
     assert "Student's" in told.stdout
     # The pipeline has pretrained with this seed; finetuning alone is new.
     now = {p: p.parent.parent.name for p in cli.root.glob("*/*/manifest.json") if p not in before}
-    assert sorted(now.values()) == ["experiment", *["finetune"] * 4]
+    assert sorted(now.values()) == [*["evaluate"] * 2, "experiment", *["finetune"] * 2]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     (folder,) = (path.parent for path, stage in now.items() if stage == "experiment")
     assert {"result.json", "report.md", "gain.png"} <= {p.name for p in folder.iterdir()}
@@ -27,7 +27,7 @@ def test_the_experiment_runs_what_is_missing_and_reports(cli):
     inputs = json.loads((folder / "manifest.json").read_text())["recipe"]["inputs"]
     for score in result["scores"]:
         key = inputs[f"{score['arm']}/{score['fraction']:g}/{score['seed']}"]
-        (metrics,) = json.loads((cli.root / "finetune" / key[:16] / "metrics.json").read_text()).values()
+        metrics = json.loads((cli.root / "evaluate" / key[:16] / "metrics.json").read_text())
         assert (score["NDS"], score["mAP"]) == (metrics["NDS"], metrics["mAP"])
     assert "experiment gain" in result["made"]["command"]
 

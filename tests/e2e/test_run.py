@@ -7,7 +7,8 @@ import pytest
 from driver import GEOMIM, Cli, environment
 
 pytestmark = pytest.mark.e2e
-STAGES = ["ingest", "fit", "teacher", "depth", "pretrain", "finetune"]
+STAGES = ["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"]
+STAGES += ["finetune-scratch", "evaluate-scratch"]
 
 
 def test_one_command_runs_all_stages_and_prints_the_evaluation(finished):
@@ -42,6 +43,9 @@ def test_a_dry_run_says_what_would_run_and_why_and_runs_nothing(finished):
         "depth": "run",
         "pretrain": "run",
         "finetune": "run",
+        "evaluate": "run",
+        "finetune-scratch": "cached",
+        "evaluate-scratch": "cached",
     }
 
 

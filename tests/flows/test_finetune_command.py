@@ -29,7 +29,7 @@ def test_a_checkpoint_is_where_training_begins_or_what_is_evaluated(finetune):
     code, told = finetune("--checkpoint", "nowhere.pth")
     assert (code, told) == (2, "geomim: finetune.init: there is no file nowhere.pth\n")
     code, told = finetune("--checkpoint", "nowhere.pth", "--eval-only")
-    assert (code, told) == (2, "geomim: finetune.checkpoint: there is no file nowhere.pth\n")
+    assert (code, told) == (2, "geomim: evaluate.checkpoint: there is no file nowhere.pth\n")
 
 
 def test_there_must_be_something_to_evaluate(finetune):

@@ -86,7 +86,7 @@ def test_gc_keeps_what_a_config_a_pin_or_a_newer_artifact_needs(root, dataroot, 
     config.write_text(f"dataroot: {dataroot}\n")
     ours = {p.step.artifact.path for p in make_plan(load_config(config), root)}
     foreign = {p for p in paths(root, "*") if p not in ours}
-    assert {p.parent.name for p in foreign} == {"depth", "pretrain", "finetune"}
+    assert {p.parent.name for p in foreign} == {"depth", "pretrain", "finetune", "evaluate"}
     options = ("gc", "--root", root, "--config", config, "--json")
     assert json.loads(geomim(*options)) == []  # all are new
     old = time.time() - 30 * 86_400
@@ -96,7 +96,7 @@ def test_gc_keeps_what_a_config_a_pin_or_a_newer_artifact_needs(root, dataroot, 
     pretrain = next(p for p in foreign if p.parent.name == "pretrain")
     geomim("pin", pretrain, "--note", "table 2")
     assert "table 2" in geomim("pin", "--root", root)
-    left = {p for p in foreign if p.parent.name == "finetune"}  # the pinned one was made from that depth
+    left = {p for p in foreign if p.parent.name in ("finetune", "evaluate")}  # the pinned one was made from that depth
     assert {row["path"] for row in json.loads(geomim(*options))} == set(map(str, left))
     geomim("pin", pretrain, "--remove")
     with locked(pretrain, "geomim pretrain"):

@@ -11,7 +11,10 @@ from tasks.config import load_config
 from tasks.errors import UserError
 from tasks.ingest.config import TABLES
 from tasks.plan import make_plan, select, with_inputs_checked
-from tasks.stage import Step, why_inactive
+from tasks.stage import Step
+from tasks.wanted import why_unwanted
+
+ALL = ["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate", "finetune-scratch", "evaluate-scratch"]
 
 
 @pytest.fixture
@@ -35,17 +38,17 @@ def finish(planned):
     """Stand in for the stage's run: an artifact with one file."""
     step = planned.step
     step.artifact.begin(step.recipe)
-    (step.artifact.path / "result").write_text(planned.stage.name)
+    (step.artifact.path / "result").write_text(planned.name)
     step.artifact.finish(step.recipe, {}, 1.0, {})
 
 
 def states(plan):
-    return {planned.stage.name: planned.state for planned in plan}
+    return {planned.name: planned.state for planned in plan}
 
 
 def test_at_first_all_runs(plan):
     first = plan()
-    assert list(states(first)) == ["ingest", "fit", "teacher", "depth", "pretrain", "finetune"]
+    assert list(states(first)) == ALL
     assert {p.why for p in first} == {"never run"}
     assert set(states(first).values()) == {"run"}
 
@@ -67,11 +70,15 @@ def test_one_depth_field_reruns_depth_and_what_follows(plan):
         "depth": "run",
         "pretrain": "run",
         "finetune": "run",
+        "evaluate": "run",
+        "finetune-scratch": "cached",
+        "evaluate-scratch": "cached",
     }
-    why = {p.stage.name: p.why for p in changed}
+    why = {p.name: p.why for p in changed}
     assert why["depth"] == "depth.margin: 1.0 -> 3.0"
     assert why["pretrain"] == "input depth changed"
-    assert why["finetune"] == "input depth changed; input pretrain changed"
+    assert why["finetune"] == "input pretrain changed"
+    assert why["evaluate"] == "input finetune changed"
 
 
 def test_a_changed_table_is_named(plan, dataroot):
@@ -111,32 +118,47 @@ def test_weights_from_a_file_need_no_fit_and_their_content_is_in_the_key(plan, t
 def test_a_backbone_of_the_users_needs_no_pretraining(plan, tmp_path):
     swin = tmp_path / "swin.pth"
     swin.write_bytes(b"one")
-    assert list(states(plan(f"finetune.init={swin}"))) == ["ingest", "finetune"]
-    assert list(states(plan("finetune.init=random", "finetune.depth_weight=3"))) == ["ingest", "depth", "finetune"]
+    assert list(states(plan(f"finetune.init={swin}"))) == ["ingest", *ALL[5:]]
+    assert list(states(plan("finetune.init=random", "finetune.depth_weight=3"))) == ["ingest", "depth", *ALL[5:7]]
+    assert list(states(plan(f"finetune.init={swin}", "finetune.from_scratch=false"))) == ["ingest", *ALL[5:7]]
+
+
+def test_the_arm_from_scratch_is_one_for_all_pretrainings(plan):
+    keys = {p.name: p.step.artifact.key for p in plan()}
+    other = {p.name: p.step.artifact.key for p in plan("pretrain.mask_ratio=0.75")}
+    alone = {p.name: p.step.artifact.key for p in plan("finetune.init=random")}
+    assert {name for name in keys if keys[name] != other[name]} == {"pretrain", "finetune", "evaluate"}
+    assert alone["finetune"] == keys["finetune-scratch"]
+    assert alone["evaluate"] == keys["evaluate-scratch"]
+    inputs = {p.name: list(p.step.inputs.artifacts) for p in plan("finetune.depth_weight=3")}
+    assert inputs["finetune"] == ["ingest", "depth", "pretrain"]
+    assert inputs["finetune-scratch"] == ["ingest", "depth"]
+    steps = {p.name: p.step for p in plan()}
+    assert steps["evaluate-scratch"].inputs["finetune"] == steps["finetune-scratch"].artifact
 
 
 def test_a_detector_to_evaluate_needs_the_index_alone_and_its_content_is_in_the_key(plan, tmp_path):
     detector = tmp_path / "epoch_20_ema.pth"
     detector.write_bytes(b"one")
-    first = plan(f"finetune.checkpoint={detector}", "finetune.depth_weight=3")
-    assert list(states(first)) == ["ingest", "finetune"]
+    first = plan(f"evaluate.checkpoint={detector}", "finetune.depth_weight=3")
+    assert list(states(first)) == ["ingest", "evaluate"]
     assert list(first[1].step.inputs.artifacts) == ["ingest"]
     shutil.move(detector, moved := tmp_path / "moved.pth")
-    again = plan(f"finetune.checkpoint={moved}", "finetune.depth_weight=3")
+    again = plan(f"evaluate.checkpoint={moved}", "finetune.depth_weight=3")
     assert again[1].step.artifact.key == first[1].step.artifact.key
     moved.write_bytes(b"two")
-    changed = plan(f"finetune.checkpoint={moved}", "finetune.depth_weight=3")
+    changed = plan(f"evaluate.checkpoint={moved}", "finetune.depth_weight=3")
     assert changed[1].step.artifact.key != first[1].step.artifact.key
 
 
 def test_a_stage_that_nobody_wants_says_why():
     config = load_config(None, ["finetune.init=random"])
     for name in ("fit", "teacher", "depth", "pretrain"):
-        assert why_inactive(config, name) == "finetune.init is 'random', not 'pretrain'"
-    config = load_config(None, ["finetune.checkpoint=a.pth"])
-    assert why_inactive(config, "pretrain") == "finetune.checkpoint is evaluated as it is"
-    assert why_inactive(load_config(None, ["teacher.weights=a.pth"]), "fit") == "teacher.weights is 'a.pth', not 'fit'"
-    assert not any(why_inactive(config, name) for name in ("ingest", "finetune"))
+        assert why_unwanted(config, name) == "finetune.init is 'random', not 'pretrain'"
+    config = load_config(None, ["evaluate.checkpoint=a.pth"])
+    assert why_unwanted(config, "pretrain") == "evaluate.checkpoint is evaluated as it is"
+    assert why_unwanted(load_config(None, ["teacher.weights=a.pth"]), "fit") == "teacher.weights is 'a.pth', not 'fit'"
+    assert not any(why_unwanted(config, name) for name in ("ingest", "evaluate"))
 
 
 def test_missing_weights_are_named(plan):
@@ -177,12 +199,10 @@ def test_what_a_run_reads_is_checked_beforehand(plan):
         finish(planned)
     (plan()[2].step.artifact.path / "result").write_text("taecher")  # of the same size
     assert states(plan())["teacher"] == "cached"
-    checked = with_inputs_checked(plan(), ["ingest", "fit", "teacher", "depth", "pretrain"])
-    assert {name: state for name, state in states(checked).items() if state != "cached"} == {
-        "teacher": "run", "pretrain": "run", "finetune": "run"
-    }  # fmt: skip
+    checked = with_inputs_checked(plan()[:5])
+    assert [name for name, state in states(checked).items() if state != "cached"] == ["teacher", "pretrain"]
     assert checked[2].why == "damaged: result has other bytes than were written"
-    assert states(with_inputs_checked(plan(), ["depth"]))["teacher"] == "cached"  # which does not read it
+    assert states(with_inputs_checked(plan()[:4]))["teacher"] == "cached"  # nobody among these reads it
 
 
 def test_a_finished_folder_of_the_users_own_files_is_cached(plan):
@@ -213,8 +233,9 @@ def test_from_and_to(plan):
     with pytest.raises(UserError, match="--from depth: ingest is not cached"):
         select(plan(), "depth", None)
     finish(plan()[0])
-    assert [p.stage.name for p in select(plan(), "depth", "depth")] == ["depth"]
-    assert [p.stage.name for p in select(plan(), None, "teacher")] == ["ingest", "fit", "teacher"]
+    assert [p.name for p in select(plan(), "depth", "depth")] == ["depth"]
+    assert [p.name for p in select(plan(), None, "teacher")] == ["ingest", "fit", "teacher"]
+    assert [p.name for p in select(plan(), None, "finetune")] == ALL
     with pytest.raises(UserError, match="comes after"):
         select(plan(), "depth", "ingest")
 

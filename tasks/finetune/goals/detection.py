@@ -13,8 +13,9 @@ from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead, Predictio
 from models.geometry import inverse
 from storage.index import Index
 from tasks.evaluation import table
-from tasks.evaluation.official import RESULTS, evaluate, evaluation_split, unscored
-from tasks.finetune.config import FinetuneConfig
+from tasks.evaluation.official import evaluate as scored
+from tasks.evaluation.official import evaluation_split, unscored
+from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.frames import lidar_to_key_ego
 from tasks.finetune.goals.goal import Found, Truth
 from tasks.finetune.picture import PICTURES, draw_worst
@@ -25,15 +26,14 @@ class Detection:
     """See `Goal`."""
 
     scores = ("mAP", "NDS")
-    results = (RESULTS,)
     listing = PICTURES
     title = "Camera detector"
 
-    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
-        self._config, self._index, self._dataroot = config, index, dataroot
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, evaluate: EvaluateConfig):
+        self._config, self._index, self._dataroot, self._evaluate = config, index, dataroot, evaluate
 
     @staticmethod
-    def head(config: FinetuneConfig) -> CenterPointHead:
+    def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> CenterPointHead:
         six = config.class_groups == "six"
         rotated = nms.BEVDET_STEREO if six else nms.BEVDET
         span, height = config.bev_range, config.height
@@ -43,10 +43,10 @@ class Detection:
             (config.bev_cell, config.bev_cell),
             SIX_GROUPS if six else ONE_GROUP,
             config.head_width,
-            config.score_threshold,
+            evaluate.score_threshold,
             min_radius=config.gaussian_radius,
             velocity_weight=config.velocity_weight,
-            rules=rotated if config.nms == "rotated" else nms.CENTERPOINT,
+            rules=rotated if evaluate.nms == "rotated" else nms.CENTERPOINT,
             velocity_squared=config.velocity_loss == "squared",
         )
 
@@ -79,18 +79,14 @@ class Detection:
         return {sample: boxes for share in gathered(own) for sample, boxes in share.items()}
 
     def evaluate(self, collected: dict[int, Boxes], folder: Path) -> dict | None:
-        return evaluate(self._index, self._dataroot, collected, self.split(self._index), folder, use_camera=True)
+        return scored(self._index, self._dataroot, collected, self.split(self._index), folder, use_camera=True)
 
     def draw(self, collected: dict[int, Boxes], folder: Path) -> None:
-        draw_worst(folder, self._index, self._dataroot, collected, self._config.pictures)
+        draw_worst(folder, self._index, self._dataroot, collected, self._evaluate.pictures)
 
     @staticmethod
     def table(result: dict) -> str:
         return table.markdown(result)
-
-    @staticmethod
-    def comparison(arms: Mapping[str, dict]) -> str:
-        return table.comparison(dict(arms))
 
     @staticmethod
     def pictured(entry: Mapping[str, Any]) -> dict[str, str]:

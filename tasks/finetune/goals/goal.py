@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.boxes import Boxes
 from storage.index import Index
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 
 Truth = tuple[Tensor, ...]  # (B, ...) each
 
@@ -25,20 +25,19 @@ class Found(NamedTuple):
 class Goal(Protocol):
     """One of them, for one dataset. All ranks call `collected`, with samples of their own; rank 0 alone calls the rest.
 
-    Class attributes: `scores`, the figures of an evaluation that a summary shows, best first; `results`, the files of
-    an arm's folder that are the stage's too; `listing`, the JSON that lists the pictures; `title` of the report.
+    Class attributes: `scores`, the figures of an evaluation that a summary shows, best first; `listing`, the JSON that
+    lists the pictures; `title` of the report.
     """
 
     scores: tuple[str, ...]
-    results: tuple[str, ...]
     listing: str
     title: str
 
-    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path): ...
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, evaluate: EvaluateConfig): ...
 
     @staticmethod
-    def head(config: FinetuneConfig) -> nn.Module:
-        """What makes predictions of the map (B, bev_width, Y, X)."""
+    def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> nn.Module:
+        """What makes predictions of the map (B, bev_width, Y, X), as `evaluate` says which of them count."""
         ...
 
     @staticmethod
@@ -74,17 +73,12 @@ class Goal(Protocol):
         ...
 
     def draw(self, collected: Any, folder: Path) -> None:
-        """Write pictures of the worst samples, at most `config.pictures`, and `listing`."""
+        """Write pictures of the worst samples, at most `evaluate.pictures`, and `listing`."""
         ...
 
     @staticmethod
     def table(result: dict) -> str:
         """An arm's scores in Markdown."""
-        ...
-
-    @staticmethod
-    def comparison(arms: Mapping[str, dict]) -> str:
-        """The arms' scores side by side in Markdown."""
         ...
 
     @staticmethod

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.index import Index
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.tally import Tally
 
 
@@ -13,10 +13,9 @@ class MapGoal:
     """See `Goal`."""
 
     scores = ("mIoU",)
-    results = ()
 
-    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
-        self._config, self._index, self._dataroot = config, index, dataroot
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, evaluate: EvaluateConfig):
+        self._config, self._index, self._dataroot, self._evaluate = config, index, dataroot, evaluate
 
     @staticmethod
     def split(index: Index) -> str:

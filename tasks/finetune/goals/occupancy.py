@@ -1,6 +1,6 @@
 """What every voxel holds: mIoU against Occ3D's labels where a camera sees them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from models.boxes import Boxes
-from models.names import OCCUPANCY_CLASSES
 from models.occupancy import RANGE
 from models.occupancy_head import OccupancyHead
 from tasks.batches.occupancy import read_occupancy
 from tasks.evaluation import table
 from tasks.evaluation.occupancy import OccupancyScore
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import Found, Truth
 from tasks.finetune.goals.map_goal import MapGoal
 from tasks.finetune.goals.tally import Tally, tallied
@@ -28,7 +27,7 @@ class VoxelOccupancy(MapGoal):
     title = "Camera occupancy"
 
     @staticmethod
-    def head(config: FinetuneConfig) -> OccupancyHead:
+    def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> OccupancyHead:
         return OccupancyHead(config.bev_width, config.head_width)
 
     def truth(self, sample: int, scene: np.ndarray) -> Truth:
@@ -46,7 +45,7 @@ class VoxelOccupancy(MapGoal):
         return {"occupancy": truth[1].sum()}
 
     def collected(self, found: Iterator[Found]) -> Tally:
-        return tallied(found, OccupancyScore, self._config.pictures)
+        return tallied(found, OccupancyScore, self._evaluate.pictures)
 
     def draw(self, collected: Tally, folder: Path) -> None:
         pictures = []
@@ -61,10 +60,3 @@ class VoxelOccupancy(MapGoal):
         lines = {name: [scores["IoU"], scores["voxels"]] for name, scores in result["classes"].items()}
         lines["mean without free"] = [result["mIoU"], sum(voxels for _, voxels in lines.values())]
         return table.plain(["class", "IoU", "voxels in view"], lines)
-
-    @staticmethod
-    def comparison(arms: Mapping[str, dict]) -> str:
-        lines = {figure: [arm[figure] for arm in arms.values()] for figure in ("mIoU", "IoU")}
-        for name in OCCUPANCY_CLASSES:
-            lines[f"IoU {name}"] = [arm["classes"][name]["IoU"] for arm in arms.values()]
-        return table.compared(list(arms), lines)

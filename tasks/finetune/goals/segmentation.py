@@ -1,6 +1,6 @@
 """Where one can drive and where vehicles stand, cell by cell: IoU against the map and the annotations."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from storage.index import Index
 from tasks.batches.bev_masks import BevMasks
 from tasks.evaluation import table
 from tasks.evaluation.segmentation import SegmentationScore
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import Found, Truth
 from tasks.finetune.goals.map_goal import MapGoal
 from tasks.finetune.goals.tally import Tally, tallied
@@ -27,12 +27,12 @@ class Segmentation(MapGoal):
     listing = "segmentations.json"
     title = "Bird's-eye-view segmentation"
 
-    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path):
-        super().__init__(config, index, dataroot)
+    def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, evaluate: EvaluateConfig):
+        super().__init__(config, index, dataroot, evaluate)
         self._masks = BevMasks(index, dataroot, config.bev_range, config.bev_cell)
 
     @staticmethod
-    def head(config: FinetuneConfig) -> SegmentationHead:
+    def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> SegmentationHead:
         return SegmentationHead(config.bev_width, config.head_width)
 
     def truth(self, sample: int, scene: np.ndarray) -> Truth:
@@ -49,7 +49,7 @@ class Segmentation(MapGoal):
 
     def collected(self, found: Iterator[Found]) -> Tally:
         config = self._config
-        return tallied(found, lambda: SegmentationScore(config.bev_range, config.bev_cell), config.pictures)
+        return tallied(found, lambda: SegmentationScore(config.bev_range, config.bev_cell), self._evaluate.pictures)
 
     def draw(self, collected: Tally, folder: Path) -> None:
         pictures = []
@@ -63,11 +63,3 @@ class Segmentation(MapGoal):
         columns = list(next(iter(result["layers"].values())))
         lines = {name: [layer[column] for column in columns] for name, layer in result["layers"].items()}
         return table.plain(["layer", *columns], lines)
-
-    @staticmethod
-    def comparison(arms: Mapping[str, dict]) -> str:
-        lines = {"mIoU": [arm["mIoU"] for arm in arms.values()]}
-        for name in BEV_LAYERS:
-            for figure in ("IoU", "IoU@max"):
-                lines[f"{figure} {name}"] = [arm["layers"][name][figure] for arm in arms.values()]
-        return table.compared(list(arms), lines)

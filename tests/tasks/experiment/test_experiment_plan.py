@@ -3,7 +3,7 @@ import pytest
 from tasks.config import load_config
 from tasks.errors import UserError
 from tasks.experiment.plan import runs
-from tasks.stage import active_stages
+from tasks.wanted import wanted
 
 
 def planned(*overrides):
@@ -18,15 +18,16 @@ def test_every_arm_with_every_seed_at_every_fraction():
         finetune = run.config.finetune
         assert (finetune.seed, finetune.label_fraction) == (run.seed, run.fraction)
         assert run.config.pretrain.seed == run.seed
-        assert run.detector == ("scratch" if run.arm == "scratch" else "pretrained")
         assert run.config.pretrain.target == ("pixels" if run.arm == "pixels" else "bev")
         assert run.config.finetune.init == ("random" if run.arm == "scratch" else "pretrain")
 
 
 def test_a_run_from_scratch_has_no_stage_of_pretraining():
-    made = {run.arm: active_stages(run.config) for run in planned("arms=[scratch, geomim]", "seeds=2")}
-    assert [stage.name for stage in made["scratch"]] == ["ingest", "finetune"]
-    assert [stage.name for stage in made["geomim"]] == ["ingest", "fit", "teacher", "depth", "pretrain", "finetune"]
+    made = {run.arm: wanted(run.config) for run in planned("arms=[scratch, geomim]", "seeds=2")}
+    assert [node.name for node in made["scratch"]] == ["ingest", "finetune", "evaluate"]
+    assert [node.name for node in made["geomim"]] == [
+        "ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"
+    ]  # fmt: skip
     assert not any(run.config.finetune.from_scratch for run in planned())
 
 

@@ -18,7 +18,7 @@ def scored(*gains):
             for arm in CONFIG.arms:
                 own = gain[seed] if arm == "geomim" else 0.0
                 scores = dict.fromkeys(METRICS, 0.5) | {"NDS": 0.1 + 0.01 * seed + own}
-                out.append((Run(arm, fraction, seed, None, ""), scores))
+                out.append((Run(arm, fraction, seed, None), scores))
     return out
 
 

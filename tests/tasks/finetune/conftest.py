@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from storage.artifact import Artifact
+from storage.artifact import Artifact, Recipe
 from storage.index import Index, write_index
 from tasks.backbone import build_backbone
 from tasks.depth.config import DepthConfig
 from tasks.depth.run import run as run_depth
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EvaluateConfig, Evaluation, FinetuneConfig
+from tasks.finetune.evaluate import run as run_evaluate
+from tasks.finetune.run import run as run_finetune
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 from tasks.simulate.config import SimulateConfig
@@ -29,7 +31,6 @@ TINY = {
     "bev_widths": (8, 8, 8),
     "bev_width": 8,
     "head_width": 8,
-    "score_threshold": 0.0,
     "steps": 3,
     "batch_size": 2,
     "warmup": 1,
@@ -41,6 +42,9 @@ TINY = {
 }
 
 
+EVALUATE = EvaluateConfig(score_threshold=0.0)
+
+
 @dataclass
 class World:
     inputs: Inputs
@@ -50,6 +54,31 @@ class World:
     def configured(self, **fields) -> FinetuneConfig:
         """The config with other values."""
         return FinetuneConfig.model_validate(self.config.model_dump() | fields)
+
+    def without(self, *names: str) -> Inputs:
+        """The inputs but for some artifacts."""
+        artifacts = {name: artifact for name, artifact in self.inputs.artifacts.items() if name not in names}
+        return Inputs(self.inputs.dataroot, self.inputs.version, artifacts)
+
+    def finetune(self, folder: Path, kind: type[Artifact] = Artifact, inputs: Inputs | None = None, **fields):
+        """The artifact of a training with other values of the config."""
+        config = self.configured(**fields)
+        recipe = Recipe(stage="finetune", version=1, config=config.key_fields(), inputs={})
+        artifact = kind(folder, "finetune", recipe.key)
+        artifact.begin(recipe)
+        artifact.finish(recipe, run_finetune(config, inputs or self.inputs, artifact), 1.0, {})
+        return artifact
+
+    def evaluate(
+        self, folder: Path, trained: Artifact | None, inputs: Inputs | None = None, settings=EVALUATE, **fields
+    ):
+        """The folder of an evaluation, and its summary."""
+        artifact = Artifact(folder, "evaluate", "0" * 64)
+        artifact.path.mkdir(parents=True)
+        inputs = inputs or self.inputs
+        read = inputs.artifacts | ({"finetune": trained} if trained else {})
+        config = Evaluation(evaluate=settings, detector=self.configured(**fields))
+        return artifact.path, run_evaluate(config, Inputs(inputs.dataroot, inputs.version, read), artifact)
 
 
 @pytest.fixture(scope="session")

@@ -158,9 +158,7 @@ def test_the_key_ego_of_released_detectors_is_a_cameras(world):
     cameras = made.cameras.camera_to_ego[0, 0].double().numpy()
     np.testing.assert_allclose(cameras[2], index.camera_to_ego[sample, 2], atol=1e-5)  # FRONT_LEFT at its own time
     expected = sample_boxes(index, sample, world.config.min_lidar_points).moved(
-        inverse(index.camera_ego_to_global[sample, 0])
-        @ index.lidar_ego_to_global[sample]
-        @ index.lidar_to_ego[sample]
+        inverse(index.camera_ego_to_global[sample, 0]) @ index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
     )
     np.testing.assert_allclose(made.boxes[0].centers, expected.centers, atol=1e-6)
 

@@ -14,8 +14,9 @@ from tasks.batches.bev_masks import BevMasks
 from tasks.batches.occupancy import read_occupancy
 from tasks.errors import UserError
 from tasks.evaluation.occupancy import OccupancyScore
+from tasks.evaluation.table import gain
 from tasks.finetune.batches import Batches
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.detect import detect
 from tasks.finetune.goals.goal import Found
 from tasks.finetune.network import build_detector, load_detector
@@ -24,10 +25,10 @@ from tasks.finetune.run import run
 from tasks.stage import Inputs
 from tasks.training.ranks import run_ranks
 
-SEGMENTATION = {"task": "segmentation", "depth_weight": 0.0, "pictures": 2}
+SEGMENTATION = {"task": "segmentation", "depth_weight": 0.0}
 OCCUPANCY = {
     "task": "occupancy", "bev_range": 40.0, "bev_cell": 2.5, "bev_rotation": 0.0, "bev_scale": 0.0,
-    "depth_weight": 0.0, "pictures": 1, "from_scratch": False,
+    "depth_weight": 0.0,
 }  # fmt: skip
 
 
@@ -35,68 +36,67 @@ def configured(world, **fields) -> FinetuneConfig:
     return FinetuneConfig.model_validate(world.config.model_dump() | fields)
 
 
-def finished(world, folder, **fields):
-    artifact = Artifact(folder, "finetune", "0" * 16)
-    artifact.path.mkdir(parents=True)
-    config = configured(world, **fields)
-    return config, artifact.path, run(config, world.inputs, artifact)
+def finished(world, folder, pictures, **fields):
+    """The config, the weights, the folder of their evaluation, and its summary."""
+    trained = world.finetune(folder, **fields)
+    evaluated = world.evaluate(folder, trained, settings=EvaluateConfig(pictures=pictures), **fields)
+    return configured(world, **fields), trained.path / "detector.safetensors", *evaluated
 
 
 @pytest.fixture(scope="module")
 def segmented(world, tmp_path_factory):
-    return finished(world, tmp_path_factory.mktemp("segmented"), **SEGMENTATION)
+    return finished(world, tmp_path_factory.mktemp("segmented"), 2, **SEGMENTATION)
 
 
 @pytest.fixture(scope="module")
 def occupied(world, tmp_path_factory):
-    return finished(world, tmp_path_factory.mktemp("occupied"), **OCCUPANCY)
+    return finished(world, tmp_path_factory.mktemp("occupied"), 1, **OCCUPANCY)
 
 
 def test_segmentation_is_trained_scored_and_compared(segmented):
-    config, folder, summary = segmented
+    _, weights, folder, summary = segmented
     metrics = json.loads((folder / "metrics.json").read_text())
-    for arm in ("pretrained", "scratch"):
-        assert metrics[arm]["samples"] == 4
-        assert set(metrics[arm]["layers"]) == set(BEV_LAYERS)
-        assert summary[arm] == {"mIoU": metrics[arm]["mIoU"]}
-        log = [json.loads(line) for line in (folder / arm / "log" / "metrics.jsonl").read_text().splitlines()]
-        assert set(BEV_LAYERS) <= set(log[0])
-    report = (folder / "report.md").read_text()
-    assert "# Bird's-eye-view segmentation" in report
-    assert f"| mIoU | {summary['pretrained']['mIoU']:.4f} | {summary['scratch']['mIoU']:.4f} |" in report
+    assert metrics["samples"] == 4
+    assert set(metrics["layers"]) == set(BEV_LAYERS)
+    assert summary == {"mIoU": metrics["mIoU"]}
+    log = [json.loads(line) for line in (weights.parent / "log" / "metrics.jsonl").read_text().splitlines()]
+    assert set(BEV_LAYERS) <= set(log[0])
+    assert "# Bird's-eye-view segmentation" in (folder / "report.md").read_text()
+    other = metrics | {"mIoU": 0.25}
+    assert f"| mIoU | {summary['mIoU']:.4f} | 0.2500 |" in gain({"pretrained": metrics, "scratch": other}, 0)
     listed = json.loads((folder / "segmentations.json").read_text())
-    assert len(listed) == config.pictures
+    assert len(listed) == 2
     assert listed[0]["mIoU"] <= listed[1]["mIoU"]
     assert Image.open(folder / listed[0]["picture"]).size[0] == 1440
 
 
 def test_occupancy_is_trained_and_scored(occupied):
-    _, folder, summary = occupied
-    metrics = json.loads((folder / "metrics.json").read_text())["pretrained"]
+    _, _, folder, summary = occupied
+    metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["samples"] == 4
     assert list(metrics["classes"]) == list(OCCUPANCY_CLASSES)
-    assert summary["pretrained"] == {"mIoU": metrics["mIoU"]}
+    assert summary == {"mIoU": metrics["mIoU"]}
     assert metrics["classes"]["free"]["voxels"] > 10_000
     assert (folder / "occupancies_1.png").is_file()
     assert "| mean without free |" in (folder / "report.md").read_text()
 
 
 def test_scores_are_those_of_the_stored_weights(world, occupied):
-    config, folder, summary = occupied
+    config, weights, _, summary = occupied
     detector = build_detector(config)
-    load_detector(detector, folder / "detector_pretrained.safetensors", config)
+    load_detector(detector, weights, config)
     score, batches = OccupancyScore(), Batches(config, world.index, world.inputs.dataroot)
     for found in detect(detector, batches, world.index.samples("val")):
         labels, seen = read_occupancy(world.index, world.inputs.dataroot, found.sample)
         score.add(found.predicted, labels, seen)
-    assert score.result()["mIoU"] == summary["pretrained"]["mIoU"]
+    assert score.result()["mIoU"] == summary["mIoU"]
 
 
 def test_weights_of_another_task_are_refused(world, occupied):
-    config, folder, _ = occupied
+    config, weights, *_ = occupied
     wanted = config.model_copy(update={"task": "segmentation"})
     with pytest.raises(UserError, match=r"finetune.task = occupancy, not segmentation"):
-        load_detector(build_detector(wanted), folder / "detector_pretrained.safetensors", wanted)
+        load_detector(build_detector(wanted), weights, wanted)
 
 
 @pytest.mark.parametrize("fields", [SEGMENTATION, OCCUPANCY])
