@@ -28,6 +28,7 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 RECIPE = "recipe.json"
 PROGRESS = "progress.json"
+TOKEN = "token"  # the one array of a store in parts that is not in parts
 PIN = ".pin"  # beside the manifest: `gc` leaves the artifact, and what it was made from, alone
 
 # Files for people: nobody computes with them. Where one of these is damaged, no work is done again for it.
@@ -355,10 +356,15 @@ def _only_consolidated(path: Path, recorded: tuple[int, str]) -> bool:
 
 
 def _small(manifest: Manifest) -> set[str]:
-    """The files that are cheap to read: all but those of big stores in parts."""
+    """The files that are cheap to read: all but the chunks in parts of big stores, which their readers check."""
     sizes = manifest.contents()
     big = {s for s, (_, size) in sizes.items() if size > SMALL_STORE and f"{s}/{FLAGS}/zarr.json" in manifest.files}
-    return {name for name in manifest.files if name.partition(os.sep)[0] not in big}
+
+    def cheap(name: str) -> bool:
+        store, *rest = name.split(os.sep)
+        return store not in big or rest[-1] == "zarr.json" or rest[0] == TOKEN
+
+    return {name for name in manifest.files if cheap(name)}
 
 
 def _hidden(folder: Path) -> Iterator[Path]:

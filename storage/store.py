@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from storage.artifact import MANIFEST, PIN, RECIPE, FileDamage, Manifest, damages_in, files, read_manifest
+from storage.artifact import MANIFEST, PIN, RECIPE, TOKEN, FileDamage, Manifest, damages_in, files, read_manifest
 from storage.damage import Damaged
 from storage.lock import is_locked, lock_file
 from storage.stores import is_part_store, open_part_store
 
 State = Literal["finished", "unfinished", "set aside", "unreadable"]
 ASIDE = ".damaged-"  # in the name of what was moved aside
-TOKEN = "token"  # the one array of a store in parts that is not in parts
 
 
 @dataclass(frozen=True)

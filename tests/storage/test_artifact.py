@@ -108,6 +108,12 @@ def test_what_is_cheap_to_read_is_checked_before_use(artifact, recipe, monkeypat
     assert list(artifact.damages("sizes")) == []
     assert [found.name for found in artifact.damages("small")] == ["weights"]
     assert len(list(artifact.damages("all"))) == 2
+    for name in ("zarr.json", "value/zarr.json", "token/c/0"):  # of a big store too: with these it is read
+        file = artifact.path / "bev.zarr" / name
+        data = file.read_bytes()
+        file.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+        assert {found.name for found in artifact.damages("small")} == {"weights", f"bev.zarr/{name}"}
+        file.write_bytes(data)
     monkeypatch.setattr(artifact_module, "SMALL_STORE", 10**9)
     assert len(list(artifact.damages("small"))) == 2
 
