@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.parts import count_done
 
 CAMERAS = ("left", "right")
+DOCS = Path(__file__).parents[2] / "docs" / "artifacts.md"
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +93,20 @@ def test_plain_zarr_reads_it(tmp_path):
     assert list(group["token"][:]) == [f"t{i}" for i in range(len(COUNTS))]
     assert group["done"][:].tolist() == [1, 1, 1]
     np.testing.assert_array_equal(group["depth"][2, 1, : COUNTS[2][1]], points[2].depth[40:])
+
+
+def test_the_recipe_of_the_docs(tmp_path):
+    points = some_points([(3, 0), (9, 30), (0, 0)])
+    write_all(tmp_path / "depth.zarr", points)
+    text = DOCS.read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "depth.zarr" in b]
+    block = re.sub(r'"artifacts/depth/.*?/depth.zarr"', "path", block)
+    for sample in range(3):
+        for camera in range(2):
+            found = {"path": str(tmp_path / "depth.zarr"), "sample": sample, "camera": camera}
+            exec(block, found)
+            for name, expected in zip(("u", "v", "depth"), points[sample].camera(camera), strict=True):
+                np.testing.assert_array_equal(found[name], expected)
 
 
 def test_a_camera_takes_its_sweeps(tmp_path):
