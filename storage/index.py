@@ -74,6 +74,7 @@ class IndexAttributes:
     classes: tuple[str, ...]
     split_names: dict[str, str] = field(default_factory=dict)  # "val" -> the devkit's name for it, such as mini_val
     lidar_columns: int = 5  # float32 numbers a point in the point files; the first four are x, y, z, intensity
+    own_classes: dict[str, str] = field(default_factory=dict)  # category -> class or "ignore", beside nuScenes' own
 
 
 class Index:
@@ -92,6 +93,7 @@ class Index:
         self.classes: tuple[str, ...] = tuple(attributes["classes"])
         self.split_names: dict[str, str] = dict(attributes["split_names"])
         self.lidar_columns: int = attributes["lidar_columns"]
+        self.own_classes: dict[str, str] = dict(attributes["own_classes"])
         self._group = group
 
     @classmethod
@@ -155,6 +157,7 @@ def write_index(path: Path, arrays: Mapping[str, np.ndarray], attributes: IndexA
             "classes": list(attributes.classes),
             "split_names": dict(attributes.split_names),
             "lidar_columns": attributes.lidar_columns,
+            "own_classes": dict(attributes.own_classes),
         }
     )
     for name, (dtype, dimensions) in SCHEMA.items():

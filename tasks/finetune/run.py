@@ -21,7 +21,7 @@ from storage.atomic import write_bytes, write_json
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.cbgs import class_balanced
-from tasks.errors import UserError
+from tasks.batches.train_split import check_boxes, training_samples
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.detect import detect
@@ -102,9 +102,10 @@ def _train(
 ) -> None:
     """Train the arm's detector, going on from its checkpoint, and write its weights."""
     first, device = rank() == 0, choose_device(config.device)
+    training_samples(batches.index, "finetune")
     samples = labelled(batches.index, config.label_fraction)
-    if len(samples) == 0:
-        raise UserError("finetune: the dataset has no sample of the train split; add scenes of train to it")
+    if config.task == "detection":
+        check_boxes(batches.index, samples, config.min_lidar_points, "finetune")
     drawn_from = class_balanced(batches.index, samples, config.seed) if config.sampling == "cbgs" else samples
 
     torch.manual_seed(config.seed)  # weights and drop path: the arms differ in the backbone's weights alone

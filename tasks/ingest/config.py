@@ -1,11 +1,13 @@
 """What ingest can be told, and the digests of the tables it reads (its key names no path)."""
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from models.names import CLASSES
 from tasks.settings import Settings, runtime
 
 VERSION = 3
@@ -27,6 +29,7 @@ TABLES = (
     "map",
 )
 SPLITS_FILE = "splits.json"  # the devkit's custom splits, beside the tables; optional
+IGNORE = "ignore"  # a category that is of no class
 LIDAR_COLUMNS = (4, 5, 6)  # numbers a point that a point file may have
 
 
@@ -38,6 +41,10 @@ class IngestConfig(Settings):
     lidar_columns: Literal[LIDAR_COLUMNS] = Field(
         5, description="Float32 numbers a point in the point files: x, y, z, intensity, then what is not read."
     )
+    classes: dict[str, str] = Field(
+        default_factory=dict,
+        description="Category of the dataset's own -> detection class, or `ignore`: {Car: car, tram: ignore}.",
+    )
     read_gigabytes: float = runtime(
         24.0,
         "Point clouds are looked at by their values, key frames first, up to this much; the rest by size only. "
@@ -45,6 +52,16 @@ class IngestConfig(Settings):
         ge=0,
     )
     threads: int = runtime(16, "Threads that look at files.", ge=1, le=256)
+
+    @field_validator("classes")
+    @classmethod
+    def _known(cls, classes: dict[str, str]) -> dict[str, str]:
+        for category, name in classes.items():
+            if name not in (*CLASSES, IGNORE):
+                near = difflib.get_close_matches(name, (*CLASSES, IGNORE), n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CLASSES)} and {IGNORE}"
+                raise ValueError(f"{category}: there is no class {name!r}; {hint}")
+        return dict(sorted(classes.items()))
 
 
 def digest_tables(dataroot: Path, version: str, digest: Callable[[Path], str]) -> dict[str, str]:

@@ -282,3 +282,18 @@ def test_scores_begin_at_the_prior(world):
     detector = build_detector(world.config).eval()
     (maps,) = detector.head(torch.randn(1, world.config.bev_width, 32, 32))
     assert np.allclose(maps["heatmap"].sigmoid().mean().item(), 0.1, atol=0.02)
+
+
+def test_a_train_split_without_a_box_of_any_class_stops_before_training(world, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world.inputs.dataroot, data)
+    table = data / "v1.0-mini" / "category.json"
+    rows = json.loads(table.read_text())
+    table.write_text(json.dumps([row | {"name": f"own.{n}"} for n, row in enumerate(rows)]))
+    (made := Artifact(tmp_path, "ingest", "ingest")).path.mkdir(parents=True)
+    arrays, attributes, _ = ingest(data, "v1.0-mini", IngestConfig())
+    write_index(made.path / "index.zarr", arrays, attributes)
+    inputs = Inputs(data, "v1.0-mini", world.inputs.artifacts | {"ingest": made})
+    with pytest.raises(UserError, match=r"finetune: none of the \d+ boxes to train on is of a detection class \(own\."):
+        finetune(world, tmp_path, inputs=inputs)
+    assert not list(tmp_path.rglob("*.safetensors"))
