@@ -17,8 +17,10 @@ from tasks.ingest.config import IngestConfig
 from tasks.ingest.faults import Faults
 from tasks.ingest.files import check_files
 from tasks.ingest.links import Links, resolve
+from tasks.ingest.plausible import check_plausible
 from tasks.ingest.report import counts_of, report
 from tasks.ingest.selection import Selection, select
+from tasks.ingest.sight import check_sight
 from tasks.ingest.splits import split_scenes
 from tasks.ingest.tables import Table, read_tables
 from tasks.progress import say
@@ -44,12 +46,16 @@ def ingest(
     faults = Faults()
     tables, links, selection = checked_tables(dataroot, version, config, faults)
     scene_split, split_names = split_scenes(dataroot, version, tables["scene"].text("name"), faults)
+    if not faults:
+        arrays = build_arrays(tables, links, selection, scene_split, config.classes)
+        check_plausible(tables, links, arrays, faults)
     counts = check_files(dataroot, tables, selection, config, faults)
+    if not faults:
+        check_sight(dataroot, version, arrays, config, faults)
     for sentence in faults.warnings.values():
         say(f"ingest: warning: {sentence}")
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
-    arrays = build_arrays(tables, links, selection, scene_split, config.classes)
     attributes = IndexAttributes(version, CAMERAS, CLASSES, split_names, config.lidar_columns, config.classes)
     return arrays, attributes, counts | {"warnings": faults.warnings}
 
