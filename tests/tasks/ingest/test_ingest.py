@@ -210,7 +210,8 @@ def test_nothing_is_written_on_a_fault(world, tmp_path):
 
 
 def test_what_is_odd_is_said_and_kept(drive, tmp_path, capsys):
-    drive.edit("ego_pose", lambda rows: [row["translation"].__setitem__(0, 40 * row["translation"][0]) for row in rows])
+    for table in ("sample", "sample_data"):  # ten times as fast
+        drive.edit(table, lambda rows: [row.update(timestamp=row["timestamp"] // 10) for row in rows])
     drive.edit("category", lambda rows: [row.update(name=row["name"].replace("vehicle.car", "Car")) for row in rows])
     (tmp_path / "artifact").mkdir()
     summary = run(IngestConfig(), Inputs(drive.root, drive.version), Place(tmp_path / "artifact"))
