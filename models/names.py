@@ -39,6 +39,28 @@ CATEGORY_TO_CLASS = {
     "movable_object.trafficcone": "traffic_cone",
 }
 
+# nuScenes' categories that are of no detection class, nuScenes-lidarseg's included.
+OTHER_CATEGORIES = (
+    "animal",
+    "human.pedestrian.personal_mobility",
+    "human.pedestrian.stroller",
+    "human.pedestrian.wheelchair",
+    "movable_object.debris",
+    "movable_object.pushable_pullable",
+    "static_object.bicycle_rack",
+    "vehicle.emergency.ambulance",
+    "vehicle.emergency.police",
+    "noise",
+    "flat.driveable_surface",
+    "flat.other",
+    "flat.sidewalk",
+    "flat.terrain",
+    "static.manmade",
+    "static.other",
+    "static.vegetation",
+    "vehicle.ego",
+)
+
 # Semantic classes of a voxel in Occ3D-nuScenes; a label is a position here. The last says that nothing is there.
 OCCUPANCY_CLASSES = (
     "others",

@@ -78,6 +78,8 @@ class IndexAttributes:
     cameras: tuple[str, ...]
     classes: tuple[str, ...]
     split_names: dict[str, str] = field(default_factory=dict)  # "val" -> the devkit's name for it, such as mini_val
+    lidar_columns: int = 5  # float32 numbers a point in the point files; the first four are x, y, z, intensity
+    own_classes: dict[str, str] = field(default_factory=dict)  # category -> class or "ignore", beside nuScenes' own
 
 
 class Index:
@@ -96,6 +98,8 @@ class Index:
         self.cameras: tuple[str, ...] = tuple(attributes["cameras"])
         self.classes: tuple[str, ...] = tuple(attributes["classes"])
         self.split_names: dict[str, str] = dict(attributes["split_names"])
+        self.lidar_columns: int = attributes["lidar_columns"]
+        self.own_classes: dict[str, str] = dict(attributes["own_classes"])
         self._group = group
 
     @classmethod
@@ -170,6 +174,8 @@ def write_index(path: Path, arrays: Mapping[str, np.ndarray], attributes: IndexA
             "cameras": list(attributes.cameras),
             "classes": list(attributes.classes),
             "split_names": dict(attributes.split_names),
+            "lidar_columns": attributes.lidar_columns,
+            "own_classes": dict(attributes.own_classes),
         }
     )
     for name, (dtype, dimensions) in SCHEMA.items():

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 
 from tasks.device_lock import device_alone
-from tasks.errors import DataError, UserError
+from tasks.errors import DataError, FileSystemError, UserError
 from tasks.stage import Step
 
 WATCHED = "GEOMIM_WATCHED_PIDS"
@@ -130,7 +130,7 @@ def main() -> int:
             code = 1 if isinstance(error, DataError) else 2
             json.dump({"error": str(error), "exit": code}, report)
             return code
-        except StageFailed as error:  # one of the stage's own processes was killed
+        except (StageFailed, FileSystemError) as error:  # one of the stage's processes was killed, or the disk failed
             json.dump({"failed": str(error)}, report)
             return 1
         except MemoryError as error:

@@ -13,7 +13,6 @@ from models.names import CATEGORY_TO_CLASS
 from tasks.errors import DataError, UserError
 from tasks.evaluation.flat import (
     ATTRIBUTE_NUMBER,
-    CLASS_NUMBER,
     NO_ATTRIBUTE,
     RACK,
     UNKNOWN_ATTRIBUTE,
@@ -22,6 +21,7 @@ from tasks.evaluation.flat import (
     yaws,
 )
 from tasks.ingest.build import box_velocities
+from tasks.ingest.categories import box_counts, labels_of
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.faults import Faults
 from tasks.ingest.files import check_maps
@@ -29,6 +29,7 @@ from tasks.ingest.links import Links
 from tasks.ingest.run import checked_tables
 from tasks.ingest.splits import split_scenes
 from tasks.ingest.tables import FIELDS, Table, read_table
+from tasks.progress import say
 
 
 class Truth(NamedTuple):
@@ -70,10 +71,11 @@ def has_annotations(dataroot: Path, version: str, tokens: list[str]) -> bool:
 def check_dataset(dataroot: Path, version: str) -> None:
     """Raise DataError where the devkit would stop at the tables or the map masks, or go on with wrong numbers."""
     config, faults = IngestConfig(sweeps=0), Faults()
-    tables, _, _ = checked_tables(dataroot, version, config, faults)
+    tables, links, _ = checked_tables(dataroot, version, config, faults)
     check_maps(dataroot, tables, config, faults)
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
+    _check_categories(dataroot, version, tables, links, faults)
 
 
 def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:
@@ -82,6 +84,7 @@ def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:
     tables, links, selection = checked_tables(dataroot, version, IngestConfig(sweeps=0), faults)
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
+    _check_categories(dataroot, version, tables, links, faults)
     number = {token.encode(): place for place, token in enumerate(tokens)}
     place = np.array([number.get(token, -1) for token in tables["sample"]["token"].tolist()], np.int64)
 
@@ -94,7 +97,7 @@ def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:
     sample = place[links["sample_annotation", "sample_token"]]
     category = links["instance", "category_token"][links["sample_annotation", "instance_token"]]
     names = tables["category"].text("name")
-    label_of = np.array([CLASS_NUMBER.get(CATEGORY_TO_CLASS.get(name), -1) for name in names], np.int64)
+    label_of = labels_of(names, {})
     seen = box["num_lidar_pts"] + box["num_radar_pts"] > 0
     rows = np.flatnonzero((sample >= 0) & (label_of[category] >= 0) & seen)
     boxes = FlatBoxes(
@@ -109,6 +112,20 @@ def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:
     )
     racks = _racks(box, np.flatnonzero((sample >= 0) & (names == RACK)[category]), sample)
     return Truth(boxes[counted(boxes, ego, racks)], ego, racks)
+
+
+def _check_categories(dataroot: Path, version: str, tables: dict[str, Table], links: Links, faults: Faults) -> None:
+    """Say which boxes are of categories that a results file knows no class for; DataError where all of them are."""
+    counts = box_counts(tables, links)
+    if not set(counts) & set(CATEGORY_TO_CLASS):
+        named = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:5])
+        raise DataError(
+            f"{dataroot} ({version}): none of its {sum(counts.values()):,} boxes is of a nuScenes category of the "
+            f"detection classes ({named}): a results file cannot be scored on it. Map the categories with "
+            "ingest.classes: the finetune stage then scores what it finds"
+        )
+    if "unknown_categories" in faults.warnings:
+        say(f"evaluate: {faults.warnings['unknown_categories']}, which `geomim evaluate` does not read")
 
 
 def _attributes(tables: dict[str, Table], links: Links) -> np.ndarray:

@@ -27,6 +27,8 @@ def summary_line(metrics: dict) -> str:
     missing = [name for name, scores in metrics["classes"].items() if scores["ground_truth"] == 0]
     if missing:
         line += f"; no ground truth for {', '.join(missing)}: the official mean counts AP 0 there"
+    if metrics.get("own_classes"):
+        line += "; by geomim's metrics, since the devkit does not know the categories that ingest.classes maps"
     if metrics["predictions"] == 0:
         line += "; nothing was predicted at all, which scores zero"
     return line

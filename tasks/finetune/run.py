@@ -12,7 +12,7 @@ from storage.artifact import Artifact
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.cbgs import class_balanced
-from tasks.errors import UserError
+from tasks.batches.train_split import check_boxes, training_samples
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.labels import labelled
@@ -40,9 +40,10 @@ def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
     device = choose_device(config.device)
     ranks = choose_ranks(config.ranks, device, config.batch_size // config.accumulate)
     index = Index.open(inputs["ingest"].path / "index.zarr")
+    training_samples(index, "finetune")
     samples = labelled(index, config.label_fraction)
-    if len(samples) == 0:
-        raise UserError("finetune: the dataset has no sample of the train split; add scenes of train to it")
+    if config.task == "detection":
+        check_boxes(index, samples, config.min_lidar_points, "finetune")
     if not (artifact.path / WEIGHTS).is_file():  # written whole, after the last step
         with threads(config.threads):
             run_ranks(ranks, device, _train, config, inputs, artifact)

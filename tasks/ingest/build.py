@@ -1,9 +1,11 @@
 """Tables without faults -> the arrays of the index, with the devkit's meanings, for all samples at once."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from models.geometry import inverse, quaternion_to_rotation, transform
-from models.names import CATEGORY_TO_CLASS, CLASSES
+from tasks.ingest.categories import labels_of
 from tasks.ingest.links import Links, follow
 from tasks.ingest.selection import Selection
 from tasks.ingest.tables import Table
@@ -12,9 +14,13 @@ MAX_SECONDS = 1.5  # between two annotations of a velocity's one-sided differenc
 
 
 def build_arrays(
-    tables: dict[str, Table], links: Links, selection: Selection, scene_split: np.ndarray
+    tables: dict[str, Table],
+    links: Links,
+    selection: Selection,
+    scene_split: np.ndarray,
+    classes: Mapping[str, str],
 ) -> dict[str, np.ndarray]:
-    """Every array of `storage.index.SCHEMA`. The tables must have passed all checks."""
+    """Every array of `storage.index.SCHEMA`. The tables must have passed all checks. classes: as in IngestConfig."""
     sample = tables["sample"]
     scene = links["sample", "scene_token"][selection.samples]
     place = np.full(sample.rows + 1, -1, np.int64)  # row in the table -> row in the index; the last stands for none
@@ -37,7 +43,7 @@ def build_arrays(
         out
         | _sweeps(tables, links, selection, lidar)
         | _cameras(tables, links, selection)
-        | _boxes(tables, links, selection, place, inverse(lidar["ego_to_global"] @ lidar["sensor_to_ego"]))
+        | _boxes(tables, links, selection, place, inverse(lidar["ego_to_global"] @ lidar["sensor_to_ego"]), classes)
     )
 
 
@@ -108,7 +114,12 @@ def _cameras(tables: dict[str, Table], links: Links, selection: Selection) -> di
 
 
 def _boxes(
-    tables: dict[str, Table], links: Links, selection: Selection, place: np.ndarray, global_to_lidar: np.ndarray
+    tables: dict[str, Table],
+    links: Links,
+    selection: Selection,
+    place: np.ndarray,
+    global_to_lidar: np.ndarray,
+    classes: Mapping[str, str],
 ) -> dict[str, np.ndarray]:
     """Annotations by sample, in the order of the table, moved to the sample's LiDAR frame as `Boxes.moved` does."""
     box = tables["sample_annotation"]
@@ -124,8 +135,6 @@ def _boxes(
     instance = links["sample_annotation", "instance_token"][order]
     category = links["instance", "category_token"][instance]
     names = tables["category"].text("name")
-    label_of = {name: CLASSES.index(CATEGORY_TO_CLASS[name]) for name in names if name in CATEGORY_TO_CLASS}
-    labels = np.array([label_of.get(name, -1) for name in names], np.int64)
     codes, targets = links.lists["sample_annotation", "attribute_tokens"]
     attribute_names = tables["attribute"].text("name")
     attributes = np.array([attribute_names[rows[0]] if rows else "" for rows in targets], object)
@@ -135,7 +144,7 @@ def _boxes(
         "box_size": box["size"][order][:, [1, 0, 2]],
         "box_yaw": np.arctan2(heading[:, 1], heading[:, 0]),
         "box_velocity": _rotated(turn, velocity)[:, :2],
-        "box_label": labels[category],
+        "box_label": labels_of(names, classes)[category],
         "box_lidar_points": box["num_lidar_pts"][order],
         "box_radar_points": box["num_radar_pts"][order],
         "box_visibility": _visibility(box["visibility_token"][order]),

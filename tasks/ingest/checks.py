@@ -10,6 +10,7 @@ from tasks.ingest.links import DANGLING, LISTS, OPTIONAL, REQUIRED, Links, follo
 from tasks.ingest.selection import CHANNELS, Selection
 from tasks.ingest.tables import FIELDS, QUATERNION, VECTOR, Table, tokens_of
 
+LIMITS = {"translation": 1e8, "size": 1e5}  # m: twice around the earth; longer than any thing, in mm too
 UNIT_TOLERANCE = 1e-3  # of a quaternion's norm; nuScenes' own are within 1e-6
 MEND = "mend these rows, or unpack the nuScenes metadata again"
 RECALIBRATE = "mend the calibration: the devkit would take it as it is"
@@ -148,7 +149,7 @@ def _check_chain(
 
 
 def _check_numbers(tables: Tables, faults: Faults) -> None:
-    """No NaN or infinity, and quaternions of unit length (the devkit would silently normalise them)."""
+    """Finite, of this world, and quaternions of unit length (the devkit would silently normalise them)."""
     for name, kinds in FIELDS.items():
         table = tables[name]
         for field, kind in kinds.items():
@@ -165,6 +166,16 @@ def _check_numbers(tables: Tables, faults: Faults) -> None:
                 ~finite & good,
                 lambda row, v=values: str(v[row].tolist()),
             )
+            limit = LIMITS.get(field)
+            if limit is not None:
+                faults.add_rows(
+                    table.file,
+                    field,
+                    f"with more than {limit:g} m",
+                    "write metres",
+                    (np.abs(values) > limit).any(1) & finite & good,
+                    lambda row, v=values: str(v[row].tolist()),
+                )
             if kind is QUATERNION:
                 with np.errstate(invalid="ignore", over="ignore"):
                     norm = np.linalg.norm(values, axis=1)

@@ -1,7 +1,11 @@
 """What ingest can be told."""
 
-from pydantic import Field
+import difflib
+from typing import Literal
 
+from pydantic import Field, field_validator
+
+from models.names import CLASSES
 from tasks.settings import Settings, runtime
 
 VERSION = 3
@@ -23,6 +27,8 @@ TABLES = (
     "map",
 )
 SPLITS_FILE = "splits.json"  # the devkit's custom splits, beside the tables; optional
+IGNORE = "ignore"  # a category that is of no class
+LIDAR_COLUMNS = (4, 5, 6)  # numbers a point that a point file may have
 
 
 class IngestConfig(Settings):
@@ -30,10 +36,27 @@ class IngestConfig(Settings):
 
     sweeps: int = Field(10, ge=0, le=10, description="Previous LiDAR sweeps of each sample, nearest first.")
     frames: int = Field(0, ge=0, le=60, description="Previous frames (12 Hz) of each camera, nearest first.")
+    lidar_columns: Literal[LIDAR_COLUMNS] = Field(
+        5, description="Float32 numbers a point in the point files: x, y, z, intensity, then what is not read."
+    )
+    classes: dict[str, str] = Field(
+        default_factory=dict,
+        description="Category of the dataset's own -> detection class, or `ignore`: {Car: car, tram: ignore}.",
+    )
     read_gigabytes: float = runtime(
         24.0,
-        "Point clouds are read through for NaN and infinity, key frames first, up to this much; the rest by size only. "
+        "Point clouds are looked at by their values, key frames first, up to this much; the rest by size only. "
         "24 GB holds every key frame of v1.0-trainval.",
         ge=0,
     )
     threads: int = runtime(16, "Threads that look at files.", ge=1, le=256)
+
+    @field_validator("classes")
+    @classmethod
+    def _known(cls, classes: dict[str, str]) -> dict[str, str]:
+        for category, name in classes.items():
+            if name not in (*CLASSES, IGNORE):
+                near = difflib.get_close_matches(name, (*CLASSES, IGNORE), n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CLASSES)} and {IGNORE}"
+                raise ValueError(f"{category}: there is no class {name!r}; {hint}")
+        return dict(sorted(classes.items()))

@@ -1,6 +1,5 @@
 """The ingest stage: a folder in nuScenes format -> `index.zarr`, or one report of all its faults."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,49 +7,57 @@ import numpy as np
 
 from models.names import CAMERAS, CLASSES
 from storage.artifact import Artifact
+from storage.atomic import write_bytes
 from storage.index import IndexAttributes, write_index
 from tasks.errors import DataError, UserError
 from tasks.ingest.build import build_arrays
+from tasks.ingest.categories import check_categories
 from tasks.ingest.checks import check_tables
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.faults import Faults
 from tasks.ingest.files import check_files
 from tasks.ingest.links import Links, resolve
+from tasks.ingest.plausible import check_plausible
+from tasks.ingest.report import counts_of, report
 from tasks.ingest.selection import Selection, select
+from tasks.ingest.sight import check_sight
 from tasks.ingest.splits import split_scenes
 from tasks.ingest.tables import Table, read_tables
+from tasks.progress import say
 from tasks.stage import Inputs
 
 
 def run(config: IngestConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
     """Check everything, then write `index.zarr`. Raises DataError with the report, and writes nothing, on any fault."""
-    arrays, attributes, counts = ingest(inputs.dataroot, inputs.version, config)
+    arrays, attributes, looked_at = ingest(inputs.dataroot, inputs.version, config)
     write_index(artifact.path / "index.zarr", arrays, attributes)
-    splits = Counter(arrays["split"].tolist())
-    return {
-        "version": inputs.version,
-        "scenes": len(arrays["scene_name"]),
-        "samples": len(arrays["token"]),
-        "splits": {split or "none": splits[split] for split in sorted(splits)},
-        "boxes": len(arrays["box_label"]),
-        "sweeps": int(arrays["sweep_count"].sum()),
-        "frames": int(arrays["frame_count"].sum()),
-        **counts,
-    }
+    summary = {"version": inputs.version, **counts_of(arrays), **looked_at}
+    write_bytes(artifact.path / "report.md", report(summary).encode())
+    return summary
 
 
 def ingest(
     dataroot: Path, version: str, config: IngestConfig
-) -> tuple[dict[str, np.ndarray], IndexAttributes, dict[str, int]]:
-    """The index's arrays and attributes, and counts of what was looked at. Raises UserError or DataError."""
+) -> tuple[dict[str, np.ndarray], IndexAttributes, dict[str, Any]]:
+    """The index's arrays and attributes, and what was looked at: counts, and warnings by name.
+
+    Raises UserError or DataError.
+    """
     faults = Faults()
     tables, links, selection = checked_tables(dataroot, version, config, faults)
     scene_split, split_names = split_scenes(dataroot, version, tables["scene"].text("name"), faults)
+    if not faults:
+        arrays = build_arrays(tables, links, selection, scene_split, config.classes)
+        check_plausible(tables, links, arrays, faults)
     counts = check_files(dataroot, tables, selection, config, faults)
+    if not faults:
+        check_sight(dataroot, version, arrays, config, faults)
+    for sentence in faults.warnings.values():
+        say(f"ingest: warning: {sentence}")
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
-    arrays = build_arrays(tables, links, selection, scene_split)
-    return arrays, IndexAttributes(version, CAMERAS, CLASSES, split_names), counts
+    attributes = IndexAttributes(version, CAMERAS, CLASSES, split_names, config.lidar_columns, config.classes)
+    return arrays, attributes, counts | {"warnings": faults.warnings}
 
 
 def checked_tables(
@@ -66,4 +73,5 @@ def checked_tables(
     links = resolve(tables)
     selection = select(tables, links, config)
     check_tables(tables, links, selection, faults)
+    check_categories(tables, links, config.classes, faults)
     return tables, links, selection

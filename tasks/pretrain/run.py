@@ -20,6 +20,7 @@ from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.cbgs import class_balanced
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
+from tasks.batches.train_split import training_samples
 from tasks.errors import UserError
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.feature_rank import feature_rank
@@ -135,8 +136,7 @@ def check_inputs(config: PretrainConfig, index: Index, bev: BevReader, depth: De
     """Raise UserError for artifacts that cannot be trained on together."""
     if list(index.token) != bev.tokens:
         raise UserError(f"{bev.path}: holds other samples than the index; run `geomim teacher --force` again")
-    if len(index.samples("train")) == 0:
-        raise UserError("pretrain: the dataset has no sample in the train split; choose a --version that has one")
+    training_samples(index, "pretrain")
     if depth.sweeps < config.depth_sweeps:
         raise UserError(f"pretrain.depth_sweeps is {config.depth_sweeps}, but depth.sweeps keeps only {depth.sweeps}")
     x_size, y_size = bev.attributes.cell_size

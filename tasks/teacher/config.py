@@ -142,7 +142,12 @@ class TeacherConfig(Settings):
     seed: int = Field(0, ge=0, description="Of random weights.")
     part_size: int = runtime(16, "Samples a part: the unit of resuming and of a file.", ge=1)
     gate_samples: int = runtime(64, "Samples with ground truth on which mAP is measured before caching; 0: none.", ge=0)
-    min_map: float = runtime(0.3, "The mAP below which nothing is cached: such weights are not what they seem.", ge=0)
+    min_map: float | None = runtime(
+        None,
+        "The mAP below which nothing is cached: such weights are not what they seem. One that is given must be "
+        "measured; without, it is 0.3 where there is something to measure.",
+        ge=0,
+    )
     workers: int = runtime(0, "Processes; 0 takes one for every GPU, or on the CPU one for every core.", ge=0)
     threads: int = runtime(0, "CPU threads of each process; 0 shares the cores out.", ge=0)
     device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")

@@ -14,7 +14,7 @@ from storage.atomic import write_bytes, write_json
 from storage.index import Index
 from tasks.batches.lidar import LidarAugmentation, augmented, pasted, sample_boxes
 from tasks.batches.points import load_points
-from tasks.errors import UserError
+from tasks.batches.train_split import check_boxes, training_samples
 from tasks.progress import progress
 from tasks.teacher.config import FitConfig
 from tasks.teacher.network import FITTED, WEIGHTS, build_detector
@@ -36,9 +36,8 @@ class Batch(NamedTuple):
 def run(config: FitConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
     """Train, save and evaluate; the summary holds the official scores on val where it has ground truth."""
     index = Index.open(inputs["ingest"].path / "index.zarr")
-    samples = index.samples("train")
-    if len(samples) == 0:
-        raise UserError("fit: the dataset has no sample of the train split; set teacher.weights to a checkpoint")
+    samples = training_samples(index, "fit")
+    check_boxes(index, samples, config.min_lidar_points, "fit")
     device = choose_device(config.device)
     steps = steps_of(config, len(samples))
     weights, checkpoint = artifact.path / WEIGHTS, Checkpoint(artifact.path / "checkpoint.pt")

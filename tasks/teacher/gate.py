@@ -18,6 +18,7 @@ from tasks.progress import progress, say
 from tasks.teacher.config import TeacherConfig
 
 GATE = "gate.json"
+LEAST = 0.3  # mAP, where the config does not say
 NOTHING = 0.02  # AP below which a class counts as not found
 
 
@@ -26,13 +27,17 @@ def check(
 ) -> dict[str, Any] | None:
     """`mAP`, `samples` and `classes` (name -> AP), kept in `folder/gate.json`; None where nothing can be measured.
 
-    Raises UserError where the mAP is below `config.min_map`.
+    Raises UserError where the mAP is below `config.min_map`, and where that is given and cannot be measured.
     """
-    if config.gate_samples == 0 or not teacher.detects:
-        return None
     samples = annotated_samples(index, config.gate_samples)
-    if len(samples) == 0:
-        say("teacher: no sample has ground truth, so the weights are not checked")
+    if unmeasured := _why_unmeasured(config, teacher, index, samples):
+        # Random weights are for trials, and below any mAP.
+        if config.min_map and config.weights != "random":
+            raise UserError(
+                f"teacher: {unmeasured}, so teacher.min_map = {config.min_map:g} cannot be measured and nothing is "
+                "cached. To cache it all the same, set teacher.min_map to 0"
+            )
+        say(f"teacher: {unmeasured}: nothing was checked")
         return None
     file = folder / GATE
     gate = json.loads(file.read_text()) if file.is_file() else {"samples": None}
@@ -43,13 +48,24 @@ def check(
         write_json(file, gate)
     named = ", ".join(f"{name} {value:.2f}" for name, value in gate["classes"].items())
     say(f"teacher: mAP {gate['mAP']:.3f} on {gate['samples']} annotated samples ({named})")
-    if gate["mAP"] < config.min_map:
+    least = LEAST if config.min_map is None else config.min_map
+    if gate["mAP"] < least:
         raise UserError(
             f"teacher: mAP {gate['mAP']:.3f} on {gate['samples']} annotated samples is below teacher.min_map = "
-            f"{config.min_map:g}, so nothing is cached. {_likely_reason(gate['classes'])}. "
+            f"{least:g}, so nothing is cached. {_likely_reason(gate['classes'])}. "
             "To cache it all the same, lower teacher.min_map"
         )
     return gate
+
+
+def _why_unmeasured(config: TeacherConfig, teacher: Teacher, index: Index, samples: np.ndarray) -> str:
+    if config.gate_samples == 0:
+        return "teacher.gate_samples is 0"
+    if not teacher.detects:
+        return f"{config.weights} holds no detection head that is known here"
+    if len(samples) == 0:
+        return f"no sample of train or val of {index.version} has a box of a detection class to find"
+    return ""
 
 
 def _detect(

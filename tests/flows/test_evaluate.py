@@ -55,6 +55,26 @@ def test_both_ways_print_the_same_tables(world, geomim):
     assert geomim(world / "results.json", "--quick") == (0, official, "")
 
 
+@pytest.mark.parametrize("how", [[], ["--quick"]])
+def test_categories_of_the_datasets_own_are_said(world, geomim, tmp_path, how):
+    """`geomim evaluate` knows nuScenes' names alone: it must not score what is left as if it were all."""
+    shutil.copytree(world / "data" / "v1.0-mini", tmp_path / "v1.0-mini")
+    for name in ("samples", "sweeps", "maps"):
+        (tmp_path / name).symlink_to(world / "data" / name)
+    table = tmp_path / "v1.0-mini" / "category.json"
+    rows = json.loads(table.read_text())
+    table.write_text(json.dumps([r | {"name": r["name"].replace("vehicle.car", "Car")} for r in rows]))
+    code, _, told = geomim(world / "results.json", *how, dataroot=tmp_path)
+    assert code == 0
+    assert "Car (" in told
+    assert "which `geomim evaluate` does not read" in told
+    table.write_text(json.dumps([r | {"name": r["name"].upper()} for r in rows]))
+    code, shown, told = geomim(world / "results.json", *how, dataroot=tmp_path)
+    assert (code, shown) == (1, "")
+    assert "boxes is of a nuScenes category of the detection classes (" in told
+    assert "a results file cannot be scored on it" in told
+
+
 def test_json_has_the_same_numbers_in_both(world, geomim):
     official, quick = (json.loads(geomim(world / "results.json", "--json", *how)[1]) for how in ([], ["--quick"]))
     assert official.keys() == quick.keys()

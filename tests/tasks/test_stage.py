@@ -49,7 +49,7 @@ def make_step(tmp_path, monkeypatch):
     def make(word="a", inputs=None):
         inputs = inputs or {}
         recipe = Recipe(stage="toy", version=1, config={"word": word}, inputs={n: a.key for n, a in inputs.items()})
-        stage = Stage("toy", "a toy", tuple(inputs), "toy:run", ("zarr",))
+        stage = Stage("toy", "a toy", tuple(inputs), "toy:run", "ToyConfig", ("zarr",))
         artifact = Artifact(tmp_path / "root", "toy", recipe.key)
         return Step(stage, ToyConfig(word=word), recipe, artifact, Inputs(tmp_path, "v1.0-mini", inputs), "geomim toy")
 

@@ -57,5 +57,3 @@ def test_missing_and_cut_files_are_one_sentence(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match="cannot be read"):
             read_occupancy(OneSample, tmp_path, 0)
-
-

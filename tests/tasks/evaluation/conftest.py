@@ -17,8 +17,8 @@ REAL = Path(__file__).parents[4] / "shared" / "real-keyframe"
 VERSION = "v1.0-mini"
 
 
-def index_of(dataroot: Path, version: str, path: Path) -> Index:
-    arrays, attributes, _ = ingest(dataroot, version, IngestConfig())
+def index_of(dataroot: Path, version: str, path: Path, classes: dict[str, str] | None = None) -> Index:
+    arrays, attributes, _ = ingest(dataroot, version, IngestConfig(classes=classes or {}))
     write_index(path, arrays, attributes)
     return Index.open(path)
 
@@ -54,8 +54,8 @@ class Copy:
     def write(self, table: str, value: object) -> None:
         (self.root / self.version / f"{table}.json").write_text(json.dumps(value))
 
-    def index(self) -> Index:
-        return index_of(self.root, self.version, self.root / "index.zarr")
+    def index(self, classes: dict[str, str] | None = None) -> Index:
+        return index_of(self.root, self.version, self.root / "index.zarr", classes)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.boxes import Boxes
 from models.geometry import inverse, rotation_z, transform
-from models.names import CLASSES, MOTION_ATTRIBUTES
+from models.names import CATEGORY_TO_CLASS, CLASSES, MOTION_ATTRIBUTES
 from storage.index import Index
 from tasks.evaluation import table
 from tasks.evaluation.ground_truth import ground_truth, ground_truth_attributes
@@ -202,3 +202,29 @@ def test_tables_show_four_decimals_and_mark_classes_without_ground_truth(real, t
     assert f"| car | {' | '.join(cells)} |" in table.markdown(result)
     worse = result | {"mAP": 0.25}
     assert "| mAP | 0.5000 | 0.2500 | +0.2500 |" in table.comparison({"pretrained": result, "scratch": worse})
+
+
+def test_a_dataset_with_categories_of_its_own_is_scored_as_if_they_were_nuscenes(simulated, copy, tmp_path):
+    """The devkit knows its own names alone; on the same boxes under those names it says the same."""
+    plain, dataroot = simulated
+    own = copy("v1.0-mini")
+    rows = own.read("category")
+    classes = {row["name"].upper(): CATEGORY_TO_CLASS.get(row["name"], "ignore") for row in rows}
+    own.write("category", [row | {"name": row["name"].upper()} for row in rows])
+    index = own.index(classes)
+    random, boxes = np.random.default_rng(3), {}
+    for sample, truth in truth_of(plain, "val")[0].items():
+        kept = truth[random.random(len(truth)) < 0.8]
+        shift = random.normal(0, 0.6, (len(kept), 3)) * [1, 1, 0]
+        boxes[sample] = replace(kept, centers=kept.centers + shift, scores=random.random(len(kept)))
+    official = evaluate(plain, dataroot, boxes, "val", tmp_path)
+    result = evaluate(index, own.root, boxes, "val", tmp_path)
+    assert result.pop("own_classes") == classes
+    assert result.keys() == official.keys()
+    assert 0.1 < official["mAP"] < 0.9
+    for key in official.keys() - {"classes", "bands"}:
+        assert result[key] == (pytest.approx(official[key], abs=1e-6) if key.startswith(("m", "N")) else official[key])
+    for name, scores in official["classes"].items():
+        assert result["classes"][name] == pytest.approx(scores, abs=1e-6, nan_ok=True)
+    assert "since the devkit does not know the categories" in table.summary_line(result | {"own_classes": classes})
+    assert "devkit" not in table.summary_line(official)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from models.layouts import swin_to_mmdet, swin_to_original
 from storage.artifact import Artifact
+from storage.index import write_index
 from tasks.errors import UserError
 from tasks.finetune.network import build_detector, load_backbone, load_detector, save_detector
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.run import ingest
 from tasks.pretrain.weights import export
+from tasks.stage import Inputs
 
 # All that a detector can have, and a step of several parts whose weights are averaged.
 FULL = {
@@ -169,3 +174,18 @@ def test_where_the_weights_are(world, finished):
     assert sorted(Path(name).name for name in finished.manifest().files if not name.startswith("log/")) == [
         WEIGHTS, "recipe.json"
     ]  # fmt: skip
+
+
+def test_a_train_split_without_a_box_of_any_class_stops_before_training(world, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world.inputs.dataroot, data)
+    table = data / "v1.0-mini" / "category.json"
+    rows = json.loads(table.read_text())
+    table.write_text(json.dumps([row | {"name": f"own.{n}"} for n, row in enumerate(rows)]))
+    (made := Artifact(tmp_path, "ingest", "ingest")).path.mkdir(parents=True)
+    arrays, attributes, _ = ingest(data, "v1.0-mini", IngestConfig())
+    write_index(made.path / "index.zarr", arrays, attributes)
+    inputs = Inputs(data, "v1.0-mini", world.inputs.artifacts | {"ingest": made})
+    with pytest.raises(UserError, match=r"finetune: none of the \d+ boxes to train on is of a detection class \(own\."):
+        world.finetune(tmp_path, inputs=inputs)
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from models.names import CAMERAS, LIDAR
+from tasks.simulate.config import SimulateConfig
+from tasks.simulate.write import simulate
 
 VERSION = "v1.0-mini"
 START = 1_532_402_927_000_000  # us
@@ -177,3 +179,22 @@ def _chain(tokens: list[str], k: int) -> dict[str, str]:
 
 def _unit(quaternion: np.ndarray) -> list[float]:
     return (quaternion / np.linalg.norm(quaternion)).tolist()
+
+
+@pytest.fixture(scope="session")
+def driven(tmp_path_factory) -> World:
+    """Two simulated scenes of four key frames, with a sweep between two of them; not to be written to."""
+    root = tmp_path_factory.mktemp("driven")
+    settings = SimulateConfig(keyframes=4, image_scale=0.05, lidar_rate=4, workers=1)
+    simulate(settings, root / "data", ("scene-0103", "scene-0061"))
+    return World(root / "data")
+
+
+@pytest.fixture
+def drive(driven, tmp_path) -> World:
+    """The simulated scenes with tables to edit, and links to their files."""
+    root = tmp_path / "drive"
+    shutil.copytree(driven.root / VERSION, root / VERSION)
+    for name in ("samples", "sweeps", "maps"):
+        (root / name).symlink_to(driven.root / name)
+    return World(root)

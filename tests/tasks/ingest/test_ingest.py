@@ -13,7 +13,7 @@ from models.names import CAMERAS, CLASSES, LIDAR
 from storage.index import Index
 from tasks.errors import DataError, UserError
 from tasks.ingest import tables as tables_module
-from tasks.ingest.config import TABLES, IngestConfig, digest_tables
+from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest, run
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "real-keyframe"
@@ -209,11 +209,21 @@ def test_nothing_is_written_on_a_fault(world, tmp_path):
     assert not (tmp_path / "artifact").exists()
 
 
-def test_digests_name_tables_and_no_path(world):
-    digests = digest_tables(world.root, world.version, lambda path: path.name)
-    assert digests == {f"v1.0-mini/{table}.json": f"{table}.json" for table in TABLES}
-    (world.root / world.version / "log.json").unlink()
-    assert "v1.0-mini/log.json" not in digest_tables(world.root, world.version, lambda path: path.name)
+def test_what_is_odd_is_said_and_kept(drive, tmp_path, capsys):
+    for table in ("sample", "sample_data"):  # ten times as fast
+        drive.edit(table, lambda rows: [row.update(timestamp=row["timestamp"] // 10) for row in rows])
+    drive.edit("category", lambda rows: [row.update(name=row["name"].replace("vehicle.car", "Car")) for row in rows])
+    (tmp_path / "artifact").mkdir()
+    summary = run(IngestConfig(), Inputs(drive.root, drive.version), Place(tmp_path / "artifact"))
+    said, report = capsys.readouterr().err, (tmp_path / "artifact" / "report.md").read_text()
+    assert {"ego_speed", "unknown_categories"} <= summary["warnings"].keys()
+    for name, sentence in summary["warnings"].items():
+        assert f"ingest: warning: {sentence}" in said
+        assert f"- {name}: {sentence}." in report
+    cars = summary["of_no_class"]["Car"]
+    assert f"| of no class: Car | {cars} |" in report
+    assert "| car | 0 |" in report
+    assert sum(summary["classes"].values()) + cars == summary["boxes"]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real key frame is not beside the repository")

@@ -131,6 +131,26 @@ def test_the_gate_stops_a_teacher_that_finds_nothing(world, folder, small, fitte
     assert summary["gate"]["mAP"] < 0.3
 
 
+def test_a_gate_that_cannot_measure_is_said_or_refused(world, folder, small, fitted, monkeypatch, capsys):
+    """`min_map` is a promise: where nothing can be measured it must not pass unseen."""
+    torch.save(fitted.encoder.state_dict(), world.dataroot / "encoder.pth")
+    encoder = {"weights": str(world.dataroot / "encoder.pth")}
+    monkeypatch.setattr("tasks.teacher.gate.annotated_samples", lambda index, most: np.arange(0))
+    for fields, why in (
+        ({}, "no sample of train or val of v1.0-mini has a box of a detection class to find"),
+        ({"gate_samples": 0}, "teacher.gate_samples is 0"),
+        (encoder, "encoder.pth holds no detection head that is known here"),
+    ):
+        config = TeacherConfig(lidar=small, workers=1, **fields)
+        with pytest.raises(UserError, match=rf"{why}, so teacher.min_map = 0.9 cannot be measured"):
+            teacher.run(config.model_copy(update={"min_map": 0.9}), world.inputs, out := folder(why[-9:]))
+        assert not (out.path / "bev.zarr").exists()
+        assert "gate" not in teacher.run(config, world.inputs, out)
+        assert f"{why}: nothing was checked" in capsys.readouterr().err
+    random = TeacherConfig(lidar=small, workers=1, weights="random", min_map=0.9)
+    assert "gate" not in teacher.run(random, world.inputs, folder("random"))
+
+
 def test_the_gate_lets_a_good_one_through(world, folder, small, fitted, monkeypatch):
     """The detections are the truth itself; the measure is the real one."""
     from tasks.evaluation.ground_truth import ground_truth
