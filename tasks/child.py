@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tasks.cores import environment_of_child
 from tasks.errors import DataError, UserError
 
 WATCHED = "GEOMIM_WATCHED_PIDS"
@@ -54,8 +55,8 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
         start_new_session=True,
         env=MALLOC
         | QUIET
-        | os.environ
-        | {WATCHED: ",".join(map(str, [os.getpid(), *worker])), "OMP_NUM_THREADS": threads(), "PYTHONUNBUFFERED": "1"},
+        | environment_of_child()
+        | {WATCHED: ",".join(map(str, [os.getpid(), *worker])), "PYTHONUNBUFFERED": "1"},
         text=True,
     )
     os.close(report_write)
@@ -81,11 +82,6 @@ def run_in_child(config: Any, root: Path, stage: str, relay: Callable[[str], Non
 def how_it_ended(code: int) -> str:
     """A process's exit code in words; negative for a signal."""
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def threads() -> str:
-    """OMP_NUM_THREADS for a child: the user's own, or all cores (launchers such as torchrun would force 1)."""
-    return os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
 
 
 def die_with(pids: list[int]) -> None:

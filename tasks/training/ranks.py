@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.sync_norm import synchronise_norms
 from tasks.child import StageFailed, die_with, how_it_ended
+from tasks.cores import SharingContext
 from tasks.errors import UserError
 
 Result = TypeVar("Result")
@@ -62,15 +63,14 @@ def run_ranks(count: int, device: torch.device, run: Callable[..., Result], *arg
     if count == 1:
         return run(*args)
     store = distributed.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # on a free port
-    threads = max(1, torch.get_num_threads() // count)
-    context = multiprocessing.get_context("spawn")
+    context = SharingContext(max(1, torch.get_num_threads() // count))
     work = pickle.dumps((run, args))  # plainly: torch's way would give all ranks the same tensors
     processes, outcomes = [], {}
     try:
         for number in range(count):
             receive, send = context.Pipe(duplex=False)
             group = (number, count, store.port, device.type)
-            process = context.Process(target=_rank, args=(os.getpid(), threads, group, send, work))
+            process = context.Process(target=_rank, args=(os.getpid(), group, send, work))
             process.start()
             send.close()  # so that the rank's end closes the pipe
             processes.append(process)
@@ -108,9 +108,8 @@ def _result(outcomes: dict[multiprocessing.connection.Connection, int], processe
     return result
 
 
-def _rank(parent: int, threads: int, group: tuple[int, int, int, str], outcome: Any, work: bytes) -> None:
+def _rank(parent: int, group: tuple[int, int, int, str], outcome: Any, work: bytes) -> None:
     die_with([parent])
-    torch.set_num_threads(threads)
     number, count, port, device = group
     try:
         gpu = torch.device("cuda", number) if device == "cuda" else None
