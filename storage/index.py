@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-FORMAT = 2
+FORMAT = 3
 
 # name -> (dtype, dimensions); 3, 4 and 2 are fixed sizes, upper-case letters are the dimensions of the docstring.
 SCHEMA: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -73,6 +73,7 @@ class IndexAttributes:
     cameras: tuple[str, ...]
     classes: tuple[str, ...]
     split_names: dict[str, str] = field(default_factory=dict)  # "val" -> the devkit's name for it, such as mini_val
+    lidar_columns: int = 5  # float32 numbers a point in the point files; the first four are x, y, z, intensity
 
 
 class Index:
@@ -90,6 +91,7 @@ class Index:
         self.cameras: tuple[str, ...] = tuple(attributes["cameras"])
         self.classes: tuple[str, ...] = tuple(attributes["classes"])
         self.split_names: dict[str, str] = dict(attributes["split_names"])
+        self.lidar_columns: int = attributes["lidar_columns"]
         self._group = group
 
     @classmethod
@@ -152,6 +154,7 @@ def write_index(path: Path, arrays: Mapping[str, np.ndarray], attributes: IndexA
             "cameras": list(attributes.cameras),
             "classes": list(attributes.classes),
             "split_names": dict(attributes.split_names),
+            "lidar_columns": attributes.lidar_columns,
         }
     )
     for name, (dtype, dimensions) in SCHEMA.items():

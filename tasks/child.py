@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.cores import environment_of_child
-from tasks.errors import DataError, UserError
+from tasks.errors import DataError, FileSystemError, UserError
 
 WATCHED = "GEOMIM_WATCHED_PIDS"
 PARENT = os.getppid()  # taken now: a process whose parent dies is given another
@@ -115,7 +115,7 @@ def main() -> int:
             code = 1 if isinstance(error, DataError) else 2
             json.dump({"error": str(error), "exit": code}, report)
             return code
-        except StageFailed as error:  # one of the stage's own processes was killed
+        except (StageFailed, FileSystemError) as error:  # one of the stage's processes was killed, or the disk failed
             json.dump({"failed": str(error)}, report)
             return 1
     return 0

@@ -1,4 +1,4 @@
-"""What a user did wrong, said in one sentence."""
+"""What a user did wrong, said in one sentence; and what nobody did."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class DataError(UserError):
     """A check of data failed: the CLI prints the report and exits with 1."""
+
+
+class FileSystemError(RuntimeError):
+    """The file system failed and went on failing: nobody's mistake, and worth another try later."""

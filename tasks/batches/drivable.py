@@ -4,6 +4,7 @@ The map expansion (`maps/expansion/<location>.json`) has the drivable area itsel
 (`maps/*.png`) serves, 0.1 m a pixel; nuScenes' own masks hold sidewalks too.
 """
 
+import io
 import json
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from storage.index import Index
-from tasks.errors import UserError
+from tasks.errors import DataError, UserError
+from tasks.files import read_file
 
 PIXEL = 0.1  # m of a map mask
 FOREGROUND = 255
@@ -32,17 +34,18 @@ class MaskArea:
     def __init__(self, path: Path):
         from PIL import PngImagePlugin, UnidentifiedImageError
 
+        data = read_file(path, "complete the dataroot's maps")
         try:
             # Not Image.open: that takes an image of this size for an attack.
-            with PngImagePlugin.PngImageFile(path) as image:
+            with PngImagePlugin.PngImageFile(io.BytesIO(data)) as image:
                 self._width, self._height = image.size
                 rows = range(0, self._height, STRIP)
                 boxes = [(0, row, self._width, min(row + STRIP, self._height)) for row in rows]
                 strips = [np.packbits(np.asarray(image.crop(box)) == FOREGROUND, 1) for box in boxes]
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-            raise UserError(f"{path}: cannot be read as a map mask ({error}); complete the dataroot's maps") from None
+            raise DataError(f"{path}: cannot be read as a map mask ({error}); complete the dataroot's maps") from None
         if strips[0].ndim != 2:
-            raise UserError(f"{path}: is no map mask: it has several channels; complete the dataroot's maps")
+            raise DataError(f"{path}: is no map mask: it has several channels; complete the dataroot's maps")
         self._bits = np.concatenate(strips)
 
     def contains(self, xy: np.ndarray) -> np.ndarray:
@@ -59,8 +62,9 @@ class PolygonArea:
     def __init__(self, path: Path):
         import shapely
 
+        data = read_file(path, "unpack the map expansion again")
         try:
-            tables = json.loads(path.read_text())
+            tables = json.loads(data)
             node = {n["token"]: (n["x"], n["y"]) for n in tables["node"]}
             polygon = {p["token"]: p for p in tables["polygon"]}
             tokens = [token for area in tables["drivable_area"] for token in area["polygon_tokens"]]
@@ -71,10 +75,10 @@ class PolygonArea:
                 )
                 for t in tokens
             ]
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); unpack the map expansion again") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); unpack the map expansion again") from None
         except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: is no map expansion (lacks {error}); unpack the map expansion again") from None
+            raise DataError(f"{path}: is no map expansion (lacks {error}); unpack the map expansion again") from None
         # Drawn polygons may touch themselves; buffering by nothing makes them valid.
         shapes = [shapely.Polygon(outer, [h for h in holes if len(h) > 2]).buffer(0) for outer, holes in rings]
         self._tree = shapely.STRtree(shapes)

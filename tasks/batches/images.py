@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.errors import UserError
+from tasks.errors import DataError
+from tasks.files import read_file
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,15 +150,18 @@ def decode(data: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
-    """The network's input from a file: decoded at the cheapest scale, then `apply_draw`. UserError if it is missing."""
+    """The network's input from a file: decoded at the cheapest scale, then `apply_draw`.
+
+    Raises DataError where the file is gone or damaged, FileSystemError as `read_file` does.
+    """
     wanted = resized(source_size, draw.resize)
     smaller = wanted[0] <= source_size[0] and wanted[1] <= source_size[1]
+    data = read_file(path)
     try:
-        image = decode(path.read_bytes(), wanted if smaller else None)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); complete the dataroot") from None
+        image = decode(data, wanted if smaller else None)
     except ValueError as error:
-        raise UserError(f"{path}: does not decode ({error}); fetch the file again") from None
+        remedy = "fetch the file again, or name it in ingest.leave_out"
+        raise DataError(f"{path}: does not decode ({error}); {remedy}") from None
     return apply_draw(image, draw, size, source_size)
 
 

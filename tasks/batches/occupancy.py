@@ -1,5 +1,6 @@
 """Occupancy labels of a sample, from a dataroot that holds Occ3D's folder `gts/`."""
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 from models.names import OCCUPANCY_CLASSES
 from models.occupancy import SHAPE, occupancy_path
 from storage.index import Index
-from tasks.errors import UserError
+from tasks.errors import DataError
+from tasks.files import read_file
 
 FETCH = "get the file again from the Occ3D-nuScenes archive"
 
@@ -28,21 +30,20 @@ class Occupancy(NamedTuple):
 
 
 def read_occupancy(index: Index, dataroot: Path, sample: int) -> Occupancy:
-    """A sample's labels. Raises UserError where the file is missing, damaged or of another shape."""
+    """A sample's labels. Raises DataError where the file is missing, damaged or of another shape."""
     path = dataroot / occupancy_path(str(index.scene_name[index.scene[sample]]), str(index.token[sample]))
+    remedy = "unpack Occ3D-nuScenes' gts/ into the dataroot (a simulated world: simulate.occupancy=true)"
+    data = read_file(path, remedy)
     try:
-        with np.load(path) as file:
+        with np.load(io.BytesIO(data)) as file:
             labels, seen = (np.asarray(file[name]) for name in ("semantics", "mask_camera"))
-    except FileNotFoundError:
-        remedy = "unpack Occ3D-nuScenes' gts/ into the dataroot (a simulated world: simulate.occupancy=true)"
-        raise UserError(f"{path}: is missing; {remedy}") from None
     except KeyError as error:
-        raise UserError(f"{path}: holds no array {error.args[0].split()[0]}; {FETCH}") from None
+        raise DataError(f"{path}: holds no array {error.args[0].split()[0]}; {FETCH}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {FETCH}") from None
+        raise DataError(f"{path}: cannot be read ({error}); {FETCH}") from None
     for name, array in (("semantics", labels), ("mask_camera", seen)):
         if array.shape != SHAPE:
-            raise UserError(f"{path}: {name} has shape {array.shape}, not {SHAPE}; {FETCH}")
+            raise DataError(f"{path}: {name} has shape {array.shape}, not {SHAPE}; {FETCH}")
     if labels.dtype.kind not in "ui" or labels.min() < 0 or labels.max() >= len(OCCUPANCY_CLASSES):
-        raise UserError(f"{path}: semantics holds other values than 0 to {len(OCCUPANCY_CLASSES) - 1}; {FETCH}")
+        raise DataError(f"{path}: semantics holds other values than 0 to {len(OCCUPANCY_CLASSES) - 1}; {FETCH}")
     return Occupancy(labels.astype(np.uint8), seen != 0)

@@ -6,11 +6,11 @@ import numpy as np
 
 from models.geometry import apply, project
 from storage.depth import SamplePoints
+from tasks.batches.points import without_car
 
 # Float32 arithmetic on points within 200 m moves a pixel by far less than this many focal lengths' worth of slack.
 SLACK_PIXELS = 2.0
 SLACK_DEPTH = 0.05
-CAR_HALF_WIDTH = 1.0  # m: returns from the car itself in a previous sweep
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def project_sample(
     per_camera: list[list[tuple[np.ndarray, np.ndarray, int]]] = [[] for _ in rig.intrinsics]
     for sweep, (points, to_camera) in enumerate(zip(clouds, cloud_to_camera, strict=True)):
         if sweep:
-            points = points[~(np.abs(points[:, :2]) < CAR_HALF_WIDTH).all(1)]
+            points = without_car(points)
         for found, (_, pixels, depth) in zip(
             per_camera, project_cloud(points, to_camera, rig, min_depth, margin), strict=True
         ):

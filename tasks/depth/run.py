@@ -19,11 +19,11 @@ from models.geometry import inverse
 from storage.artifact import Artifact
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import Index
+from tasks.batches.points import read_cloud
 from tasks.cores import SharingContext, available_cores
 from tasks.depth.config import DepthConfig
 from tasks.depth.picture import save_picture
 from tasks.depth.project import Rig, project_sample
-from tasks.errors import DataError
 from tasks.progress import progress
 from tasks.stage import Inputs
 
@@ -35,6 +35,7 @@ class Job:
     """One sample's work, small enough to send to another process."""
 
     clouds: list[Path]  # the key sweep, then the previous ones
+    columns: int  # of their files
     cloud_to_camera: np.ndarray  # (K, C, 4, 4)
     rig: Rig
     min_depth: float
@@ -76,6 +77,7 @@ def sample_jobs(index: Index, dataroot: Path, config: DepthConfig, samples: rang
         jobs.append(
             Job(
                 clouds=[dataroot / path for path in (index.lidar_path[s], *index.sweep_path[s, :count])],
+                columns=index.lidar_columns,
                 cloud_to_camera=lidar_to_camera[None] @ clouds_to_lidar[:, None],
                 rig=Rig(index.intrinsics[s], index.image_size[s]),
                 min_depth=config.min_depth,
@@ -107,22 +109,11 @@ def compute(work: Iterator[list[Job]], workers: int) -> Iterator[list[SamplePoin
 def project_part(jobs: list[Job]) -> list[SamplePoints]:
     """The points of a part's samples."""
     return [
-        project_sample([read_cloud(path) for path in j.clouds], j.cloud_to_camera, j.rig, j.min_depth, j.margin)
+        project_sample(
+            [read_cloud(path, j.columns) for path in j.clouds], j.cloud_to_camera, j.rig, j.min_depth, j.margin
+        )
         for j in jobs
     ]
-
-
-def read_cloud(path: Path) -> np.ndarray:
-    """(N, 5) float32 of a `.pcd.bin`. Raises DataError where it is gone, cut short or not finite since ingest."""
-    try:
-        values = np.fromfile(path, np.float32)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); get the file again and rerun") from None
-    if len(values) == 0 or len(values) % 5 or path.stat().st_size != 4 * len(values):
-        raise DataError(f"{path}: {path.stat().st_size} bytes are no point cloud; get the file again and rerun")
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: holds NaN or infinity; get the file again and rerun")
-    return values.reshape(-1, 5)
 
 
 def _in_samples(parts_points: Iterator[list[SamplePoints]], writer: DepthWriter, parts: list[int]) -> Iterator[int]:

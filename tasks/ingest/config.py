@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from tasks.settings import Settings, runtime
 
-VERSION = 2
+VERSION = 3
 
 # The nuScenes tables; ingest reads every one.
 TABLES = (
@@ -26,6 +27,7 @@ TABLES = (
     "map",
 )
 SPLITS_FILE = "splits.json"  # the devkit's custom splits, beside the tables; optional
+LIDAR_COLUMNS = (4, 5, 6)  # numbers a point that a point file may have
 
 
 class IngestConfig(Settings):
@@ -33,9 +35,12 @@ class IngestConfig(Settings):
 
     sweeps: int = Field(10, ge=0, le=10, description="Previous LiDAR sweeps of each sample, nearest first.")
     frames: int = Field(0, ge=0, le=60, description="Previous frames (12 Hz) of each camera, nearest first.")
+    lidar_columns: Literal[LIDAR_COLUMNS] = Field(
+        5, description="Float32 numbers a point in the point files: x, y, z, intensity, then what is not read."
+    )
     read_gigabytes: float = runtime(
         24.0,
-        "Point clouds are read through for NaN and infinity, key frames first, up to this much; the rest by size only. "
+        "Point clouds are looked at by their values, key frames first, up to this much; the rest by size only. "
         "24 GB holds every key frame of v1.0-trainval.",
         ge=0,
     )

@@ -1,7 +1,8 @@
-"""Faults of a dataset, collected so that ONE report names all of them by file and field."""
+"""Faults of a dataset, collected so that ONE report names all of them by file and field; and what is only odd."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,17 +19,30 @@ class Fault:
     remedy: str
 
 
+class Found(NamedTuple):
+    """What is wrong with one file."""
+
+    what: str
+    detail: str = ""
+    remedy: str = ""  # "" for the usual one: get the file again
+
+
 @dataclass
 class Faults:
-    """The faults found so far, in the order of the checks."""
+    """The faults found so far, in the order of the checks; and warnings, which are no faults, name -> sentence."""
 
     found: list[Fault] = field(default_factory=list)
+    warnings: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.found)
 
     def add(self, file: str, field: str, what: str, remedy: str) -> None:
         self.found.append(Fault(file, field, what, remedy))
+
+    def warn(self, name: str, sentence: str) -> None:
+        """Something odd that may be meant; the sentence holds the value that makes it odd."""
+        self.warnings[name] = sentence
 
     def add_rows(
         self, file: str, field: str, what: str, remedy: str, bad: np.ndarray, show: Callable[[int], str]

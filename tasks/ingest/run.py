@@ -50,7 +50,7 @@ def ingest(
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
     arrays = build_arrays(tables, links, selection, scene_split)
-    return arrays, IndexAttributes(version, CAMERAS, CLASSES, split_names), counts
+    return arrays, IndexAttributes(version, CAMERAS, CLASSES, split_names, config.lidar_columns), counts
 
 
 def checked_tables(

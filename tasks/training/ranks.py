@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models.sync_norm import synchronise_norms
 from tasks.child import StageFailed, die_with, how_it_ended
 from tasks.cores import SharingContext
-from tasks.errors import UserError
+from tasks.errors import FileSystemError, UserError
 
 Result = TypeVar("Result")
 
@@ -56,9 +56,9 @@ def run_ranks(count: int, device: torch.device, run: Callable[..., Result], *arg
     run: a module's function. It and its arguments are pickled, so that every rank has its own.
 
     NCCL on CUDA, where rank r has GPU r, else gloo. The ranks share this process's number of CPU threads. If one of
-    them fails, all end, and its exception is raised here: UserError as it is, StageFailed where the rank was killed,
-    RuntimeError with its traceback for anything else. They die with this process, however it ends. With one rank `run`
-    is called right here.
+    them fails, all end, and its exception is raised here: UserError and FileSystemError as they are, StageFailed where
+    the rank was killed, RuntimeError with its traceback for anything else. They die with this process, however it ends.
+    With one rank `run` is called right here.
     """
     if count == 1:
         return run(*args)
@@ -98,7 +98,7 @@ def _result(outcomes: dict[multiprocessing.connection.Connection, int], processe
                 processes[number].join()
                 died = how_it_ended(processes[number].exitcode)
                 raise StageFailed(f"{name} {died}; the same command goes on from there") from None
-            if isinstance(error, UserError):
+            if isinstance(error, UserError | FileSystemError):
                 raise error
             if error and not failure:
                 failure, deadline = f"{name} failed:\n{error}", time.monotonic() + SECONDS_FOR_THE_CAUSE
@@ -128,7 +128,7 @@ def _rank(parent: int, group: tuple[int, int, int, str], outcome: Any, work: byt
         wait_for_ranks()  # whoever leaves closes its connections
         distributed.destroy_process_group()
         told = result, None
-    except UserError as error:
+    except (UserError, FileSystemError) as error:
         told = None, error
     except Exception:
         told = None, traceback.format_exc()

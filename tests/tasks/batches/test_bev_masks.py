@@ -139,7 +139,7 @@ def test_a_mask_of_any_width_is_read_bit_by_bit(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "cannot be read"),
+        (None, "is missing"),
         (b"no png", "cannot be read"),
         ("colour", "several channels"),
         ("cut", "cannot be read"),

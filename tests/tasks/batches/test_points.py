@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from models.boxes import Boxes
 from tasks.batches.lidar import LidarAugmentation, SceneDraw, augmented, draw_scene, pasted
-from tasks.batches.points import load_points
-from tasks.errors import UserError
+from tasks.batches.points import load_points, read_cloud
+from tasks.errors import DataError
 
 
 def write(path, rows):
@@ -22,6 +22,7 @@ def index(tmp_path):
     write(tmp_path / "far.bin", [[3, 3, 3, 1, 1]])
     turn = np.array([[0.0, -1, 0, 10], [1, 0, 0, 20], [0, 0, 1, -1], [0, 0, 0, 1]])  # a quarter turn, then a shift
     return SimpleNamespace(
+        lidar_columns=5,
         lidar_path=["key.bin"],
         lidar_timestamp=np.array([1_000_000]),
         sweep_count=np.array([2]),
@@ -50,14 +51,37 @@ def test_a_short_history_stays_short(index, tmp_path):
     np.testing.assert_allclose(points[4], [3, 3, 3, 1, 0.1], atol=1e-6)
 
 
-def test_bad_files_are_named(index, tmp_path):
-    for content in (b"", b"12345"):
-        (tmp_path / "key.bin").write_bytes(content)
-        with pytest.raises(UserError, match=r"key\.bin.*no LiDAR sweep"):
-            load_points(index, tmp_path, 0, 0)
-    (tmp_path / "key.bin").unlink()
-    with pytest.raises(UserError, match=r"key\.bin.*cannot be read"):
-        load_points(index, tmp_path, 0, 0)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is missing"),
+        (b"", "0 bytes are no point cloud"),
+        (b"x" * 39, "39 bytes are no point cloud"),
+        (np.array([1, 2, 3, np.nan, 0], np.float32).tobytes(), "1 of 1 points hold NaN"),
+        (np.array([1, np.inf, 3, 4, 0], np.float32).tobytes(), "1 of 1 points hold NaN, infinity"),
+        (np.array([1, 2, -1e30, 4, 0], np.float32).tobytes(), ".*places over 100 km away"),
+    ],
+)
+def test_a_file_that_is_gone_or_damaged_since_ingest_is_named(index, tmp_path, content, words):
+    for name, sweeps in (("key.bin", 0), ("near.bin", 1)):
+        path = tmp_path / name
+        before = path.read_bytes()
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: {words}"):
+            load_points(index, tmp_path, 0, sweeps)
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("columns", [4, 5, 6])
+def test_the_index_says_how_many_columns_a_file_has(index, tmp_path, columns):
+    random = np.random.default_rng(0)
+    points = random.normal(scale=9, size=(60, columns)).astype(np.float32)
+    points.tofile(tmp_path / "key.bin")
+    index.lidar_columns = columns
+    np.testing.assert_array_equal(load_points(index, tmp_path, 0, 0), np.c_[points[:, :4], np.zeros(60)])
+    np.testing.assert_array_equal(read_cloud(tmp_path / "key.bin", columns), points[:, :4])
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,7 +9,7 @@ from PIL import Image
 from models.names import LIDAR
 from tasks.errors import DataError
 from tasks.ingest.config import IngestConfig
-from tasks.ingest.files import jpeg_size
+from tasks.ingest.jpeg import jpeg_head
 from tasks.ingest.run import ingest
 
 
@@ -155,8 +155,8 @@ FILE_FAULTS = [
     (LIDAR, to_folder, "folder"),
     (LIDAR, lambda path: cut(path, 0), "empty"),
     (LIDAR, lambda path: cut(path, 39), "multiple of 20"),
-    (LIDAR, replace(np.nan), "NaN or infinity"),
-    (LIDAR, replace(np.inf), "NaN or infinity"),
+    (LIDAR, replace(np.nan), "NaN, infinity"),
+    (LIDAR, replace(np.inf), "NaN, infinity"),
     ("CAM_BACK", lambda path: path.unlink(), "missing"),
     ("CAM_BACK", to_folder, "folder"),
     ("CAM_BACK", lambda path: cut(path, 0), "empty"),
@@ -272,8 +272,8 @@ def test_pieces_are_never_cut_inside_a_text(world, monkeypatch, text):
 def test_jpeg_size_is_pillows(tmp_path, options):
     Image.new("RGB", (123, 45)).save(tmp_path / "x.jpg", **options)
     data = (tmp_path / "x.jpg").read_bytes()
-    assert jpeg_size(data) == (123, 45)
-    assert jpeg_size(data[:20]) is None
+    assert jpeg_head(data)[:2] == (123, 45)
+    assert jpeg_head(data[:20]) is None
 
 
 def test_json_with_nan_text_is_read(world):

@@ -181,7 +181,7 @@ def test_an_image_that_is_gone_is_named(world, tmp_path):
     path = world.dataroot / "samples/CAM_BACK/2.jpg"
     path.rename(hidden := path.with_suffix(".away"))
     try:
-        with pytest.raises(UserError, match=r"CAM_BACK/2.jpg: cannot be read"):
+        with pytest.raises(UserError, match=r"CAM_BACK/2.jpg: is missing"):
             pretrain(world, tmp_path)
     finally:
         hidden.rename(path)
