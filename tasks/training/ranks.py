@@ -56,9 +56,9 @@ def run_ranks(count: int, device: torch.device, run: Callable[..., Result], *arg
     run: a module's function. It and its arguments are pickled, so that every rank has its own.
 
     NCCL on CUDA, where rank r has GPU r, else gloo. The ranks share this process's number of CPU threads. If one of
-    them fails, all end, and its exception is raised here: UserError and FileSystemError as they are, StageFailed where
-    the rank was killed, RuntimeError with its traceback for anything else. They die with this process, however it ends.
-    With one rank `run` is called right here.
+    them fails, all end, and its exception is raised here: UserError, FileSystemError and OSError as they are,
+    StageFailed where the rank was killed, RuntimeError with its traceback for anything else. They die with this
+    process, however it ends. With one rank `run` is called right here.
     """
     if count == 1:
         return run(*args)
@@ -101,10 +101,11 @@ def _result(outcomes: dict[multiprocessing.connection.Connection, int], processe
             if isinstance(error, UserError | FileSystemError):
                 raise error
             if error and not failure:
-                failure, deadline = f"{name} failed:\n{error}", time.monotonic() + SECONDS_FOR_THE_CAUSE
+                failure = error if isinstance(error, OSError) else RuntimeError(f"{name} failed:\n{error}")
+                deadline = time.monotonic() + SECONDS_FOR_THE_CAUSE
             result = value if number == 0 else result
     if failure:
-        raise RuntimeError(failure)
+        raise failure
     return result
 
 
@@ -129,6 +130,9 @@ def _rank(parent: int, group: tuple[int, int, int, str], outcome: Any, work: byt
         distributed.destroy_process_group()
         told = result, None
     except (UserError, FileSystemError) as error:
+        told = None, error
+    except OSError as error:  # such as a full disk, of which those who run stages tell
+        error.add_note(traceback.format_exc())
         told = None, error
     except Exception:
         told = None, traceback.format_exc()
