@@ -36,8 +36,9 @@ from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.ema import Ema
+from tasks.training.log import omissions
 from tasks.training.loop import train
-from tasks.training.order import parts_at
+from tasks.training.order import leaving_out, parts_at
 from tasks.training.prefetch import choose_loaders
 from tasks.training.ranks import choose_ranks, distribute, rank, rank_count, run_ranks, wait_for_ranks
 from tasks.training.schedule import cosine_with_warmup
@@ -68,7 +69,9 @@ def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
     for name in goal.results:
         shutil.copyfile(artifact.path / arms[0] / name, artifact.path / name)
     scores = {arm: {k: m[k] for k in goal.scores} for arm, m in metrics.items() if m is not None}
-    return ({"steps": config.steps, "train_samples": samples} if config.trains else {}) | scores
+    left_out = {arm: told for arm in arms if (told := omissions(artifact.path / arm / "log"))}
+    trained = {"steps": config.steps, "train_samples": samples} if config.trains else {}
+    return trained | ({"left_out": left_out} if left_out else {}) | scores
 
 
 def arms_of(config: FinetuneConfig) -> tuple[str, ...]:
@@ -86,7 +89,7 @@ def _arm(config: FinetuneConfig, inputs: Inputs, artifact: Artifact, arm: str) -
     depth = DepthReader(inputs["depth"].path / "depth.zarr") if config.needs_depth else None
     batches = Batches(config, index, inputs.dataroot, depth)
     weights = Path(config.checkpoint) if arm == GIVEN else artifact.path / f"detector_{arm}.safetensors"
-    if arm != GIVEN and not weights.is_file():
+    if arm != GIVEN:  # at once where the checkpoint is of the last step: the evaluation was interrupted
         _train(config, batches, inputs, artifact, arm, weights)
         wait_for_ranks()  # for rank 0's file
     detector = build_detector(config)
@@ -106,6 +109,7 @@ def _train(
     if len(samples) == 0:
         raise UserError("finetune: the dataset has no sample of the train split; add scenes of train to it")
     drawn_from = class_balanced(batches.index, samples, config.seed) if config.sampling == "cbgs" else samples
+    drawn_from = leaving_out(drawn_from, batches.index.token, config.skip_samples)
 
     torch.manual_seed(config.seed)  # weights and drop path: the arms differ in the backbone's weights alone
     detector = build_detector(config)
@@ -158,6 +162,7 @@ def _train(
         micro_batches=objective.parts,
         ema=ema,
         loaders=choose_loaders(config.loaders, device, rank_count()),
+        skip_samples=config.skip_samples,
     )
     if first:
         save_detector(ema.model if ema else detector, weights, config)

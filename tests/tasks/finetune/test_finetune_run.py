@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -271,10 +272,47 @@ def test_a_backbone_of_another_config_is_refused(world, tmp_path):
         load_backbone(detector, tmp_path / "backbone.safetensors")
 
 
-def test_a_loss_that_is_not_finite_names_its_samples(world, tmp_path):
-    tokens = "|".join(str(token) for token in world.index.token)
-    with pytest.raises(UserError, match=rf"step \d+: .*samples ({tokens})"):
+def test_a_training_that_diverges_is_called_so(world, tmp_path):
+    with pytest.raises(UserError, match=r"finetune: steps? .*: training has diverged; lower finetune\.rate"):
         finetune(world, tmp_path, rate=1e30, warmup=0, from_scratch=False)
+
+
+def test_a_poisoned_sample_is_skipped_or_left_out(world, tmp_path):
+    """A velocity of 3e38 m/s: its steps are skipped, and told; without the sample, nothing is amiss."""
+    poisoned = Artifact(tmp_path, "ingest", "poisoned")
+    shutil.copytree(world.inputs["ingest"].path, poisoned.path)
+    rows = world.index.box_rows(sample := int(world.index.samples("train")[0]))
+    zarr.open_group(poisoned.path / "index.zarr", mode="r+")["box_velocity"][rows] = 3e38
+    inputs = Inputs(world.inputs.dataroot, world.inputs.version, world.inputs.artifacts | {"ingest": poisoned})
+    fields = {"from_scratch": False, "batch_size": 1, "steps": 4, "depth_weight": 0.0}
+
+    artifact, summary = finetune(world, tmp_path / "skipped", inputs=inputs, **fields)
+    log = map(json.loads, (artifact.path / "pretrained/log/metrics.jsonl").read_text().splitlines())
+    skipped = [row for row in log if "skipped" in row]
+    token = str(world.index.token[sample])
+    assert [row["samples"] for row in skipped] == [[token]] * 2
+    assert summary["left_out"] == {"pretrained": {"skipped_steps": 2}}
+
+    _, summary = finetune(world, tmp_path / "left out", inputs=inputs, skip_samples=[token], **fields)
+    assert summary["left_out"] == {"pretrained": {"skip_samples": [token]}}
+
+
+@pytest.mark.parametrize("damaged", ["detector_pretrained.safetensors", "pretrained/checkpoint.pt"])
+def test_a_damaged_file_of_an_interrupted_run_is_made_again(world, finished, tmp_path, monkeypatch, damaged):
+    """Interrupted in its evaluation, when training was over: weights that are there say nothing of what they hold."""
+
+    def dies(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.finetune.run._evaluate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(world, tmp_path, from_scratch=False)
+    monkeypatch.undo()
+    file = tmp_path / "finetune" / ("0" * 16) / damaged
+    file.write_bytes(file.read_bytes()[:-100])
+    artifact, _ = finetune(world, tmp_path, from_scratch=False)
+    name = "detector_pretrained.safetensors"
+    assert (artifact.path / name).read_bytes() == (finished[0].path / name).read_bytes()
 
 
 def test_scores_begin_at_the_prior(world):
