@@ -21,7 +21,7 @@ from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
 from tasks.backbone import build_backbone
 from tasks.batches.pretrain import PretrainBatches
 from tasks.child import StageFailed
-from tasks.errors import UserError
+from tasks.errors import DataError, UserError
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.held_out import split_samples
 from tasks.pretrain.run import export, run
@@ -179,14 +179,21 @@ def losses(folder: Path) -> list[list[float]]:
     return [[line[name] for name in names] for line in map(json.loads, lines) if "loss" in line]
 
 
-def test_an_image_that_is_gone_is_named(world, tmp_path):
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("change", "told"), [("gone", "is missing; complete"), ("damaged", "does not decode")])
+def test_an_image_that_is_gone_or_damaged_is_named(world, tmp_path, change, told, ranks):
+    """With its sample. Damaged: zeros in the middle of a file that begins and ends as it should."""
     path = world.dataroot / "samples/CAM_BACK/2.jpg"
     path.rename(hidden := path.with_suffix(".away"))
+    if change == "damaged":
+        data = bytearray(hidden.read_bytes())
+        data[len(data) // 2 : len(data) // 2 + 500] = bytes(500)
+        path.write_bytes(data)
     try:
-        with pytest.raises(UserError, match=r"CAM_BACK/2.jpg: is missing"):
-            pretrain(world, tmp_path)
+        with pytest.raises(DataError, match=rf"^sample sample-2: .*CAM_BACK/2.jpg: {told}"):
+            pretrain(world, tmp_path, batch_size=2, ranks=ranks)
     finally:
-        hidden.rename(path)
+        hidden.replace(path)
 
 
 def test_the_backbone_is_what_finetuning_builds(world, tmp_path):
