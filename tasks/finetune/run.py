@@ -38,7 +38,7 @@ from tasks.training.device import choose_device, threads
 from tasks.training.ema import Ema
 from tasks.training.log import omissions
 from tasks.training.loop import train
-from tasks.training.order import leaving_out, parts_at
+from tasks.training.order import leaving_out, parts_at, seed_of_rank
 from tasks.training.prefetch import choose_loaders
 from tasks.training.ranks import choose_ranks, distribute, rank, rank_count, run_ranks, wait_for_ranks
 from tasks.training.schedule import cosine_with_warmup
@@ -119,7 +119,7 @@ def _train(
         if first and not pretrained:
             say(f"finetune.init: {told}")
     if not first:
-        torch.manual_seed(config.seed + rank())  # the same weights, but a drop path of its own
+        torch.manual_seed(seed_of_rank(config.seed))  # the same weights, but a drop path of its own
     detector.to(device).train()
     if config.backbone_rate == 0:
         detector.backbone.eval()  # no drop path

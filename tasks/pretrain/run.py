@@ -37,7 +37,7 @@ from tasks.training.device import choose_device, threads
 from tasks.training.ema import Ema
 from tasks.training.log import omissions
 from tasks.training.loop import train
-from tasks.training.order import leaving_out
+from tasks.training.order import leaving_out, seed_of_rank
 from tasks.training.prefetch import choose_loaders
 from tasks.training.ranks import choose_ranks, distribute, rank, rank_count, run_ranks
 from tasks.training.schedule import cosine_with_warmup
@@ -76,7 +76,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         if first:
             say(told)
     if not first:
-        torch.manual_seed(config.seed + rank())  # the same weights, but a drop path of its own
+        torch.manual_seed(seed_of_rank(config.seed))  # the same weights, but a drop path of its own
     ema = Ema(model, config.ema) if config.ema and first else None
     result = ema.model if ema else model
     network = distribute(model)

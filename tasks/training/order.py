@@ -15,7 +15,7 @@ from tasks.errors import UserError
 from tasks.training.ranks import rank, rank_count
 
 # Streams of random numbers that share a seed without sharing numbers.
-ORDER, AUGMENTATION, MASKS, RESAMPLING = range(4)
+ORDER, AUGMENTATION, MASKS, RESAMPLING, RANKS = range(5)
 
 
 def positions_at(step: int, batch_size: int) -> range:
@@ -56,6 +56,14 @@ def sample_at(position: int, samples: np.ndarray, seed: int) -> int:
 def generator_at(position: int, seed: int, stream: int = AUGMENTATION) -> np.random.Generator:
     """The random numbers of what stands at a position; or of a step, where all its samples share them."""
     return np.random.default_rng([seed, stream, position])
+
+
+def seed_of_rank(seed: int) -> int:
+    """For torch's generator on this rank, from which drop path draws: another one for every seed and rank.
+
+    (seed + rank would make rank 1 of an experiment's first seed draw as rank 0 of its second.)
+    """
+    return int(generator_at(rank(), seed, RANKS).integers(2**62))
 
 
 def batch_at(step: int, samples: np.ndarray, batch_size: int, seed: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from models.sync_norm import synchronise_norms
 from tasks.child import StageFailed, die_with, how_it_ended
 from tasks.cores import SharingContext
 from tasks.errors import FileSystemError, UserError
+from tasks.progress import say
 
 Result = TypeVar("Result")
 
@@ -42,7 +43,10 @@ def choose_ranks(asked: int, device: torch.device, batch_size: int) -> int:
     many = device.type == "cuda" and device.index is None
     most = torch.cuda.device_count() if many else 1
     if asked == 0:
-        return max(n for n in range(1, most + 1) if batch_size % n == 0)
+        count = max(n for n in range(1, most + 1) if batch_size % n == 0)
+        if count < most:
+            say(f"{count} of {most} GPUs compute: more do not share a (micro-)batch of {batch_size} samples equally")
+        return count
     if device.type == "cuda" and asked > most:
         raise UserError(f"ranks is {asked}, but device {str(device)!r} has {most} GPU: set ranks to {most} or fewer")
     if batch_size % asked:
