@@ -2,13 +2,13 @@
 
 import importlib
 import importlib.metadata
-import os
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.show import console
+from tasks.cores import available_cores
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
 GIGABYTES_WANTED = 5.0
@@ -66,7 +66,7 @@ def check_devices() -> Check:
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    cores = f"{os.cpu_count()} cores"
+    cores = f"{available_cores()} cores"
     return Check("devices", True, f"{', '.join(names)}; {cores}" if names else f"no CUDA device; {cores}")
 
 

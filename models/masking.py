@@ -4,6 +4,8 @@ GeoMIM encodes both halves in one pass (attention never crosses between them) an
 from one half, with a mask token in place of the other. No pixel is mixed or removed.
 """
 
+from fractions import Fraction
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def halves(permutation: Tensor, grid: tuple[int, int], ratio: float = 0.5) -> Te
     if not 0.5 <= ratio < 1:
         raise ValueError(f"The mask ratio is {ratio}: two disjoint visible sets need one in [0.5, 1).")
     count, length = permutation.shape
-    visible = int(length * (1 - ratio))
+    visible = int(length * (1 - Fraction(str(ratio))))  # of 20 cells at 0.9 two; floats would give 1.9999999999999996
     groups = torch.full((count, length), HIDDEN, dtype=torch.int64)
     groups.scatter_(1, permutation[:, :visible], 0)
     groups.scatter_(1, permutation[:, visible : 2 * visible], 1)

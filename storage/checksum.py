@@ -6,6 +6,7 @@ somebody who means to deceive.
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 
@@ -33,10 +34,15 @@ def checked(data: bytes) -> bytes:
 
 def crc_of_file(path: Path, sync: bool = False) -> int:
     """The CRC32C of a file's bytes. sync: bring them to the disk first. Raises OSError where it cannot be read."""
-    crc = 0
     with open(path, "rb", buffering=0) as file:
         if sync:
             os.fsync(file.fileno())
-        while piece := file.read(_PIECE):
-            crc = crc32c(piece, crc)
+        return crc_of_rest(file)
+
+
+def crc_of_rest(file: BinaryIO) -> int:
+    """The CRC32C of what an open file holds from where it stands, read piece by piece."""
+    crc = 0
+    while piece := file.read(_PIECE):
+        crc = crc32c(piece, crc)
     return crc

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+from tasks.cores import environment_of_child
 from tasks.device_lock import device_alone
 from tasks.errors import DataError, FileSystemError, UserError
 from tasks.stage import Step
@@ -61,8 +62,8 @@ def run_in_child(step: Step, force: bool = False, relay: Callable[[str], None] |
         start_new_session=True,
         env=MALLOC
         | QUIET
-        | os.environ
-        | {WATCHED: ",".join(map(str, [os.getpid(), *worker])), "OMP_NUM_THREADS": threads(), "PYTHONUNBUFFERED": "1"},
+        | environment_of_child()
+        | {WATCHED: ",".join(map(str, [os.getpid(), *worker])), "PYTHONUNBUFFERED": "1"},
         text=True,
     )
     os.close(report_write)
@@ -93,11 +94,6 @@ def run_in_child(step: Step, force: bool = False, relay: Callable[[str], None] |
 def how_it_ended(code: int) -> str:
     """A process's exit code in words; negative for a signal."""
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def threads() -> str:
-    """OMP_NUM_THREADS for a child: the user's own, or all cores (launchers such as torchrun would force 1)."""
-    return os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
 
 
 def die_with(pids: list[int]) -> None:

@@ -7,7 +7,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,6 +69,15 @@ def patiently(path: Path, look: Callable[[], Result]) -> Result:
                     f"({error.strerror}); once it is well, the same command goes on from there"
                 ) from error
             time.sleep(pause)
+
+
+@contextmanager
+def of_sample(token: str) -> Iterator[None]:
+    """What is said of a file inside names the sample, too: a step that reads many goes on without it by its token."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"sample {token}: {error}") from None
 
 
 def open_regular(path: Path) -> int:

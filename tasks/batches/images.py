@@ -231,7 +231,7 @@ def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: 
     try:
         image = decode(data, wanted if smaller else None)
     except ValueError as error:
-        remedy = "fetch the file again, or name it in ingest.leave_out"
+        remedy = "fetch the file again; `geomim ingest --deep` finds all such files, ingest.leave_out does without them"
         raise DataError(f"{path}: does not decode ({error}); {remedy}") from None
     return apply_draw(image, draw, size, source_size)
 

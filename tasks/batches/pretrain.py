@@ -24,6 +24,7 @@ from storage.index import Index
 from tasks.backbone import STRIDE
 from tasks.batches.depth_maps import depth_map
 from tasks.batches.images import ImageConfig, draw_test, draw_training, load_image, normalise, post_homography
+from tasks.files import of_sample
 from tasks.pretrain.config import PretrainConfig
 from tasks.training.order import MASKS, generator_at, sample_at
 
@@ -116,7 +117,8 @@ class PretrainBatches:
         source = tuple(self.index.image_size[sample, camera].tolist())
         draw = draw_test(config, source) if generator is None else draw_training(config, source, generator)
         path = self.dataroot / str(self.index.camera_path[sample, camera])
-        return load_image(path, draw, config.size, source), post_homography(draw, config.size)
+        with of_sample(self.index.token[sample]):
+            return load_image(path, draw, config.size, source), post_homography(draw, config.size)
 
     def _groups(self, samples: int, seed: int) -> Tensor:
         """Random halves of the tokens of so many samples: (1, H/32, W/32) if shared, else one for each image."""

@@ -20,6 +20,7 @@ from storage.artifact import Artifact
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import Index
 from tasks.batches.points import read_cloud
+from tasks.cores import SharingContext, available_cores
 from tasks.depth.config import DepthConfig
 from tasks.depth.picture import save_picture
 from tasks.depth.project import Rig, project_sample
@@ -112,9 +113,8 @@ def compute(work: Iterator[list[Job]], workers: int) -> Iterator[list[SamplePoin
     if workers <= 1:
         yield from map(project_part, work)
         return
-    # Spawned, not forked: this process has threads (zarr's). A worker ends when this process does, even by kill -9.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    # A worker ends when this process does, even by kill -9.
+    with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1), initializer=_end_with_parent) as pool:
         ahead: deque = deque()
         try:
             for jobs in work:
@@ -146,7 +146,7 @@ def _in_samples(parts_points: Iterator[list[SamplePoints]], writer: DepthWriter,
 
 def _workers(config: DepthConfig, parts: int) -> int:
     clouds = parts * config.part * (1 + config.sweeps)
-    most = config.workers or len(os.sched_getaffinity(0))
+    most = config.workers or available_cores()
     return max(1, min(most, parts, clouds // CLOUDS_PER_WORKER))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from storage.artifact import Artifact, Recipe
 from storage.atomic import write_bytes, write_json
 from tasks.config import PipelineConfig
+from tasks.cores import available_cores
 from tasks.errors import UserError
 from tasks.experiment.config import VERSION
 from tasks.experiment.plan import Run, runs
@@ -71,6 +72,7 @@ def _made(config: PipelineConfig, found: list[tuple[Run, dict[str, Step]]], comm
     """What, with what sizes and where: for the reader of the result alone."""
     artifacts = {step.artifact.path: step.artifact for _, steps in found for step in steps.values()}
     pretrain, finetune = config.pretrain, config.finetune
+    threads = os.environ.get("OMP_NUM_THREADS")
     return {
         "command": command,
         "labelled samples": {
@@ -79,6 +81,6 @@ def _made(config: PipelineConfig, found: list[tuple[Run, dict[str, Step]]], comm
         "backbone": str(config.backbone.key_fields()),
         "pretraining": f"{pretrain.steps} steps of {pretrain.batch_size} at {'x'.join(map(str, pretrain.image.size))}",
         "finetuning": f"{finetune.steps} steps of {finetune.batch_size} at {'x'.join(map(str, finetune.image.size))}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS')}",
+        "machine": f"{platform.machine()}, {available_cores()} cores, OMP_NUM_THREADS {threads}",
         "seconds of all stages": round(sum(a.manifest().seconds for a in artifacts.values())),
     }

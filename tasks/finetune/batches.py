@@ -17,6 +17,7 @@ from storage.index import Index
 from tasks.batches.depth_maps import depth_map
 from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image, normalise, post_homography
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
+from tasks.files import of_sample
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.frames import camera_to_key_ego, frames_of, lidar_to_key_ego
 from tasks.finetune.goals.goal import Truth, goal_of
@@ -120,12 +121,14 @@ class Batches:
 
     def _images(self, frame: int, draws: list[ImageDraw]) -> np.ndarray:
         """A frame's images (N, H, W, 3), augmented as the key frame's of the same cameras are."""
-        images = np.stack(
-            [
-                load_image(self.dataroot / str(path), draw, self.config.image.size, tuple(map(int, width_height)))
-                for path, draw, width_height in zip(self.index.camera_path[frame], draws, self.index.image_size[frame])
-            ]
-        )
+        index, size = self.index, self.config.image.size
+        with of_sample(index.token[frame]):
+            images = np.stack(
+                [
+                    load_image(self.dataroot / str(path), draw, size, tuple(map(int, width_height)))
+                    for path, draw, width_height in zip(index.camera_path[frame], draws, index.image_size[frame])
+                ]
+            )
         return images[..., ::-1].copy() if self.config.view.channels == "bgr" else images
 
     def _depth_labels(self, sample: int, posts: np.ndarray) -> Tensor:

@@ -24,13 +24,14 @@ from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.ema import Ema
+from tasks.training.log import omissions
 from tasks.training.loop import train
-from tasks.training.order import parts_at
+from tasks.training.order import leaving_out, parts_at, seed_of_rank
 from tasks.training.prefetch import choose_loaders
 from tasks.training.ranks import choose_ranks, distribute, rank, rank_count, run_ranks
 from tasks.training.schedule import cosine_with_warmup
 
-WEIGHTS = "detector.safetensors"
+WEIGHTS, LOG = "detector.safetensors", "log"
 BACKBONE = "backbone.safetensors"  # of the pretrain artifact
 WARMUP_START = 1e-3  # factor on the rate at the first step, as in BEVDet
 
@@ -44,10 +45,9 @@ def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
     samples = labelled(index, config.label_fraction)
     if config.task == "detection":
         check_boxes(index, samples, config.min_lidar_points, "finetune")
-    if not (artifact.path / WEIGHTS).is_file():  # written whole, after the last step
-        with threads(config.threads):
-            run_ranks(ranks, device, _train, config, inputs, artifact)
-    return {"steps": config.steps, "train_samples": len(samples)}
+    with threads(config.threads):
+        run_ranks(ranks, device, _train, config, inputs, artifact)
+    return {"steps": config.steps, "train_samples": len(samples), **omissions(artifact.path / LOG)}
 
 
 def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
@@ -58,6 +58,7 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
     batches = Batches(config, index, inputs.dataroot, depth)
     samples = labelled(index, config.label_fraction)
     drawn_from = class_balanced(index, samples, config.seed) if config.sampling == "cbgs" else samples
+    drawn_from = leaving_out(drawn_from, index.token, config.skip_samples)
 
     torch.manual_seed(config.seed)  # weights and drop path: arms differ in the backbone's weights alone
     detector = build_detector(config)
@@ -67,7 +68,7 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
         if first and not pretrained:
             say(f"finetune.init: {told}")
     if not first:
-        torch.manual_seed(config.seed + rank())  # the same weights, but a drop path of its own
+        torch.manual_seed(seed_of_rank(config.seed))  # the same weights, but a drop path of its own
     detector.to(device).train()
     if config.backbone_rate == 0:
         detector.backbone.eval()  # no drop path
@@ -102,7 +103,7 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
         ),
         config.clip_norm,
         Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
-        artifact.path / "log",
+        artifact.path / LOG,
         "finetune" if config.init != "random" else "finetune, from scratch",
         config.seconds_between_saves,
         after_save=lambda done: artifact.write_progress(done, config.steps),
@@ -110,6 +111,7 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
         micro_batches=objective.parts,
         ema=ema,
         loaders=choose_loaders(config.loaders, device, rank_count()),
+        skip_samples=config.skip_samples,
     )
     if first:
         save_detector(ema.model if ema else detector, artifact.path / WEIGHTS, config)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from storage.artifact import Artifact
+from storage.atomic import write_bytes
 from storage.bev import BevReader
 from storage.depth import DepthReader
 from storage.index import Index
@@ -35,7 +36,9 @@ from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.ema import Ema
+from tasks.training.log import omissions
 from tasks.training.loop import train
+from tasks.training.order import leaving_out, seed_of_rank
 from tasks.training.prefetch import choose_loaders
 from tasks.training.ranks import choose_ranks, distribute, rank, rank_count, run_ranks
 from tasks.training.schedule import cosine_with_warmup
@@ -58,6 +61,8 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     check_inputs(config, index, bev, depth)
     batches = PretrainBatches(config, inputs.dataroot, index, bev, depth)
     train_samples, held_out_samples = split_samples(index, config.held_out)
+    drawn_from = class_balanced(index, train_samples, config.seed) if config.sampling == "cbgs" else train_samples
+    drawn_from, train_samples = (leaving_out(s, index.token, config.skip_samples) for s in (drawn_from, train_samples))
 
     torch.manual_seed(config.seed)
     if config.target == "pixels":
@@ -72,7 +77,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         if first:
             say(told)
     if not first:
-        torch.manual_seed(config.seed + rank())  # the same weights, but a drop path of its own
+        torch.manual_seed(seed_of_rank(config.seed))  # the same weights, but a drop path of its own
     ema = Ema(model, config.ema) if config.ema and first else None
     result = ema.model if ema else model
     network = distribute(model)
@@ -82,7 +87,6 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     else:
         objective = Objective(config, model, network, device)
         held_out = HeldOut(batches, held_out_samples, train_samples, device) if first else None
-    drawn_from = class_balanced(index, train_samples, config.seed) if config.sampling == "cbgs" else train_samples
 
     def load_batch(step: int) -> list[PretrainBatch]:
         parts = load_parts(batches, drawn_from, step)
@@ -117,11 +121,13 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         every=config.evaluate_every,
         at_mark=evaluate,
         loaders=choose_loaders(config.loaders, device, rank_count()),
+        skip_samples=config.skip_samples,
     )
     if first:
         if config.target == "bev":
             draw_picture(artifact.path / "pretrain.png", result, held_out, held_out_samples[:2])
         export(result, artifact.path)
+        errors |= omissions(artifact.path)
     return {"steps": config.steps, "samples": len(train_samples), "held_out": len(held_out_samples), **errors}
 
 
@@ -148,9 +154,9 @@ def check_inputs(config: PretrainConfig, index: Index, bev: BevReader, depth: De
 
 
 def export(model: nn.Module, folder: Path) -> None:
-    """The weights, as safetensors."""
+    """The weights, as safetensors; each file whole or not at all."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+    write_bytes(folder / "model.safetensors", save(weights))
     prefix = "backbone."
     backbone = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    save_file(backbone, folder / "backbone.safetensors")
+    write_bytes(folder / "backbone.safetensors", save(backbone))

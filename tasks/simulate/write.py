@@ -5,18 +5,16 @@ finished world of the same config is left as it is, an unfinished one is started
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from models.names import CATEGORY_TO_CLASS, CLASSES
 from storage.lock import locked
+from tasks.cores import SharingContext, available_cores
 from tasks.errors import UserError
 from tasks.progress import progress, say
 from tasks.simulate.config import VERSION, SimulateConfig
@@ -47,14 +45,12 @@ def _simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] | None)
     identity = {"version": VERSION, "config": config.key_fields(), "scenes": list(scenes)}
     if (found := _prepare(out, identity, (*_OWN_FOLDERS, world.version))) is not None:
         return {**found, "seconds": 0.0}
-    # Workers are fresh processes: a fork of one that holds torch's or Numba's threads may hang.
-    workers = min(config.workers or os.cpu_count() or 1, len(scenes))
+    workers = min(config.workers or available_cores(), len(scenes))
     job = partial(_record, config, out)
     if workers == 1:
         parts = list(progress(map(job, scenes), "simulate", total=len(scenes), unit="scenes"))
     else:
-        context = multiprocessing.get_context("spawn")
-        with _single_threaded(), ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1)) as pool:
             parts = list(progress(pool.map(job, scenes), "simulate", total=len(scenes), unit="scenes"))
     tables = merge([common_tables(), *parts])
     write_tables(tables, out / world.version)
@@ -114,19 +110,3 @@ def _summary(tables: Records, train: tuple[str, ...]) -> dict:
 
 def _write_json(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Processes started meanwhile use one thread each for linear algebra."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from models.boxes import Boxes
 from models.lidar.detector import LidarDetector, VoxelBatch, voxel_batch
@@ -20,11 +20,12 @@ from tasks.teacher.config import FitConfig
 from tasks.teacher.network import FITTED, WEIGHTS, build_detector
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
+from tasks.training.log import omissions
 from tasks.training.loop import train
-from tasks.training.order import batch_at, generator_at
+from tasks.training.order import batch_at, generator_at, leaving_out
 from tasks.training.schedule import cosine_with_warmup
 
-METRICS = "metrics.json"
+METRICS, LOG = "metrics.json", "log"
 
 
 class Batch(NamedTuple):
@@ -40,18 +41,14 @@ def run(config: FitConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
     check_boxes(index, samples, config.min_lidar_points, "fit")
     device = choose_device(config.device)
     steps = steps_of(config, len(samples))
-    weights, checkpoint = artifact.path / WEIGHTS, Checkpoint(artifact.path / "checkpoint.pt")
     with threads(config.threads):
         model = _initial(config).to(device)
-        if weights.is_file():  # written whole, after the last step: only the evaluation is to be done
-            model.load_state_dict(load_file(weights))
-        else:
-            _train(config, model, index, inputs.dataroot, samples, steps, artifact, checkpoint)
-            tensors = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
-            write_bytes(weights, save(tensors, {FITTED: config.model_dump_json()}))
-        checkpoint.remove()
+        # At once where the checkpoint is of the last step: the evaluation was interrupted.
+        _train(config, model, index, inputs.dataroot, samples, steps, artifact)
+        tensors = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
+        write_bytes(artifact.path / WEIGHTS, save(tensors, {FITTED: config.model_dump_json()}))
         scores = _evaluate(config, model, index, inputs.dataroot, artifact.path)
-    summary = {"steps": steps, "train_samples": len(samples)}
+    summary = {"steps": steps, "train_samples": len(samples), **omissions(artifact.path / LOG)}
     if scores is not None:
         write_json(artifact.path / METRICS, scores)
         summary |= {"mAP": scores["mAP"], "NDS": scores["NDS"]}
@@ -76,9 +73,9 @@ def _train(
     samples: np.ndarray,
     steps: int,
     artifact: Any,
-    checkpoint: Checkpoint,
 ) -> None:
     device = next(model.parameters()).device
+    samples = leaving_out(samples, index.token, config.skip_samples)
     augmentation = LidarAugmentation(config.flip, config.rotation, config.scale)
 
     def load_batch(step: int) -> Batch:
@@ -110,11 +107,12 @@ def _train(
         steps,
         lambda step: cosine_with_warmup(step, steps, min(config.warmup, steps // 2)),
         config.clip,
-        checkpoint,
-        artifact.path / "log",
+        Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
+        artifact.path / LOG,
         "fit",
         config.seconds_between_saves,
         lambda done: artifact.write_progress(done, steps),
+        skip_samples=config.skip_samples,
     )
 
 

@@ -1,6 +1,5 @@
 """The parts of a teacher artifact, written by this process or by several: one a GPU, or one a CPU core."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,6 +13,7 @@ import torch
 from models.lidar.teacher import Teacher
 from storage.index import Index
 from tasks.child import die_with
+from tasks.cores import SharingContext, available_cores
 from tasks.errors import UserError
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.network import build_teacher
@@ -42,12 +42,11 @@ def write_parts(
     if workers <= 1:
         yield from map(job.writer(teacher, index, device).write, pending)
         return
-    context = multiprocessing.get_context("spawn")
+    context = SharingContext(job.config.threads or max(1, available_cores() // workers))
     devices = context.Queue()
     for worker in range(workers):
         devices.put(f"cuda:{worker % torch.cuda.device_count()}" if device.type == "cuda" else device.type)
-    threads = job.config.threads or max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, context, _start, (job, devices, threads)) as pool:
+    with ProcessPoolExecutor(workers, context, _start, (job, devices)) as pool:
         try:
             for future in as_completed([pool.submit(_write_part, part) for part in pending]):
                 yield future.result()
@@ -63,12 +62,12 @@ def write_parts(
 def _processors(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.device_count() if device.index is None else 1
-    return os.cpu_count() or 1
+    return available_cores()
 
 
 # A worker's own: what it was started with, and the writer it makes of it at its first part. (Not in `_start`: an
 # exception there would reach the parent as a broken pool, without its sentence.)
-_given: tuple[Job, Any, int] | None = None
+_given: tuple[Job, Any] | None = None
 _writer: PartWriter | None = None
 
 
@@ -81,8 +80,7 @@ def _start(*given: Any) -> None:
 def _write_part(part: int) -> tuple[int, Times]:
     global _writer
     if _writer is None:
-        job, devices, threads = _given
-        torch.set_num_threads(threads)
+        job, devices = _given
         index = Index.open(job.index)
         teacher = build_teacher(job.config, index, job.dataroot, job.weights)
         _writer = job.writer(teacher, index, torch.device(devices.get()))

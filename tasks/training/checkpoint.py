@@ -1,6 +1,7 @@
-"""The state of an interrupted training run, written whole or not at all."""
+"""The state of an interrupted training run, written whole or not at all, and looked at before it is trusted."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,17 @@ import torch
 from torch import nn
 
 from storage.atomic import write_bytes
+from storage.checksum import CRC_BYTES, CRC_RESIDUE, crc_of_file, crc_of_rest
+from tasks.files import patiently
+from tasks.progress import say
 from tasks.training.ema import Ema
 from tasks.training.ranks import gathered, rank
 
 
 class Checkpoint:
-    """One file that a run overwrites as it goes. Going on from it ends, on a CPU, bit for bit as a run without a stop.
+    """The last state of a run and, in a second file, the one before it, should the last be damaged.
+
+    Going on from either ends, on a CPU, bit for bit as a run without a stop.
 
     What is random in a step should follow from the seed and the step's number (see `order.py`), as the order of the
     samples and the learning rate do; what cannot (drop path, dropout) draws from torch's global generator, whose state
@@ -22,6 +28,7 @@ class Checkpoint:
 
     def __init__(self, path: Path):
         self.path = Path(path)
+        self.before = self.path.with_name(f"{self.path.name}.before")
 
     def save(
         self,
@@ -43,26 +50,60 @@ class Checkpoint:
             state["ema"] = ema.model.state_dict()
         file = io.BytesIO()
         torch.save(state | {"extra": extra or {}}, file)
+        file.seek(0)
+        file.write(crc_of_rest(file).to_bytes(CRC_BYTES, "little"))  # torch itself would load a flipped bit
+        if self.path.is_file():
+            os.replace(self.path, self.before)
         write_bytes(self.path, file.getbuffer())
 
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Restore everything, on every rank; (steps done, extra), or (0, {}) where there is no checkpoint."""
-        if not self.path.is_file():
+        """Restore everything, on every rank; (steps done, extra), or (0, {}) where there is no checkpoint.
+
+        A file that is not as it was written is removed, and that is told.
+        """
+        self._clear_after_kills()
+        file, damaged = gathered(None if rank() else self._last_whole())[0]
+        if file is None:
+            self._tell(damaged, "training begins at step 0 again")
             return 0, {}
-        device = next(model.parameters()).device
-        state = torch.load(self.path, map_location=device, weights_only=True)
+        # To the CPU first: a GPU need not hold all of it beside the model.
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        self._tell(damaged, f"training goes back to step {state['step']}, where the checkpoint before it was written")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if ema is not None:
             ema.model.load_state_dict(state["ema"])
         if rank() < len(state["random"]):  # a rank that was not there before keeps the state it was started with
-            _set_random_state(state["random"][rank()], device)
+            _set_random_state(state["random"][rank()], next(model.parameters()).device)
         return state["step"], state["extra"]
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, self.before):
+            path.unlink(missing_ok=True)
+
+    def _last_whole(self) -> tuple[Path | None, list[Path]]:
+        """(the file to go on from, those that were damaged and are removed)."""
+        damaged = []
+        for path in (self.path, self.before):
+            if not path.is_file():
+                continue
+            if patiently(path, lambda: crc_of_file(path)) == CRC_RESIDUE:  # noqa: B023 (called at once)
+                return path, damaged
+            path.unlink()
+            damaged.append(path)
+        return None, damaged
+
+    def _tell(self, damaged: list[Path], what_now: str) -> None:
+        if damaged and rank() == 0:
+            say(f"{' and '.join(map(str, damaged))}: not as written, so removed; {what_now}")
+
+    def _clear_after_kills(self) -> None:
+        """Remove what a kill during `save` leaves: a file that is not yet whole, under `write_bytes`' name for it."""
+        if rank() == 0:
+            for leftover in self.path.parent.glob(f".{self.path.name}.*"):
+                leftover.unlink()
 
 
 def _random_state() -> dict[str, torch.Tensor]:
@@ -70,6 +111,6 @@ def _random_state() -> dict[str, torch.Tensor]:
 
 
 def _set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"].cpu())
+    torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"].cpu())
+        torch.cuda.set_rng_state(state["cuda"])

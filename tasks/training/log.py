@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from storage.atomic import write_bytes
+
+LINES = "metrics.jsonl"
 
 
 class MetricLog:
@@ -17,7 +20,7 @@ class MetricLog:
         from torch.utils.tensorboard import SummaryWriter  # seconds of import, only where something is trained
 
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
+        path = folder / LINES
         if path.is_file():
             write_bytes(
                 path, b"".join(line for line in path.read_bytes().splitlines(True) if _is_before(line, steps_done))
@@ -34,14 +37,34 @@ class MetricLog:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """The metrics of step `step` (the first is 0)."""
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        self.note(step, metrics)
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
 
+    def note(self, step: int, values: dict[str, Any]) -> None:
+        """What is no curve: a line of its own, of step `step`."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+
+def omissions(folder: Path) -> dict[str, Any]:
+    """Of the run that a log tells of, for a summary: `skipped_steps`, how many were not finite, and `skip_samples`, the
+    tokens of those that the config left out; without what there was none of."""
+    path = folder / LINES
+    lines = [_read(line) for line in (path.read_bytes().splitlines() if path.is_file() else [])]
+    steps = sum("skipped" in line for line in lines)
+    tokens = sorted({token for line in lines for token in line.get("skip_samples", ())})
+    return ({"skipped_steps": steps} if steps else {}) | ({"skip_samples": tokens} if tokens else {})
+
 
 def _is_before(line: bytes, step: int) -> bool:
+    return line.endswith(b"\n") and _read(line).get("step", step) < step
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    """A line's values; {} of half a line, or of the zeros that a crash of the machine leaves."""
     try:
-        return line.endswith(b"\n") and json.loads(line)["step"] < step
+        values = json.loads(line)
     except ValueError:
-        return False
+        return {}
+    return values if isinstance(values, dict) else {}

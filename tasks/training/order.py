@@ -6,14 +6,16 @@ so that the same samples come with the same augmentation on any number of ranks 
 stored to go on after an interruption. Batches may be made ahead of time, in any order.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
+from tasks.errors import UserError
 from tasks.training.ranks import rank, rank_count
 
 # Streams of random numbers that share a seed without sharing numbers.
-ORDER, AUGMENTATION, MASKS, RESAMPLING = range(4)
+ORDER, AUGMENTATION, MASKS, RESAMPLING, RANKS = range(5)
 
 
 def positions_at(step: int, batch_size: int) -> range:
@@ -56,9 +58,31 @@ def generator_at(position: int, seed: int, stream: int = AUGMENTATION) -> np.ran
     return np.random.default_rng([seed, stream, position])
 
 
+def seed_of_rank(seed: int) -> int:
+    """For torch's generator on this rank, from which drop path draws: another one for every seed and rank.
+
+    (seed + rank would make rank 1 of an experiment's first seed draw as rank 0 of its second.)
+    """
+    return int(generator_at(rank(), seed, RANKS).integers(2**62))
+
+
 def batch_at(step: int, samples: np.ndarray, batch_size: int, seed: int) -> np.ndarray:
     """The samples (batch_size,) of a whole step."""
     return np.array([sample_at(position, samples, seed) for position in positions_at(step, batch_size)])
+
+
+def leaving_out(samples: np.ndarray, index_tokens: np.ndarray, skip: Sequence[str]) -> np.ndarray:
+    """`samples`, rows of an index with these tokens, with the next ones in the places of those that are in `skip`.
+
+    What stands elsewhere, and what is random about it, stays as it was. Raises UserError where there is no such
+    sample, or no other.
+    """
+    if unknown := sorted(set(skip) - set(index_tokens)):
+        raise UserError(f"skip_samples: the index has no sample {unknown[0]}; name tokens of its samples")
+    kept = np.flatnonzero(~np.isin(index_tokens[samples], skip))
+    if len(kept) == 0:
+        raise UserError("skip_samples: no sample is left to train on; name fewer")
+    return samples[kept[np.searchsorted(kept, np.arange(len(samples))) % len(kept)]]
 
 
 @lru_cache(4)  # a loader looks ahead, at most into the next epoch

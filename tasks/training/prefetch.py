@@ -5,7 +5,6 @@ pickled or squeezed through /dev/shm, and no worker outlives a killed run. (Whic
 measured.)
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from tasks.cores import available_cores
 from tasks.training.device import loader_threads
 
 Batch = TypeVar("Batch")
@@ -27,7 +27,7 @@ def choose_loaders(asked: int, device: torch.device, ranks: int = 1) -> int:
     """
     if asked or device.type == "cpu":
         return asked or 1
-    return min(MOST_LOADERS, max(1, (os.cpu_count() or 1) // ranks - 1))
+    return min(MOST_LOADERS, max(1, available_cores() // ranks - 1))
 
 
 class Prefetcher(Generic[Batch]):

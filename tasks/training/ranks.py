@@ -21,7 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.sync_norm import synchronise_norms
 from tasks.child import StageFailed, die_with, how_it_ended
+from tasks.cores import SharingContext
 from tasks.errors import FileSystemError, UserError
+from tasks.progress import say
 
 Result = TypeVar("Result")
 
@@ -41,7 +43,10 @@ def choose_ranks(asked: int, device: torch.device, batch_size: int) -> int:
     many = device.type == "cuda" and device.index is None
     most = torch.cuda.device_count() if many else 1
     if asked == 0:
-        return max(n for n in range(1, most + 1) if batch_size % n == 0)
+        count = max(n for n in range(1, most + 1) if batch_size % n == 0)
+        if count < most:
+            say(f"{count} of {most} GPUs compute: more do not share a (micro-)batch of {batch_size} samples equally")
+        return count
     if device.type == "cuda" and asked > most:
         raise UserError(f"ranks is {asked}, but device {str(device)!r} has {most} GPU: set ranks to {most} or fewer")
     if batch_size % asked:
@@ -55,22 +60,21 @@ def run_ranks(count: int, device: torch.device, run: Callable[..., Result], *arg
     run: a module's function. It and its arguments are pickled, so that every rank has its own.
 
     NCCL on CUDA, where rank r has GPU r, else gloo. The ranks share this process's number of CPU threads. If one of
-    them fails, all end, and its exception is raised here: UserError and FileSystemError as they are, StageFailed where
-    the rank was killed, RuntimeError with its traceback for anything else. They die with this process, however it ends.
-    With one rank `run` is called right here.
+    them fails, all end, and its exception is raised here: UserError, FileSystemError and OSError as they are,
+    StageFailed where the rank was killed, RuntimeError with its traceback for anything else. They die with this
+    process, however it ends. With one rank `run` is called right here.
     """
     if count == 1:
         return run(*args)
     store = distributed.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # on a free port
-    threads = max(1, torch.get_num_threads() // count)
-    context = multiprocessing.get_context("spawn")
+    context = SharingContext(max(1, torch.get_num_threads() // count))
     work = pickle.dumps((run, args))  # plainly: torch's way would give all ranks the same tensors
     processes, outcomes = [], {}
     try:
         for number in range(count):
             receive, send = context.Pipe(duplex=False)
             group = (number, count, store.port, device.type)
-            process = context.Process(target=_rank, args=(os.getpid(), threads, group, send, work))
+            process = context.Process(target=_rank, args=(os.getpid(), group, send, work))
             process.start()
             send.close()  # so that the rank's end closes the pipe
             processes.append(process)
@@ -101,16 +105,16 @@ def _result(outcomes: dict[multiprocessing.connection.Connection, int], processe
             if isinstance(error, UserError | FileSystemError):
                 raise error
             if error and not failure:
-                failure, deadline = f"{name} failed:\n{error}", time.monotonic() + SECONDS_FOR_THE_CAUSE
+                failure = error if isinstance(error, OSError) else RuntimeError(f"{name} failed:\n{error}")
+                deadline = time.monotonic() + SECONDS_FOR_THE_CAUSE
             result = value if number == 0 else result
     if failure:
-        raise RuntimeError(failure)
+        raise failure
     return result
 
 
-def _rank(parent: int, threads: int, group: tuple[int, int, int, str], outcome: Any, work: bytes) -> None:
+def _rank(parent: int, group: tuple[int, int, int, str], outcome: Any, work: bytes) -> None:
     die_with([parent])
-    torch.set_num_threads(threads)
     number, count, port, device = group
     try:
         gpu = torch.device("cuda", number) if device == "cuda" else None
@@ -130,6 +134,9 @@ def _rank(parent: int, threads: int, group: tuple[int, int, int, str], outcome: 
         distributed.destroy_process_group()
         told = result, None
     except (UserError, FileSystemError) as error:
+        told = None, error
+    except OSError as error:  # such as a full disk, of which those who run stages tell
+        error.add_note(traceback.format_exc())
         told = None, error
     except Exception:
         told = None, traceback.format_exc()

@@ -27,6 +27,7 @@ class TrainingSettings(Settings):
     threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
     device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
     seconds_between_saves: float = runtime(120.0, "Between checkpoints.", gt=0)
+    skip_samples: tuple[str, ...] = runtime((), "Tokens of samples to leave out; others of train take their places.")
 
     @model_validator(mode="after")
     def _shares_are_equal(self) -> "TrainingSettings":

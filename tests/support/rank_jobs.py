@@ -1,5 +1,6 @@
 """What the tests of ranks run in processes of their own: a module, so that those processes can import it."""
 
+import json
 import os
 import signal
 import time
@@ -13,6 +14,8 @@ from tasks.errors import UserError
 from tasks.evaluation.occupancy import OccupancyScore
 from tasks.finetune.goals.goal import Found
 from tasks.finetune.goals.tally import tallied
+from tasks.training.checkpoint import Checkpoint
+from tasks.training.loop import train
 from tasks.training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, without_averaging
 
 
@@ -60,3 +63,54 @@ def sleep(folder: Path) -> None:
     """Every rank says in `folder` that it runs, and goes on doing so."""
     (folder / str(os.getpid())).touch()
     time.sleep(600)
+
+
+def spoilt_training(folder: Path, spoilt: str) -> tuple[list[dict[str, Tensor]], list[dict]]:
+    """All ranks' weights after six steps of two micro-batches, and the log.
+
+    spoilt: "loss": rank 1's second micro-batch of step 3 holds NaN; "always": that of every step; "gradient": the root
+    of 0 in step 3, whose loss is finite.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    network = distribute(model)
+
+    def load_batch(step: int) -> list[tuple[int, int, Tensor]]:
+        x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(10 * step + rank()))
+        if rank() == 1 and spoilt != "gradient" and (step == 3 or spoilt == "always"):
+            x[1] = float("nan")
+        return [(step, part, x[part]) for part in range(2)]
+
+    def loss_terms(batch: tuple[int, int, Tensor]) -> dict[str, Tensor]:
+        step, part, x = batch
+        made = network(x)
+        root = (made * float((step, part, rank(), spoilt) != (3, 1, 1, "gradient"))).abs().sqrt()
+        return {"error": (root - 1).square().mean()}
+
+    train(
+        model,
+        torch.optim.AdamW(model.parameters(), 0.01),
+        load_batch,
+        loss_terms,
+        lambda batch: [f"rank{rank()}-{batch[1]}"],
+        6,
+        lambda step: 1.0,
+        1.0,
+        Checkpoint(folder / "checkpoint.pt"),
+        folder,
+        "fit",
+        network=network,
+        micro_batches=lambda batch: batch,
+    )
+    weights = gathered({name: value.detach() for name, value in model.state_dict().items()})
+    return weights, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def loaded_step(folder: Path, size: int) -> list[int]:
+    """The step that each rank goes on from; then two more are saved, of a model with `size` weights."""
+    model = nn.Linear(size, 1)
+    optimizer, checkpoint = torch.optim.SGD(model.parameters(), 0.1), Checkpoint(folder / ".checkpoint.pt")
+    done, _ = checkpoint.load(model, optimizer)
+    for step in (1, 2):
+        checkpoint.save(step, model, optimizer)
+    return gathered(done)

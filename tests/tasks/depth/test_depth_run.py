@@ -161,7 +161,9 @@ def test_kill_9_and_run_again(inputs, whole, tmp_path):
 
 
 def test_workers_end_with_the_stage_that_is_killed(inputs, tmp_path):
-    """A worker must not outlive a stage that is killed with -9."""
+    """A worker must not outlive a stage that is killed with -9. While it works, it does so with one thread."""
+    import os
+
     import psutil
 
     script = tmp_path / "go.py"
@@ -170,7 +172,8 @@ def test_workers_end_with_the_stage_that_is_killed(inputs, tmp_path):
     script.write_text(text.replace("if __name__", "stage._workers = lambda *_: 2\nif __name__"))
     out = tmp_path / "artifact"
     out.mkdir()
-    process = subprocess.Popen([sys.executable, str(script), str(inputs.dataroot), str(out)])
+    command = [sys.executable, str(script), str(inputs.dataroot), str(out)]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "8"})
     deadline = time.monotonic() + 60
     children: list[psutil.Process] = []
     while len(children) < 3 and time.monotonic() < deadline:  # two workers and multiprocessing's resource tracker
@@ -178,6 +181,8 @@ def test_workers_end_with_the_stage_that_is_killed(inputs, tmp_path):
         children = psutil.Process(process.pid).children(recursive=True)
     time.sleep(2.0)
     assert process.poll() is None
+    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    assert [worker.environ()["OMP_NUM_THREADS"] for worker in workers] == ["1", "1"]
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(children, timeout=20)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from safetensors.torch import load_file, save_file
 
 from models.layouts import swin_to_mmdet, swin_to_original
@@ -157,10 +158,46 @@ def test_a_backbone_of_another_config_is_refused(world, tmp_path):
         load_backbone(detector, tmp_path / "backbone.safetensors")
 
 
-def test_a_loss_that_is_not_finite_names_its_samples(world, tmp_path):
-    tokens = "|".join(str(token) for token in world.index.token)
-    with pytest.raises(UserError, match=rf"step \d+: .*samples ({tokens})"):
+def test_a_training_that_diverges_is_called_so(world, tmp_path):
+    with pytest.raises(UserError, match=r"finetune: steps? .*: training has diverged; lower finetune\.rate"):
         world.finetune(tmp_path, rate=1e30, warmup=0)
+
+
+def test_a_poisoned_sample_is_skipped_or_left_out(world, tmp_path):
+    """A velocity of 3e38 m/s: its steps are skipped, and told; without the sample, nothing is amiss."""
+    poisoned = Artifact(tmp_path, "ingest", "poisoned")
+    shutil.copytree(world.inputs["ingest"].path, poisoned.path)
+    rows = world.index.box_rows(sample := int(world.index.samples("train")[0]))
+    zarr.open_group(poisoned.path / "index.zarr", mode="r+")["box_velocity"][rows] = 3e38
+    inputs = Inputs(world.inputs.dataroot, world.inputs.version, world.inputs.artifacts | {"ingest": poisoned})
+    fields = {"batch_size": 1, "steps": 4, "depth_weight": 0.0}
+
+    artifact = world.finetune(tmp_path / "skipped", inputs=inputs, **fields)
+    log = map(json.loads, (artifact.path / "log" / "metrics.jsonl").read_text().splitlines())
+    skipped = [row for row in log if "skipped" in row]
+    token = str(world.index.token[sample])
+    assert [row["samples"] for row in skipped] == [[token]] * 2
+    assert artifact.summary["skipped_steps"] == 2
+
+    artifact = world.finetune(tmp_path / "left out", inputs=inputs, skip_samples=[token], **fields)
+    assert artifact.summary["skip_samples"] == [token]
+    assert "skipped_steps" not in artifact.summary
+
+
+@pytest.mark.parametrize("damaged", [WEIGHTS, ".checkpoint.pt"])
+def test_a_damaged_file_of_an_interrupted_run_is_made_again(world, finished, tmp_path, damaged):
+    """Interrupted when training was over: weights that are there say nothing of what they hold."""
+
+    class Killed(Artifact):
+        def finish(self, *arguments):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.finetune(tmp_path, kind=Killed)
+    file = tmp_path / "finetune" / finished.key[:16] / damaged
+    file.write_bytes(file.read_bytes()[:-100])
+    artifact = world.finetune(tmp_path)
+    assert (artifact.path / WEIGHTS).read_bytes() == (finished.path / WEIGHTS).read_bytes()
 
 
 def test_scores_begin_at_the_prior(world):

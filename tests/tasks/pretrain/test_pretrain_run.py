@@ -1,12 +1,14 @@
 """Pretraining on a handful of made-up samples, through the real stores and the real loop."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from PIL import Image
 from rank_jobs import KilledAt3
 from safetensors.torch import load_file
@@ -19,10 +21,10 @@ from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
 from tasks.backbone import build_backbone
 from tasks.batches.pretrain import PretrainBatches
 from tasks.child import StageFailed
-from tasks.errors import UserError
+from tasks.errors import DataError, UserError
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.held_out import split_samples
-from tasks.pretrain.run import run
+from tasks.pretrain.run import export, run
 from tasks.stage import Inputs
 
 SAMPLES, WIDTH, HEIGHT = 5, 128, 72
@@ -177,14 +179,21 @@ def losses(folder: Path) -> list[list[float]]:
     return [[line[name] for name in names] for line in map(json.loads, lines) if "loss" in line]
 
 
-def test_an_image_that_is_gone_is_named(world, tmp_path):
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("change", "told"), [("gone", "is missing; complete"), ("damaged", "does not decode")])
+def test_an_image_that_is_gone_or_damaged_is_named(world, tmp_path, change, told, ranks):
+    """With its sample. Damaged: zeros in the middle of a file that begins and ends as it should."""
     path = world.dataroot / "samples/CAM_BACK/2.jpg"
     path.rename(hidden := path.with_suffix(".away"))
+    if change == "damaged":
+        data = bytearray(hidden.read_bytes())
+        data[len(data) // 2 : len(data) // 2 + 500] = bytes(500)
+        path.write_bytes(data)
     try:
-        with pytest.raises(UserError, match=r"CAM_BACK/2.jpg: is missing"):
-            pretrain(world, tmp_path)
+        with pytest.raises(DataError, match=rf"^sample sample-2: .*CAM_BACK/2.jpg: {told}"):
+            pretrain(world, tmp_path, batch_size=2, ranks=ranks)
     finally:
-        hidden.rename(path)
+        hidden.replace(path)
 
 
 def test_the_backbone_is_what_finetuning_builds(world, tmp_path):
@@ -204,9 +213,49 @@ def test_the_backbone_can_learn_at_a_rate_of_its_own(world, tmp_path):
         assert max(moved) == pytest.approx(factor * 1e-3, rel=0.02)
 
 
-def test_a_loss_that_is_not_finite_names_its_samples(world, tmp_path):
-    with pytest.raises(UserError, match=r"step \d+: .*sample-\d, sample-\d"):
+def test_a_training_that_diverges_is_called_so(world, tmp_path):
+    with pytest.raises(UserError, match=r"pretrain: steps \d+ to 5: .*: training has diverged; lower pretrain\.rate"):
         pretrain(world, tmp_path, rate=1e30, warmup=0)
+
+
+@pytest.mark.parametrize("fields", [{}, {"ranks": 2, "batch_size": 4}], ids=["one rank", "two ranks"])
+def test_a_poisoned_sample_is_skipped_or_left_out(world, tmp_path, fields):
+    """A calibration whose variance is infinite: its steps are skipped; without the sample, nothing is amiss."""
+    poisoned = Inputs(world.dataroot, world.version, dict(world.artifacts))
+    poisoned.artifacts["ingest"] = Artifact(tmp_path, "ingest", "poisoned")
+    shutil.copytree(world["ingest"].path, poisoned["ingest"].path)
+    zarr.open_group(poisoned["ingest"].path / "index.zarr", mode="r+")["intrinsics"][2, 3] = np.diag([1e38, 1e38, 1])
+    options = {"probe_samples": 0, "steps": 8, "batch_size": 1} | fields
+
+    if "ranks" not in fields:
+        summary, weights = pretrain(poisoned, tmp_path / "skipped", **options)
+        log = tmp_path / "skipped/pretrain" / ("0" * 16) / "metrics.jsonl"
+        rows = [row for row in map(json.loads, log.read_text().splitlines()) if "skipped" in row]
+        assert [row["samples"] for row in rows] == [["sample-2"]] * summary["skipped_steps"]
+        assert rows
+        assert all(weight.isfinite().all() for weight in weights.values())
+    else:
+        with pytest.raises(UserError, match=r"pretrain: steps 0 to 7: .*--set 'pretrain\.skip_samples="):
+            pretrain(poisoned, tmp_path / "left out", **options)
+    summary, weights = pretrain(poisoned, tmp_path / "left out", skip_samples=["sample-2"], **options)
+    assert "skipped_steps" not in summary
+    assert summary["skip_samples"] == ["sample-2"]
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_a_full_disk_leaves_no_half_weights(world, tmp_path):
+    """As large as the file may grow: half of the model."""
+    model = torch.nn.Linear(100, 100)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            export(model, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
+    export(model, tmp_path)
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["weight"], model.weight)
 
 
 def test_more_sweeps_than_the_depth_cache_holds(world, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import zarr
 from safetensors.torch import load_file
 
 from tasks.errors import UserError
@@ -16,7 +17,6 @@ def test_fit_leaves_a_detector_and_goes_on_bit_for_bit(world, folder, small_fit,
     summary = fit.run(small_fit, world.inputs, whole)
     assert summary == {"steps": 10, "train_samples": 5}  # val has no box that counts, so no scores
     assert whole.progress == (10, 10)
-    assert not (whole.path / "checkpoint.pt").exists()
     build_detector(small_fit).load_state_dict(load_file(whole.path / WEIGHTS))
 
     stopped = folder("stopped")
@@ -40,10 +40,64 @@ def test_fit_leaves_a_detector_and_goes_on_bit_for_bit(world, folder, small_fit,
     assert fit.run(small_fit, world.inputs, stopped) == summary
 
 
-def test_a_loss_that_is_not_finite_names_the_samples(world, folder, small_fit):
-    np.full((50, 5), [1, 1, 0, 3e38, 0], np.float32).tofile(world.dataroot / "2.bin")
-    with pytest.raises(UserError, match="sample2"):
-        fit.run(small_fit, world.inputs, folder("fit"))
+def poison(world, sample: int) -> None:
+    """A finite velocity in the index whose loss is not."""
+    boxes = zarr.open_group(world.inputs["ingest"].path / "index.zarr", mode="r+")["box_velocity"]
+    boxes[2 * sample : 2 * sample + 2] = 3e38
+
+
+def test_steps_of_a_poisoned_sample_are_skipped_and_told(world, folder, small_fit):
+    poison(world, 2)
+    summary = fit.run(small_fit, world.inputs, out := folder("fit"))
+    rows = [json.loads(line) for line in (out.path / "log" / "metrics.jsonl").read_text().splitlines()]
+    skipped = [row for row in rows if "skipped" in row]
+    assert 2 <= len(skipped) == summary["skipped_steps"] < len(rows) == 10
+    assert all("sample2" in row["samples"] for row in skipped)
+    assert all(value.isfinite().all() for value in load_file(out.path / WEIGHTS).values())
+
+
+def test_where_all_samples_but_one_are_poisoned_the_run_ends_and_goes_on_without_them(world, folder, small_fit):
+    """To the weights of a run that was never told of them."""
+    poisoned = [f"sample{s}" for s in range(4)]
+    for sample in range(4):
+        poison(world, sample)
+    with pytest.raises(UserError, match=r"or go on without them by --set 'fit\.skip_samples=") as ended:
+        fit.run(small_fit, world.inputs, stopped := folder("stopped"))
+    named = json.loads(str(ended.value).partition("skip_samples=")[2].removesuffix("'"))
+    assert set(named) >= set(poisoned)
+    going_on = small_fit.model_copy(update={"skip_samples": tuple(poisoned)})
+    summary = fit.run(going_on, world.inputs, stopped)
+    assert summary == {"steps": 10, "train_samples": 5, "skip_samples": poisoned}
+    whole = folder("whole")
+    assert fit.run(going_on, world.inputs, whole) == summary
+    assert (whole.path / WEIGHTS).read_bytes() == (stopped.path / WEIGHTS).read_bytes()
+
+
+def test_samples_to_skip_that_are_not_there(world, folder, small_fit):
+    nobody = small_fit.model_copy(update={"skip_samples": ("sample7",)})
+    with pytest.raises(UserError, match="skip_samples: the index has no sample sample7"):
+        fit.run(nobody, world.inputs, folder("fit"))
+    everybody = small_fit.model_copy(update={"skip_samples": tuple(f"sample{s}" for s in range(5))})
+    with pytest.raises(UserError, match="skip_samples: no sample is left to train on"):
+        fit.run(everybody, world.inputs, folder("fit2"))
+
+
+@pytest.mark.parametrize("damaged", [WEIGHTS, ".checkpoint.pt"])
+def test_a_damaged_file_of_an_interrupted_fit_is_made_again(world, folder, small_fit, monkeypatch, damaged):
+    """Interrupted in its evaluation, when training was over: weights that are there say nothing of what they hold."""
+    fit.run(small_fit, world.inputs, whole := folder("whole"))
+
+    def dies(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "_evaluate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        fit.run(small_fit, world.inputs, stopped := folder("stopped"))
+    monkeypatch.undo()
+    file = stopped.path / damaged
+    file.write_bytes(file.read_bytes()[:-100])
+    fit.run(small_fit, world.inputs, stopped)
+    assert (whole.path / WEIGHTS).read_bytes() == (stopped.path / WEIGHTS).read_bytes()
 
 
 def test_fit_without_a_train_split(world, folder, small_fit, monkeypatch):

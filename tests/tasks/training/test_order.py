@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.errors import UserError
+from tasks.training import order
 from tasks.training.order import AUGMENTATION, MASKS, ORDER, batch_at, generator_at, positions_at, sample_at, share
 
 
@@ -53,3 +55,30 @@ def test_seeds_epochs_positions_and_streams_differ():
     drawn = {generator_at(*of).random() for of in ((3, 0), (4, 0), (3, 1), (3, 0, MASKS))}
     assert len(drawn) == 4
     assert generator_at(3, 0).random() == generator_at(3, 0, AUGMENTATION).random()
+
+
+def test_ranks_and_seeds_draw_apart(monkeypatch):
+    """Neither rank of any seed draws as another rank of another seed does."""
+    seeds = set()
+    for rank in range(8):
+        monkeypatch.setattr(order, "rank", lambda rank=rank: rank)
+        seeds |= {order.seed_of_rank(seed) for seed in range(8)}
+    assert len(seeds | set(range(16))) == 8 * 8 + 16
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 30), st.sets(st.integers(0, 29), max_size=10), st.randoms())
+def test_others_take_the_places_of_samples_that_are_left_out(count, skip, random):
+    tokens = np.array([f"token{s}" for s in range(30)], object)
+    samples = np.array([random.randrange(30) for _ in range(count)])
+    skipped = [f"token{s}" for s in skip]
+    if set(samples) <= skip:
+        with pytest.raises(UserError, match="no sample is left"):
+            order.leaving_out(samples, tokens, skipped)
+        return
+    expected = []
+    for place in range(count):
+        while samples[place] in skip:
+            place = (place + 1) % count
+        expected.append(samples[place])
+    assert order.leaving_out(samples, tokens, skipped).tolist() == expected

@@ -1,6 +1,5 @@
 """The prefetcher with loads that say when they begin, and that wait to be let go."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import UserError
+from tasks.training import prefetch
 from tasks.training.prefetch import Prefetcher, choose_loaders
 
 ROOT = Path(__file__).parents[3]
@@ -123,7 +123,7 @@ def test_loaders_compute_on_one_core_and_leave_the_rest_as_it_was():
 
 
 def test_sensible_numbers_of_loaders(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(prefetch, "available_cores", lambda: 16)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert [choose_loaders(0, cpu), choose_loaders(3, cpu), choose_loaders(3, cuda, 8)] == [1, 3, 3]
     assert [choose_loaders(0, cuda, ranks) for ranks in (1, 2, 4, 8, 32)] == [8, 7, 3, 1, 1]

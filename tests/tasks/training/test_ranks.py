@@ -108,3 +108,13 @@ def test_the_number_of_ranks_follows_the_devices_and_the_batch():
         choose_ranks(3, CPU, 16)
     with pytest.raises(UserError, match=r"ranks is 2, but device 'cuda:0' has 1 GPU"):
         choose_ranks(2, torch.device("cuda:0"), 16)
+
+
+def test_gpus_that_stand_idle_are_told(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 6)
+    cuda = torch.device("cuda")
+    assert choose_ranks(0, cuda, 12) == 6
+    assert capsys.readouterr().err == ""
+    assert choose_ranks(0, cuda, 16) == 4
+    told = "4 of 6 GPUs compute: more do not share a (micro-)batch of 16 samples equally\n"
+    assert capsys.readouterr().err == told

@@ -1,0 +1,95 @@
+"""Steps whose loss or gradient is not finite: they are skipped and told, and too many in a row end the run."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tasks.errors import UserError
+from tasks.training.ranks import gathered
+
+# A bad sample spoils a step now and then, and in bf16 chance does. So many in a row are neither, and teach nothing.
+MOST_IN_A_ROW = 8
+
+
+class NonFiniteLoss(UserError):
+    """Steps in a row whose loss or gradient is NaN or infinite."""
+
+
+class Statistics:
+    """The running statistics of a model's batch norms. A forward pass changes them, so a bad step must be undone.
+
+    They can be at fault alone: normalised, a sample of 1e30 is like any other.
+    """
+
+    def __init__(self, model: nn.Module):
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._current = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self._kept = [buffer.clone() for buffer in self._current]
+
+    def keep(self) -> None:
+        """As they are before a step."""
+        if self._kept:
+            torch._foreach_copy_(self._kept, self._current)
+
+    def put_back(self) -> None:
+        if self._kept:
+            torch._foreach_copy_(self._current, self._kept)
+
+    def size(self, like: Tensor) -> Tensor:
+        """A number (), not finite if one of them is not, on the device of `like`."""
+        floats = [buffer for buffer in self._current if buffer.is_floating_point()]
+        return torch.stack(torch._foreach_norm(floats, torch.inf)).sum() if floats else like.new_zeros(())
+
+
+class BadSteps:
+    """What is known of the last steps: the same on all ranks, but for the samples that were in finite ones."""
+
+    def __init__(self, done: int, steps: int):
+        self.last_good = done - 1 if done else None  # checkpoints follow good steps alone
+        self._most = min(MOST_IN_A_ROW, steps)
+        self._fine: set[str] = set()  # tokens of this rank's samples
+        self._bad: list[int] = []  # steps, the last ones
+        self._suspects: dict[str, None] = {}  # tokens of all ranks' samples, in the order of the steps
+
+    def good(self, step: int, tokens: Iterable[str]) -> None:
+        """A finite step, with this rank's samples."""
+        self.last_good = step
+        self._fine.update(tokens)
+        self._bad.clear()
+        self._suspects.clear()
+
+    def bad(self, step: int, tokens: Iterable[str]) -> None:
+        """A step that is skipped, with all ranks' samples that may be to blame."""
+        self._bad.append(step)
+        self._suspects |= dict.fromkeys(tokens)
+
+    @property
+    def too_many(self) -> bool:
+        return len(self._bad) >= self._most
+
+    def error(self, stage: str, problem: str, diverged: bool) -> NonFiniteLoss:
+        """Why the run ends. Called on all ranks.
+
+        diverged: whether the samples of the last good step, too, have no finite loss any more.
+        """
+        steps = f"steps {self._bad[0]} to {self._bad[-1]}" if len(self._bad) > 1 else f"step {self._bad[0]}"
+        if diverged:
+            return NonFiniteLoss(
+                f"{stage}: {steps}: {problem}; nor is the loss of step {self.last_good} finite any more: training has "
+                f"diverged; lower {stage}.rate, which begins anew"
+            )
+        fine = set().union(*gathered(self._fine))
+        suspects = [token for token in self._suspects if token not in fine] or list(self._suspects)
+        return NonFiniteLoss(
+            f"{stage}: {steps}: {problem}; samples {', '.join(suspects)}: look at their data, or go on without them by "
+            f"--set '{stage}.skip_samples={json.dumps(suspects)}'"
+        )
+
+
+def not_finite(values: Mapping[str, float]) -> str:
+    """Which of the values are not finite, in words; "" if all are."""
+    return ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))

@@ -1,0 +1,205 @@
+"""Checkpoints that were damaged, cut off by a kill or by a full disk: the one before serves, or step 0."""
+
+import random
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from rank_jobs import loaded_step
+
+from tasks.training.checkpoint import Checkpoint
+from tasks.training.loop import train
+from tasks.training.ranks import run_ranks
+
+ROOT = Path(__file__).parents[3]
+STEPS = 6
+
+
+class Interrupted(Exception):
+    pass
+
+
+def trained(folder: Path, until: int | None = None) -> torch.Tensor:
+    """The weights of a run that saves after each step; it is interrupted when `until` steps are saved."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+
+    def after_save(done: int) -> None:
+        if done == until:
+            raise Interrupted
+
+    train(
+        model,
+        torch.optim.AdamW(model.parameters(), 0.1),
+        lambda step: torch.randn(6, 4, generator=torch.Generator().manual_seed(step)),
+        lambda batch: {"error": (model(batch) - 1).square().mean()},
+        lambda batch: ["token"],
+        STEPS,
+        lambda step: 1.0,
+        1.0,
+        Checkpoint(folder / ".checkpoint.pt"),
+        folder,
+        "test",
+        0.0,
+        after_save,
+    )
+    return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+
+def emptied(data: bytes) -> bytes:
+    return b""
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def one_byte_short(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def zeros(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def flipped(data: bytes) -> bytes:
+    place = random.Random(0).randrange(len(data))
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+
+
+DAMAGES = [emptied, cut, one_byte_short, zeros, flipped]
+
+
+def damage(path: Path, how) -> None:
+    path.write_bytes(how(path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_serves(tmp_path, how, capsys):
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        trained(tmp_path, until=4)
+    file = tmp_path / ".checkpoint.pt"
+    damage(file, how)
+    assert torch.equal(trained(tmp_path), whole)
+    now = "training goes back to step 3, where the checkpoint before it was written"
+    assert f"{file}: not as written, so removed; {now}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_two_damaged_checkpoints_are_told_and_training_begins_again(tmp_path, how, capsys):
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        trained(tmp_path, until=4)
+    for file in (tmp_path / ".checkpoint.pt", tmp_path / ".checkpoint.pt.before"):
+        damage(file, how)
+    assert torch.equal(trained(tmp_path), whole)
+    told = ".checkpoint.pt.before: not as written, so removed; training begins at step 0 again"
+    assert told in capsys.readouterr().err
+
+
+def test_every_flipped_bit_is_seen(tmp_path):
+    """Of all places in the file, a hundred."""
+    with pytest.raises(Interrupted):
+        trained(tmp_path, until=2)
+    path, generator = tmp_path / ".checkpoint.pt", random.Random(1)
+    data = path.read_bytes()
+    for _ in range(100):
+        place, bit = generator.randrange(len(data)), 1 << generator.randrange(8)
+        path.write_bytes(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :])
+        assert step_of(path) == 1
+
+
+def step_of(path: Path) -> int:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+    return Checkpoint(path).load(model, torch.optim.AdamW(model.parameters(), 0.1))[0]
+
+
+def test_after_going_back_the_good_one_is_not_lost_again(tmp_path):
+    """The damaged file is gone, so that the next save does not put it in the good one's place."""
+    with pytest.raises(Interrupted):
+        trained(tmp_path, until=4)
+    damage(tmp_path / ".checkpoint.pt", cut)
+    with pytest.raises(Interrupted):
+        trained(tmp_path, until=4)
+    damage(tmp_path / ".checkpoint.pt", cut)
+    assert step_of(tmp_path / ".checkpoint.pt") == 3
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """Writing more ends as on a full disk: OSError, but with another number."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        trained(tmp_path, until=3)
+    with files_of_at_most((tmp_path / ".checkpoint.pt").stat().st_size // 2), pytest.raises(OSError, match="too large"):
+        trained(tmp_path)
+    assert torch.equal(trained(tmp_path), whole)
+
+
+@pytest.mark.timeout(120)
+def test_a_full_disk_is_told_through_ranks(tmp_path):
+    with files_of_at_most(10_000), pytest.raises(OSError, match="too large"):
+        run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 100_000)
+
+
+@pytest.mark.timeout(120)
+def test_ranks_go_back_together(tmp_path):
+    assert run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 10) == [0, 0]
+    assert run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 10) == [2, 2]
+    damage(tmp_path / ".checkpoint.pt", flipped)
+    assert run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 10) == [1, 1]
+
+
+SAVES = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    import torch
+    from tasks.training.checkpoint import Checkpoint
+
+    model = torch.nn.Linear(700, 700)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    checkpoint = Checkpoint(Path(sys.argv[1]))
+    done, _ = checkpoint.load(model, optimizer)
+    print(done, flush=True)
+    for step in range(done + 1, 10**6):
+        torch.nn.init.constant_(model.weight, step)
+        checkpoint.save(step, model, optimizer)
+        print(step, flush=True)
+""")
+
+
+def test_kills_while_saving(tmp_path):
+    """Whatever instant it is killed at, a run goes on from what it last said it had written, or from a later state."""
+    path, written, instants = tmp_path / ".checkpoint.pt", 0, random.Random(0)
+    for _ in range(5):
+        command = [sys.executable, "-c", SAVES, str(path)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert int(process.stdout.readline()) >= written
+        time.sleep(instants.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read().split()
+        process.wait()
+        written = max([written, *map(int, rest)])
+    assert written > 5
+    model = torch.nn.Linear(700, 700)
+    done, _ = Checkpoint(path).load(model, torch.optim.SGD(model.parameters(), 0.1))
+    assert done >= written
+    assert (model.weight == done).all()
+    assert {p.name for p in tmp_path.iterdir()} <= {path.name, f"{path.name}.before"}
