@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from what_kernels_get import Geometry
 
 from models.bevdet.layout import bevdet_to_public
 from models.layouts import swin_to_mmdet, swin_to_original
@@ -50,6 +51,21 @@ def losses(artifact: Artifact, arm: str = "pretrained") -> list[list[float]]:
     """Loss, gradient's norm and the terms of each step."""
     lines = map(json.loads, (artifact.path / arm / "log" / "metrics.jsonl").read_text().splitlines())
     return [[line[name] for name in sorted(line) if not name.startswith("seconds")] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "view", [{}, {"frames": 2}, {"frames": 2, "camera_aware": True, "aspp_width": 4, "stereo": True}], ids=str
+)
+def test_cameras_are_the_same_in_every_precision(world, tmp_path, view):
+    """The cells of splats, the places of stereo and the numbers that describe cameras, in training and evaluation."""
+    seen = []
+    for precision in ("fp32", "bf16"):
+        with Geometry() as geometry:
+            finetune(world, tmp_path / precision, precision=precision, view=view, steps=1, from_scratch=False)
+        seen.append(geometry)
+    assert len(seen[0].points) >= 2 * 2 * view.get("frames", 1)  # a step and an evaluation; points and bags
+    assert bool(seen[0].places) == bool(seen[0].numbers) == view.get("stereo", False)
+    assert seen[0].same_as(seen[1])
 
 
 @pytest.fixture(scope="module")
