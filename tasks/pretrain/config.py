@@ -9,7 +9,7 @@ from tasks.batches.images import ImageConfig
 from tasks.settings import Settings, external_file
 from tasks.training.settings import TrainingSettings
 
-VERSION = 2
+VERSION = 3
 
 
 class DecoderConfig(Settings):
