@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from models.depth_bins import DepthBins  # noqa: E402
 from models.geomim.blocks import CrossViewBlock  # noqa: E402
 from models.geomim.decoder import Decoder  # noqa: E402
-from models.geomim.model import GeoMIM  # noqa: E402
+from models.geomim.model import GeoMIM, Reconstruction  # noqa: E402
 from models.geomim.view_transform import Cameras, ViewTransform  # noqa: E402
 from models.lidar.encoder import SparseEncoder  # noqa: E402
 from models.lift_splat import BevGrid  # noqa: E402
@@ -141,8 +141,9 @@ def step_of(model: GeoMIM, forward: Callable, batch: Batch, bf16: bool, optimize
 
     def step() -> list[float]:
         model.zero_grad()
+        cameras = model.geometry(batch.cameras, tuple(batch.images.shape[-2:]))
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
-            made = forward(batch.images, batch.cameras, batch.groups)
+            made = forward(batch.images, cameras, batch.groups)
         losses = model.losses(made, batch.lidar_bev, batch.depth_map)
         losses.total.backward()
         if adamw is not None:
@@ -161,8 +162,11 @@ def work(variant: str, setup: Setup, rounds: int) -> None:
     model = setup.build()
     batch = Batch.random(setup, bev_cells(model))
     set_checkpointing(model, "checkpointing" in variant)
-    forward = model if variant != "reference" else lambda *inputs: geomim_reference.forward(model, *inputs)
-    step = step_of(model, forward, batch, "bf16" in variant, setup.optimizer)
+
+    def reference(images: Tensor, _, groups: Tensor) -> Reconstruction:
+        return geomim_reference.forward(model, images, batch.cameras, groups)
+
+    step = step_of(model, reference if variant == "reference" else model, batch, "bf16" in variant, setup.optimizer)
     before = memory("VmRSS")
     for _ in range(1 + rounds):
         begin, cpu = time.perf_counter(), time.process_time()

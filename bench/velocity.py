@@ -58,7 +58,7 @@ def velocities(
 @torch.inference_mode()
 def detected(detector: torch.nn.Module, batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The `velocities` that a detector says of a batch."""
-    bev, _ = detector(batch.normalised(), batch.cameras)
+    bev, _ = detector(batch.normalised(), detector.geometry(batch.cameras))
     yield from velocities(detector.head, detector.head(bev), batch.boxes)
 
 

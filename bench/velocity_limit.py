@@ -113,7 +113,7 @@ def lifted_samples(index: Index, rows: np.ndarray, dataroot: Path, folder: Path)
     for row in rows.tolist():
         batch = batches.evaluation([row])
         images = batch.normalised()
-        maps = [detector.lift(images[:, frame], batch.cameras, frame)[0] for frame in (0, 1)]
+        maps = [detector.lift(images[:, frame], detector.frame_geometry(batch.cameras, frame))[0] for frame in (0, 1)]
         yield Sample(torch.cat(maps), inside(batch.boxes[0], config.bev_range))
 
 

@@ -27,9 +27,9 @@ class DepthBins:
     def count(self) -> int:
         return round((self.high - self.low) / self.step)
 
-    def edges(self) -> Tensor:
-        """Lower edge of every bin (D,), m: where a frustum point of the bin stands."""
-        index = torch.arange(self.count, dtype=torch.float64)
+    def edges(self, device: torch.device | None = None) -> Tensor:
+        """Lower edge of every bin (D,), m, float64: where a frustum point of the bin stands."""
+        index = torch.arange(self.count, dtype=torch.float64, device=device)
         if self.spacing == "even":
             return self.low + index * self.step
         return self.low * torch.exp(index / (self.count - 1) * math.log((self.high - 1) / self.low))

@@ -8,8 +8,8 @@ from oracles.detector import CELLS, POSES, cameras_of, detector_of, head_outputs
 from torch import Tensor
 
 from models.bevdet.alignment import aligned, sampling_grid
-from models.bevdet.detector import BevDet
-from models.lift_splat import frustum_points
+from models.bevdet.detector import STRIDE, BevDet
+from models.rays import feature_pixels, pixel_rays
 
 FEATURES, SPLATTED, BEV = Tolerance(2e-5), Tolerance(1e-4, share=0.995), Tolerance(2e-4, share=0.995)
 PLACES, MOVED = Tolerance(1e-5), Tolerance(1e-3)
@@ -32,8 +32,7 @@ def frames(oracle: Oracle) -> Iterator[Output]:
         key = f"inter/frame{frame}"
         inside = {"neck": net.image_neck, "features": net.depth_net}
         with recorded(inside) as inner:
-            bev, depth, _ = net.lift(images[:, frame], cameras, frame)
-        matrices = cameras.intrinsics[:, frame], cameras.post_homography[:, frame], cameras.camera_to_bev(frame)
+            bev, depth, _ = net.lift(images[:, frame], net.frame_geometry(cameras, frame))
         values = {
             "neck": (inner["neck"].unflatten(0, depth.shape[:2]), FEATURES),
             "depth": (depth.flatten(0, 1), FEATURES),
@@ -44,7 +43,8 @@ def frames(oracle: Oracle) -> Iterator[Output]:
         }
         for name, (value, tolerance) in values.items():
             yield Output(f"{key}_{name}", leading(value, oracle, f"{key}_{name}"), tolerance)
-        points = frustum_points(net.frustum, *matrices)[:, :, ::13, ::3, ::5]
+        rays = pixel_rays(cameras.lens(frame), cameras.camera_to_bev(frame), feature_pixels(net.image_size, STRIDE))
+        points = rays.at(net.depth_bins.edges())[:, :, ::13, ::3, ::5]
         yield Output(f"{key}_coor_sub", points, Tolerance(of_max=1e-5))
 
 
@@ -52,12 +52,12 @@ def frames(oracle: Oracle) -> Iterator[Output]:
 def whole(oracle: Oracle) -> Iterator[Output]:
     net, images, cameras = detector_of(oracle), images_of(oracle), cameras_of(oracle)
     with recorded({f"enc{number}": layer for number, layer in enumerate(net.bev_encoder.layers)}) as inner:
-        bev, _ = net(images, cameras)
+        bev, _ = net(images, net.geometry(cameras))
     for number, every in enumerate((4, 2, 1)):
         yield Output(f"out/enc{number}", inner[f"enc{number}"][..., ::every, ::every], BEV)
     yield Output("out/bev", bev, BEV)
     if "noprev/bev" in oracle:
-        alone, _ = net(images, cameras, with_previous=False)
+        alone, _ = net(images, net.geometry(cameras), with_previous=False)
         yield Output("noprev/bev", leading(alone, oracle, "noprev/bev"), BEV)
         yield Output("noprev/bev_norm", alone.double().norm(), NORM)
 
@@ -71,7 +71,7 @@ def moved_after_the_splat(oracle: Oracle) -> Iterator[Output]:
     if "align/grid" not in oracle:
         return
     net, images, cameras = detector_of(oracle, align_after_splat=True), images_of(oracle), cameras_of(oracle)
-    earlier = net.pre_encoder(net.lift(images[:, 1], cameras, 1)[0])[0]
+    earlier = net.pre_encoder(net.lift(images[:, 1], net.frame_geometry(cameras, 1))[0])[0]
     yield Output("align/shift_in", leading(earlier, oracle, "align/shift_in"), SPLATTED)
     places = sampling_grid(cameras, 1, net.grid, at_corners=True)
     yield Output("align/grid", places, PLACES)
@@ -87,7 +87,7 @@ def moved_after_the_splat(oracle: Oracle) -> Iterator[Output]:
 
 
 def _bev_and_heatmap(oracle: Oracle, group: str, net: BevDet, images: Tensor, cameras) -> Iterator[Output]:
-    bev, _ = net(images, cameras)
+    bev, _ = net(images, net.geometry(cameras))
     yield Output(f"{group}/bev", leading(bev, oracle, f"{group}/bev"), BEV)
     yield Output(f"{group}/bev_norm", bev.double().norm(), NORM)
     heatmap = net.head(bev)[0]["heatmap"]
@@ -103,7 +103,7 @@ def augmented(oracle: Oracle) -> Iterator[Output]:
     images = images_of(oracle)[:1].expand(len(cameras.scene), -1, -1, -1, -1, -1)
     for frame in range(images.shape[1]):
         yield Output(f"aug/frame{frame}_cell_flat", net.cells(cameras, frame)[1], CELLS)
-    bev, _ = net(images, cameras)
+    bev, _ = net(images, net.geometry(cameras))
     yield Output("aug/bev", leading(bev, oracle, "aug/bev"), BEV)
     yield Output("aug/bev_norm", bev.double().flatten(1).norm(dim=1), NORM)
     heatmap = net.head(bev)[0]["heatmap"][1]
@@ -112,7 +112,7 @@ def augmented(oracle: Oracle) -> Iterator[Output]:
     net = detector_of(oracle, align_after_splat=True)
     places = sampling_grid(cameras, 1, net.grid, at_corners=True)
     yield Output("aug/grid", places[1], PLACES)
-    earlier = net.pre_encoder(net.lift(images[:, 1], cameras, 1)[0])[0]
+    earlier = net.pre_encoder(net.lift(images[:, 1], net.frame_geometry(cameras, 1))[0])[0]
     yield Output("aug/shift_out", leading(aligned(earlier, places)[1], oracle, "aug/shift_out"), MOVED)
 
 

@@ -22,8 +22,8 @@ def frames(oracle: Oracle) -> Iterator[Output]:
     for frame in range(net.frames - 1, -1, -1):
         earlier = fine
         with recorded({"features": net.depth_net}) as inner:
-            bev, depth, fine = net.lift(images[:, frame], cameras, frame, earlier)
-        cost = net.compare(fine, earlier, cameras, frame)
+            bev, depth, fine = net.lift(images[:, frame], net.frame_geometry(cameras, frame), earlier)
+        cost = net.compare(fine, earlier, net.rays(cameras, frame))
         values = {
             "stereo_feat": (fine, FEATURES),
             "cost_argmax": (cost.argmax(1), Tolerance(share=0.999)),
@@ -44,7 +44,8 @@ def frames(oracle: Oracle) -> Iterator[Output]:
 
 @torch.no_grad()
 def whole(oracle: Oracle) -> Iterator[Output]:
-    bev, _ = detector_of(oracle)(images_of(oracle), cameras_of(oracle))
+    net = detector_of(oracle)
+    bev, _ = net(images_of(oracle), net.geometry(cameras_of(oracle)))
     yield Output("out/bev", bev, BEV)
 
 

@@ -116,14 +116,20 @@ def _rig(oracle: Oracle) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rounded_chain(oracle: Oracle) -> np.ndarray:
-    """Key LiDAR to each camera as BEVDet has it: in float32 through global coordinates of 1 km, 0.2 mm off."""
+    """Key LiDAR to each camera as BEVDet has it: in float32 through global coordinates of 1 km, 0.2 mm off.
+
+    Each product and each sum is rounded by itself: what a library's `@` does differs from processor to processor.
+    """
 
     def pose(name: str) -> torch.Tensor:
         return torch.from_numpy(_pose(oracle, name)).float()
 
-    lidar_to_global = pose("lidar_ego2global") @ pose("lidar_lidar2ego")
-    to_global = [pose(f"{camera}/ego2global") @ pose(f"{camera}/sensor2ego") for camera in _cameras(oracle)]
-    return np.stack([(torch.inverse(matrix) @ lidar_to_global).double().numpy() for matrix in to_global])
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return sum(a[:, k, None] * b[k] for k in range(4))
+
+    lidar_to_global = product(pose("lidar_ego2global"), pose("lidar_lidar2ego"))
+    to_global = [product(pose(f"{camera}/ego2global"), pose(f"{camera}/sensor2ego")) for camera in _cameras(oracle)]
+    return np.stack([product(torch.inverse(matrix), lidar_to_global).double().numpy() for matrix in to_global])
 
 
 KINDS = (

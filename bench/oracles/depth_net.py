@@ -14,7 +14,8 @@ from models.bevdet.depth_net import CameraDepthNet
 from models.bevdet.detector import STRIDE
 from models.bevdet.layout import bevdet_from_public
 from models.depth_bins import depth_loss, nearest_in_cells
-from models.lift_splat import bev_cells, frustum, frustum_points, splat
+from models.lift_splat import SplatPlan, bev_cells, splat
+from models.rays import Rays, feature_pixels, frustum, pixel_rays
 
 OUT, COST = Tolerance(1e-5), Tolerance(5e-5)
 MAPS = Tolerance(1e-5, share=0.995)
@@ -37,14 +38,13 @@ class Lift(nn.Module):
             net.get("aspp_mid_channels", settings["in_channels"]),
             net.get("stereo", False),
         )
-        self.edges = self.bins.edges().float()
-        self.frustum = frustum(self.edges, self.size, STRIDE)
+        self.edges = self.bins.edges()
 
     def cells(self, cameras: Cameras) -> Tensor:
-        matrices = cameras.intrinsics[:, 0], cameras.post_homography[:, 0], cameras.camera_to_bev(0)
-        return bev_cells(frustum_points(self.frustum, *matrices), self.grid, order="yx", truncate=True)
+        rays = pixel_rays(cameras.lens(0), cameras.camera_to_bev(0), feature_pixels(self.size, STRIDE))
+        return bev_cells(rays.at(self.edges), self.grid, order="yx", truncate=True)
 
-    def rays(self, cameras: Cameras) -> cost_volume.Rays:
+    def rays(self, cameras: Cameras) -> Rays:
         lens, post = (tuple(m[:, f].flatten(0, 1) for f in (0, 1)) for m in cameras[:2])
         return cost_volume.rays(self.size, cameras.to_earlier(0).flatten(0, 1), lens, post)
 
@@ -54,7 +54,8 @@ class Lift(nn.Module):
         depth, context = out[:, : self.bins.count].softmax(1), out[:, self.bins.count :]
         nx, ny = self.grid.shape
         by_camera = (value.unflatten(0, features.shape[:2]) for value in (depth, context))
-        return splat(*by_camera, self.cells(cameras), nx * ny).unflatten(2, (ny, nx)), depth, context
+        plan = SplatPlan.of(self.cells(cameras), nx * ny)
+        return splat(*by_camera, plan).unflatten(2, (ny, nx)), depth, context
 
 
 def lift_of(oracle: Oracle, name: str) -> Lift:
@@ -84,7 +85,8 @@ def stereo(oracle: Oracle) -> Iterator[Output]:
         yield Output("stereo/cost_volume", leading(cost[:, :, ::2, ::2], oracle, "stereo/cost_volume"), COST)
         yield Output("stereo/cost_argmax", cost.argmax(1), Tolerance(share=0.999))
         yield Output("stereo/cost_max", cost.amax(1), COST)
-        places = torch.stack([rays.places(depth) for depth in lift.edges[::6]], 1)[:, :, ::5, ::7]
+        places = torch.stack([cost_volume.places(rays, depth, lift.size) for depth in lift.edges[::6]], 1)
+        places = places[:, :, ::5, ::7]
         wanted = oracle["stereo/grid_sub"]
         near = wanted.abs().amax(-1) < 1.5  # far ones are ill-conditioned
         yield Output("stereo/grid_sub (near)", places[near], PLACES, wanted[near])
@@ -110,7 +112,8 @@ def _lifted(oracle: Oracle, name: str, cost: Tensor | None) -> Iterator[Output]:
     yield Output(f"{name}/cell_flat", lift.cells(cameras), CELLS)
     yield Output(f"{name}/bev", bev, MAPS)
     corners = ((0, 0, 0), (-1, -1, -1), (1, 2, 3), (5, 0, 1))
-    yield Output(f"{name}/frustum_corner", torch.stack([lift.frustum[place] for place in corners]), FRUSTUM)
+    coarse = frustum(lift.edges, lift.size, STRIDE)
+    yield Output(f"{name}/frustum_corner", torch.stack([coarse[place] for place in corners]), FRUSTUM)
 
     labels = lift.bins.labels(nearest_in_cells(depth_maps_of(oracle), STRIDE)).flatten(0, 1)
     yield Output(f"{name}/gt_bins", labels, Tolerance(share=0.999))

@@ -114,7 +114,7 @@ def head_outputs(oracle: Oracle, group: str, decoded: str) -> Iterator[Output]:
 def losses_and_gradients(oracle: Oracle, depth_weight: float = 0.0) -> Iterator[Output]:
     """The losses of a whole detector, in eval(), and their sum's gradients."""
     net = detector_of(oracle)
-    bev, depth_prob = net(images_of(oracle), cameras_of(oracle))
+    bev, depth_prob = net(images_of(oracle), net.geometry(cameras_of(oracle)))
     count = len(oracle.below("gt/boxes"))
     truth = [boxes_of(oracle.array(f"gt/boxes{b}"), oracle.array(f"gt/labels{b}"), 0.5) for b in range(count)]
     terms = losses_of(net.head, net.head(bev), net.head.targets(truth))

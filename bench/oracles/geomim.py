@@ -19,10 +19,9 @@ from oracles.view_transform import (
 )
 from torch import Tensor
 
-from models.geomim.decoder import Decoder, DecoderMaps
+from models.geomim.decoder import Decoder, DecoderMaps, camera_vector
 from models.geomim.model import GeoMIM, Losses, Reconstruction
 from models.geomim.target import EPS, normalise_patches, reconstruction_loss
-from models.geomim.view_transform import Cameras
 from models.layouts import geomim_from_original
 from models.masking import halves
 from models.swin import Swin
@@ -74,9 +73,9 @@ def student_of(oracle: Oracle) -> GeoMIM:
 def decode(oracle: Oracle, model: GeoMIM, group: str, noise: str) -> DecoderMaps:
     images, mounting = oracle[f"{group}/img"], oracle[f"{group}/sensor2ego"]
     intrinsics = oracle[f"{group}/cam_intrinsic"][..., :3, :3]
-    cameras = Cameras(intrinsics, oracle[f"{group}/img_aug_matrix"], mounting, mounting)  # no BEV: no LiDAR frame
+    vector = camera_vector(intrinsics, oracle[f"{group}/img_aug_matrix"], mounting)
     with torch.no_grad():
-        return model.decode(images.unflatten(0, mounting.shape[:2]), cameras, groups_of(oracle[noise], images))
+        return model.decode(images.unflatten(0, mounting.shape[:2]), vector, groups_of(oracle[noise], images))
 
 
 def student(oracle: Oracle) -> Iterator[Output]:
@@ -177,7 +176,8 @@ def whole(mode: str, oracle: Oracle) -> Iterator[Output]:
     model.depth_weight = config["vtransform"].get("depth_loss_weight", model.depth_weight)
     model.load_state_dict(geomim_from_original(oracle.state()))
     model.train(mode == "train")
-    made: Reconstruction = model(images, cameras_of(oracle), groups_of(oracle["noise"], images))
+    cameras = model.geometry(cameras_of(oracle), tuple(images.shape[-2:]))
+    made: Reconstruction = model(images, cameras, groups_of(oracle["noise"], images))
     depth = torch.from_numpy(depth_map_of(oracle, tuple(images.shape[-2:])))
     losses: Losses = model.losses(made, bev, depth)
     losses.total.backward()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from models.depth_bins import DepthBins, depth_loss, nearest_in_cells
 from models.geomim.view_transform import Cameras, ViewTransform
 from models.layouts import geomim_from_original, without_prefix
-from models.lift_splat import BevGrid, frustum, frustum_points
+from models.lift_splat import BevGrid, SplatPlan
+from models.rays import feature_pixels, frustum, lens, pixel_rays
 
 MAPS = Tolerance(1e-5)
 BEV = Tolerance(1e-4, share=0.995)  # points on the borders of cells fall as the rounding has it
@@ -79,6 +80,11 @@ def stored_depth_map(oracle: Oracle) -> Tensor:
     return depth
 
 
+def stored_plan(oracle: Oracle, transform: ViewTransform) -> SplatPlan:
+    nx, ny = transform.grid.shape
+    return SplatPlan.of(oracle["geom/cell_flat"].long(), nx * ny)
+
+
 def depth_targets(oracle: Oracle) -> Iterator[Output]:
     size = tuple(oracle.config["image_size"])
     got, wanted = depth_map_of(oracle, size).reshape(-1, *size), stored_depth_map(oracle).numpy()
@@ -97,8 +103,9 @@ def depth_targets(oracle: Oracle) -> Iterator[Output]:
 def geometry(oracle: Oracle) -> Iterator[Output]:
     config, transform, cameras = oracle.config, view_transform_of(oracle), cameras_of(oracle)
     size, stride = tuple(config["image_size"]), config["stride"]
-    pixels = frustum(transform.bins.edges().float(), size, stride)
+    edges = transform.bins.edges()
     if "frustum_shape" in oracle:
+        pixels = frustum(edges, size, stride)
         yield Output("frustum_shape", pixels.shape, EQUAL)
         corners = torch.stack([pixels[0, 0, 0], pixels[-1, -1, -1], pixels[1, 2, 3]])
         yield Output("frustum_corner", corners, Tolerance(of_max=1e-6))
@@ -112,8 +119,9 @@ def geometry(oracle: Oracle) -> Iterator[Output]:
         return values[:, :, ::13, ::5, ::7]
 
     if "geom/xyz_sub" in oracle:
-        located = frustum_points(pixels, *cameras[:3])
-        yield Output("geom/xyz_sub", some(located), Tolerance(of_max=1e-5))
+        inputs = lens(cameras.intrinsics, cameras.post_homography)
+        rays = pixel_rays(inputs, cameras.camera_to_lidar, feature_pixels(size, stride))
+        yield Output("geom/xyz_sub", some(rays.at(edges)), Tolerance(of_max=1e-5))
     if "geom/cell_sub" in oracle:
         x, y, z = np.moveaxis(oracle.array("geom/cell_sub").astype(np.int64), -1, 0)
         nx, ny = transform.grid.shape
@@ -129,8 +137,8 @@ def splat(oracle: Oracle) -> Iterator[Output]:
     pooled: list[Tensor] = []
     handle = transform.downsample.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0]))
     with torch.no_grad():
-        own_bev, _ = transform(semantic, geometry, transform.cells(cameras_of(oracle), size, stride))
-    bev, prob = transform(semantic, geometry, oracle["geom/cell_flat"].long())
+        own_bev, _ = transform(semantic, geometry, transform.plan(cameras_of(oracle), size, stride))
+    bev, prob = transform(semantic, geometry, stored_plan(oracle, transform))
     handle.remove()
 
     prob = prob.flatten(0, 1)
@@ -166,7 +174,7 @@ def splat_in_training(oracle: Oracle) -> Iterator[Output]:
         return
     transform = view_transform_of(oracle).train()
     with torch.no_grad():
-        bev, prob = transform(oracle["inputs/semantic"], oracle["inputs/geometry"], oracle["geom/cell_flat"].long())
+        bev, prob = transform(oracle["inputs/semantic"], oracle["inputs/geometry"], stored_plan(oracle, transform))
     yield Output("train/bev_sub", bev[:, :, ::4, ::4], Tolerance(1e-4))
     yield Output("train/bev_norm", bev.double().norm(), Tolerance(relative=1e-5))
     labels = transform.bins.labels(nearest_in_cells(stored_depth_map(oracle), oracle.config["stride"]))

@@ -6,28 +6,33 @@ from torch.nn import functional as F
 
 from models.bevdet.cameras import Cameras
 from models.lift_splat import BevGrid
+from models.rays import inverse
 
 
 def sampling_grid(cameras: Cameras, frame: int, grid: BevGrid, at_corners: bool = False) -> Tensor:
-    """Where an earlier frame's map shows each cell of the key frame's: (B, Y, X, 2), x and y from -1 to 1.
+    """Where an earlier frame's map shows each cell of the key frame's: (B, Y, X, 2) float32, x and y from -1 to 1.
 
     The earlier map stands around the ego of its own time, under the same BEV augmentation. The ego's motion is the
     first camera's, in the plane. at_corners: takes cells to stand at their lower corners, not their centres, as the
     released detectors do: where the ego turns by an angle a (rad), maps come out 0.7 a of a cell off.
     """
-    key, earlier = (cameras.camera_to_bev(f)[:, 0].double() for f in (0, frame))
-    motion = (key @ torch.linalg.inv(earlier))[:, [0, 1, 3]][:, :, [0, 1, 3]]  # (B, 3, 3): p -> where it was seen
+    key, earlier = (cameras.camera_to_bev(f)[:, 0] for f in (0, frame))
+    motion = (key @ inverse(earlier))[:, [0, 1, 3]][:, :, [0, 1, 3]]  # (B, 3, 3): p -> where it was seen
     nx, ny = grid.shape
     half = 0.0 if at_corners else 0.5
     to_metres = motion.new_tensor(
         [[grid.cell, 0, grid.x[0] + half * grid.cell], [0, grid.cell, grid.y[0] + half * grid.cell], [0, 0, 1]]
     )
-    cells = torch.linalg.inv(to_metres) @ motion @ to_metres
+    cells = inverse(to_metres) @ motion @ to_metres
     y, x = torch.meshgrid(*(torch.arange(n, device=cells.device).to(cells) for n in (ny, nx)), indexing="ij")
     moved = torch.stack([x, y, torch.ones_like(x)], -1) @ cells.transpose(-1, -2)[:, None]  # (B, Y, X, 3)
-    return (2 * moved[..., :2] / moved.new_tensor([nx - 1, ny - 1]) - 1).to(cameras.scene.dtype)
+    return (2 * moved[..., :2] / moved.new_tensor([nx - 1, ny - 1]) - 1).float()
 
 
 def aligned(bev: Tensor, places: Tensor) -> Tensor:
-    """The earlier map (B, C, Y, X), read at the places of `sampling_grid`; zero where it does not reach."""
-    return F.grid_sample(bev, places.to(bev.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
+    """The earlier map (B, C, Y, X), read at the places of `sampling_grid`; zero where it does not reach.
+
+    Read in float32: in bf16 a place would be off by up to a quarter of a cell in 128.
+    """
+    read = F.grid_sample(bev.to(places.dtype), places, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return read.to(bev.dtype)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.geomim.decoder import camera_vector
+from models.rays import inverse, lens
 
 VECTOR = 27  # numbers that describe a camera to the depth net
 
@@ -17,6 +18,8 @@ class Cameras(NamedTuple):
     post_homography: (B, T, N, 4, 4), stored pixel (u, v, d, 1) -> pixel of the network's input.
     camera_to_ego: (B, T, N, 4, 4), each camera at its own time -> the KEY frame's ego.
     scene: (B, 4, 4), BEV augmentation: the key frame's ego -> the frame of the BEV. Linear, without a shift.
+
+    What follows from them is float64, see models/rays.py.
     """
 
     intrinsics: Tensor
@@ -26,12 +29,15 @@ class Cameras(NamedTuple):
 
     def camera_to_bev(self, frame: int) -> Tensor:
         """(B, N, 4, 4)."""
-        return self.scene[:, None] @ self.camera_to_ego[:, frame]
+        return self.scene.double()[:, None] @ self.camera_to_ego[:, frame].double()
+
+    def lens(self, frame: int) -> Tensor:
+        """(B, N, 3, 3), see `rays.lens`."""
+        return lens(self.intrinsics[:, frame], self.post_homography[:, frame])
 
     def to_earlier(self, frame: int) -> Tensor:
         """Each camera in `frame` -> the same camera in the frame before it, (B, N, 4, 4)."""
-        pose, earlier = self.camera_to_ego[:, frame].double(), self.camera_to_ego[:, frame + 1].double()
-        return (torch.linalg.inv(earlier) @ pose).to(self.camera_to_ego.dtype)
+        return inverse(self.camera_to_ego[:, frame + 1]) @ self.camera_to_ego[:, frame].double()
 
     def vector(self, frame: int) -> Tensor:
         """What the depth net is told of a frame's cameras, (B, N, 27): lens, image augmentation, scene, mounting.

@@ -50,10 +50,11 @@ class CameraDepthNet(nn.Module):
     def forward(self, features: Tensor, vector: Tensor, cost: Tensor | None = None) -> Tensor:
         """(M, bins + context, h, w): logits, then context.
 
-        features: (M, C, h, w). vector: (M, 27), see `Cameras.vector`. cost: (M, bins, 4 h, 4 w), of a stereo net only;
-        None where there is nothing to compare with, which is not the same as a cost volume that cannot tell.
+        features: (M, C, h, w). vector: (M, 27), see `Cameras.vector`: as precise as the norm's weights, also in bf16.
+        cost: (M, bins, 4 h, 4 w), of a stereo net only; None where there is nothing to compare with, which is not the
+        same as a cost volume that cannot tell.
         """
-        x, vector = self.reduce_conv(features), self.bn(vector)
+        x, vector = self.reduce_conv(features), self.bn(vector.to(self.bn.weight.dtype))
         context = self.context_conv(self.context_se(x, self.context_mlp(vector)))
         depth = self.depth_se(x, self.depth_mlp(vector))
         if self.cost_net is not None:

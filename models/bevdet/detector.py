@@ -12,6 +12,8 @@ in the key frame's place -> residual encoder -> neck -> head.
 | BEVStereo4D        | 2      | yes          | yes    |
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -22,10 +24,20 @@ from models.bevdet.depth_net import CameraDepthNet
 from models.bevdet.encoder import ResidualEncoder
 from models.bevdet.necks import FpnLss
 from models.depth_bins import DepthBins
-from models.lift_splat import BevGrid, bev_cells, frustum, frustum_points, splat
+from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
+from models.rays import Rays, feature_pixels, pixel_rays
 from models.swin import Swin
 
 STRIDE = 16  # of the image feature map that is lifted
+
+
+class FrameGeometry(NamedTuple):
+    """What the network is told of a frame's cameras. Data, the same bits in every precision."""
+
+    vector: Tensor  # (B, N, 27), see `Cameras.vector`
+    plan: SplatPlan
+    earlier: Rays | None  # of B N cameras, see `cost_volume.rays`; None where depth is not told by stereo
+    places: Tensor | None  # see `sampling_grid`; None where the map is in its place
 
 
 class BevDet(nn.Module):
@@ -87,26 +99,61 @@ class BevDet(nn.Module):
         self.bev_encoder = ResidualEncoder(context * frames, bev_widths)
         self.bev_neck = FpnLss((bev_widths[0], bev_widths[2]), bev_out, scale=4, extra_scale=2)
         self.head = head
-        edges = depth_bins.edges().float()
-        self.register_buffer("edges", edges, persistent=False)
-        self.register_buffer("frustum", frustum(edges, image_size, STRIDE), persistent=False)
 
     @property
     def input_frames(self) -> int:
         """T: how many frames the detector is fed."""
         return self.frames + int(self.stereo)
 
-    def forward(self, images: Tensor, cameras: Cameras, with_previous: bool = True) -> tuple[Tensor, Tensor]:
+    @torch.compiler.disable
+    @torch.no_grad()
+    def geometry(self, cameras: Cameras) -> tuple[FrameGeometry, ...]:
+        """What `forward` takes of the cameras, for each frame that has a map; made outside of it, once a batch."""
+        return tuple(self.frame_geometry(cameras, frame) for frame in range(self.frames))
+
+    def frame_geometry(self, cameras: Cameras, frame: int) -> FrameGeometry:
+        """What `lift` takes of a frame's cameras."""
+        nx, ny = self.grid.shape
+        compared = self.stereo and frame + 1 < cameras.intrinsics.shape[1]
+        moved = self.align_after_splat and frame > 0
+        return FrameGeometry(
+            cameras.vector(frame),
+            SplatPlan.of(self.cells(cameras, frame), nx * ny),
+            self.rays(cameras, frame) if compared else None,
+            sampling_grid(cameras, frame, self.grid, self.align_at_corners) if moved else None,
+        )
+
+    def cells(self, cameras: Cameras, frame: int) -> Tensor:
+        """Flat BEV cell y * nx + x of every frustum point of a frame, int32 (B, N, D, h, w), -1 outside."""
+        device = cameras.intrinsics.device
+        pose = cameras.camera_to_bev(0 if self.align_after_splat else frame)
+        rays = pixel_rays(cameras.lens(frame), pose, feature_pixels(self.image_size, STRIDE, device))
+        points = rays.at(self.depth_bins.edges(device))
+        return bev_cells(points, self.grid, order="yx", truncate=self.truncate_cells)
+
+    def rays(self, cameras: Cameras, frame: int) -> Rays:
+        """The B N cameras' rays as those of the frame before saw them."""
+        pair = (frame, frame + 1)
+        return cost_volume.rays(
+            self.image_size,
+            cameras.to_earlier(frame).flatten(0, 1),
+            tuple(cameras.intrinsics[:, f].flatten(0, 1) for f in pair),
+            tuple(cameras.post_homography[:, f].flatten(0, 1) for f in pair),
+        )
+
+    def forward(
+        self, images: Tensor, cameras: tuple[FrameGeometry, ...], with_previous: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """images (B, T, N, 3, H, W), normalised -> BEV map (B, bev_out, Y, X), depth probabilities (B, N, D, h, w).
 
-        with_previous: False looks at the key frame only and puts zeros in place of the earlier maps, as in the first
-        epochs of training.
+        cameras: see `geometry`. with_previous: False looks at the key frame only and puts zeros in place of the earlier
+        maps, as in the first epochs of training.
         """
         maps, depth_prob = self.frame_maps(images, cameras, with_previous)
         return self.encode(torch.cat(maps, 1)), depth_prob
 
     def frame_maps(
-        self, images: Tensor, cameras: Cameras, with_previous: bool = True
+        self, images: Tensor, cameras: tuple[FrameGeometry, ...], with_previous: bool = True
     ) -> tuple[list[Tensor], Tensor]:
         """Each frame's map (B, context, Y, X) in the key frame's place, and the key frame's depth probabilities."""
         if images.shape[1] != self.input_frames:
@@ -117,16 +164,16 @@ class BevDet(nn.Module):
                 if self.stereo:
                     fine = next(self.backbone.maps(images[:, -1].flatten(0, 1)))
                 for frame in range(self.frames - 1, 0, -1):
-                    bev, _, fine = self.lift(images[:, frame], cameras, frame, fine)
-                    maps.insert(0, self._in_place(self._pre_encoded(bev), cameras, frame))
-        bev, depth_prob, _ = self.lift(images[:, 0], cameras, 0, fine)
+                    bev, _, fine = self.lift(images[:, frame], cameras[frame], fine)
+                    maps.insert(0, self._in_place(self._pre_encoded(bev), cameras[frame].places))
+        bev, depth_prob, _ = self.lift(images[:, 0], cameras[0], fine)
         key = self._pre_encoded(bev)
         if not with_previous:
             maps = [torch.zeros_like(key)] * (self.frames - 1)
         return [key, *maps], depth_prob
 
     def lift(
-        self, images: Tensor, cameras: Cameras, frame: int, earlier: Tensor | None = None
+        self, images: Tensor, cameras: FrameGeometry, earlier: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One frame's images (B, N, 3, H, W), splatted.
 
@@ -137,33 +184,21 @@ class BevDet(nn.Module):
         fine, _, middle, coarse = self.backbone(images.flatten(0, 1))
         features = self.image_neck(middle, coarse)
         if self.camera_aware:
-            cost = self.compare(fine, earlier, cameras, frame) if self.stereo and earlier is not None else None
-            lifted = self.depth_net(features, cameras.vector(frame).flatten(0, 1), cost)
+            cost = self.compare(fine, earlier, cameras.earlier) if self.stereo and earlier is not None else None
+            lifted = self.depth_net(features, cameras.vector.flatten(0, 1), cost)
         else:
             lifted = self.depth_net(features)
         lifted = lifted.unflatten(0, (batch, count))
         depth_prob = lifted[:, :, : self.depth_bins.count].softmax(2)
         context = lifted[:, :, self.depth_bins.count :]
         nx, ny = self.grid.shape
-        bev = splat(depth_prob, context, self.cells(cameras, frame), nx * ny).unflatten(2, (ny, nx))
+        bev = splat(depth_prob, context, cameras.plan).unflatten(2, (ny, nx))
         return bev, depth_prob, fine
 
-    def compare(self, fine: Tensor, earlier: Tensor, cameras: Cameras, frame: int) -> Tensor:
+    @torch.compiler.disable  # it would unroll the loop over the depths, and may round their places otherwise
+    def compare(self, fine: Tensor, earlier: Tensor, seen: Rays) -> Tensor:
         """The cost volume (B N, D, H/4, W/4) of a frame's fine features and those of the frame before."""
-        pair = (frame, frame + 1)
-        seen = cost_volume.rays(
-            self.image_size,
-            cameras.to_earlier(frame).flatten(0, 1),
-            tuple(cameras.intrinsics[:, f].flatten(0, 1) for f in pair),
-            tuple(cameras.post_homography[:, f].flatten(0, 1) for f in pair),
-        )
-        return cost_volume.cost_volume(fine, earlier, seen, self.edges, self.stereo_bias)
-
-    def cells(self, cameras: Cameras, frame: int) -> Tensor:
-        """Flat BEV cell y * nx + x of every frustum point of a frame, int64 (B, N, D, h, w), -1 outside."""
-        pose = cameras.camera_to_bev(0 if self.align_after_splat else frame)
-        located = frustum_points(self.frustum, cameras.intrinsics[:, frame], cameras.post_homography[:, frame], pose)
-        return bev_cells(located, self.grid, order="yx", truncate=self.truncate_cells)
+        return cost_volume.cost_volume(fine, earlier, seen, self.depth_bins.edges(fine.device), self.stereo_bias)
 
     def encode(self, bev: Tensor) -> Tensor:
         """The frames' maps one after the other (B, frames * context, Y, X) -> (B, bev_out, Y, X)."""
@@ -173,7 +208,6 @@ class BevDet(nn.Module):
     def _pre_encoded(self, bev: Tensor) -> Tensor:
         return bev if self.pre_encoder is None else self.pre_encoder(bev)[0]
 
-    def _in_place(self, bev: Tensor, cameras: Cameras, frame: int) -> Tensor:
-        if not self.align_after_splat:
-            return bev
-        return aligned(bev, sampling_grid(cameras, frame, self.grid, self.align_at_corners))
+    @staticmethod
+    def _in_place(bev: Tensor, places: Tensor | None) -> Tensor:
+        return bev if places is None else aligned(bev, places)

@@ -10,9 +10,17 @@ from models.depth_bins import depth_loss, nearest_in_cells
 from models.geomim.decoder import Decoder, DecoderMaps, camera_vector
 from models.geomim.target import normalise_patches, reconstruction_loss
 from models.geomim.view_transform import Cameras, ViewTransform
+from models.lift_splat import SplatPlan
 from models.swin import Swin, SwinBlock, upsample_groups
 
 STRIDE = 16
+
+
+class CameraGeometry(NamedTuple):
+    """What the network is told of a batch's cameras. Data, the same bits in every precision."""
+
+    vector: Tensor  # (B, N, 22), see `camera_vector`
+    plan: SplatPlan  # of both halves' splats
 
 
 class Reconstruction(NamedTuple):
@@ -72,30 +80,35 @@ class GeoMIM(nn.Module):
         self.head = nn.Conv2d(view_transform.context, target_channels, 1)
         self.patch, self.depth_weight = patch, depth_weight
 
-    def forward(self, images: Tensor, cameras: Cameras, groups: Tensor) -> Reconstruction:
+    @torch.compiler.disable
+    @torch.no_grad()
+    def geometry(self, cameras: Cameras, image_size: tuple[int, int]) -> CameraGeometry:
+        """What `forward` takes of the cameras; made outside of it, once a batch. image_size: (H, W) of its images."""
+        vector = camera_vector(cameras.intrinsics, cameras.post_homography, cameras.camera_to_ego)
+        return CameraGeometry(vector, self.view_transform.plan(cameras, image_size, STRIDE))
+
+    def forward(self, images: Tensor, cameras: CameraGeometry, groups: Tensor) -> Reconstruction:
         """Both reconstructions of the BEV.
 
-        images: (B, N, 3, H, W); groups: (1 or B*N, H/32, W/32), see `models.masking`.
+        images: (B, N, 3, H, W); cameras: see `geometry`; groups: (1 or B*N, H/32, W/32), see `models.masking`.
         """
-        maps = self.decode(images, cameras, groups)
-        cells = self.view_transform.cells(cameras, tuple(images.shape[-2:]), STRIDE)
+        maps = self.decode(images, cameras.vector, groups)
         # One half after the other, as in the original: each is a batch of its own to the batch norms.
         halves = []
         for semantic, geometry in zip(maps.semantic.chunk(2), maps.geometry.chunk(2), strict=True):
             per_sample = images.shape[:2]
             bev, depth_prob = self.view_transform(
-                semantic.unflatten(0, per_sample), geometry.unflatten(0, per_sample), cells
+                semantic.unflatten(0, per_sample), geometry.unflatten(0, per_sample), cameras.plan
             )
             halves.append((self.head(bev), depth_prob))
         return Reconstruction(*(torch.stack(parts) for parts in zip(*halves, strict=True)))
 
-    def decode(self, images: Tensor, cameras: Cameras, groups: Tensor) -> DecoderMaps:
-        """Semantic and geometry maps (2 * B * N, C, H/16, W/16), group 0's images first."""
+    def decode(self, images: Tensor, camera_vector: Tensor, groups: Tensor) -> DecoderMaps:
+        """Semantic and geometry maps (2 * B * N, C, H/16, W/16), group 0's images first. camera_vector: (B, N, 22)."""
         _, _, c4, c5 = self.backbone(images.flatten(0, 1), groups)
         fused_groups = upsample_groups(groups, *c4.shape[-2:])
         fused = self.fusion(c4, c5, fused_groups)
-        camera = camera_vector(cameras.intrinsics, cameras.post_homography, cameras.camera_to_ego).flatten(0, 1)
-        return self.decoder(fused, fused_groups, camera, views=images.shape[1])
+        return self.decoder(fused, fused_groups, camera_vector.flatten(0, 1), views=images.shape[1])
 
     def losses(self, made: Reconstruction, lidar_bev: Tensor, depth_map: Tensor) -> Losses:
         """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, H, W) in m, 0 where unknown."""

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from models.depth_bins import DepthBins
-from models.lift_splat import BevGrid, bev_cells, frustum, frustum_points, splat
+from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
+from models.rays import feature_pixels, lens, pixel_rays
 
 
 class Cameras(NamedTuple):
-    """What is known of each camera, for B samples of N views."""
+    """What is known of each camera, for B samples of N views. What follows from it is float64, see models/rays.py."""
 
     intrinsics: Tensor  # (B, N, 3, 3), of the stored image
     post_homography: Tensor  # (B, N, 4, 4), stored pixel (u, v, d, 1) -> pixel of the network's input
@@ -50,23 +51,28 @@ class ViewTransform(nn.Module):
             ]
         self.downsample = nn.Sequential(*layers)
 
-    def cells(self, cameras: Cameras, image_size: tuple[int, int], stride: int) -> Tensor:
-        """Flat BEV cell of every frustum point, int64 (B, N, D, h, w), -1 outside."""
-        edges = self.bins.edges().to(cameras.intrinsics)
-        located = frustum_points(frustum(edges, image_size, stride), *cameras[:3])
-        return bev_cells(located, self.grid, truncate=self.truncate)
+    def plan(self, cameras: Cameras, image_size: tuple[int, int], stride: int) -> SplatPlan:
+        """Of the splats of the cameras' images, both halves'."""
+        nx, ny = self.grid.shape
+        return SplatPlan.of(self.cells(cameras, image_size, stride), nx * ny)
 
-    def forward(self, semantic: Tensor, geometry: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def cells(self, cameras: Cameras, image_size: tuple[int, int], stride: int) -> Tensor:
+        """Flat BEV cell of every frustum point, int32 (B, N, D, h, w), -1 outside."""
+        device = cameras.intrinsics.device
+        pixels = feature_pixels(image_size, stride, device)
+        rays = pixel_rays(lens(cameras.intrinsics, cameras.post_homography), cameras.camera_to_lidar, pixels)
+        return bev_cells(rays.at(self.bins.edges(device)), self.grid, truncate=self.truncate)
+
+    def forward(self, semantic: Tensor, geometry: Tensor, plan: SplatPlan) -> tuple[Tensor, Tensor]:
         """BEV (B, context, X, Y) and depth probabilities (B, N, D, h, w) of maps (B, N, dim, h, w)."""
         batch, views = semantic.shape[:2]
         bins = self.bins.count
         out = self.depth_net(torch.cat([geometry, semantic], 2).flatten(0, 1)).unflatten(0, (batch, views))
         depth_prob = out[:, :, :bins].softmax(2)
-        nx, ny = self.grid.shape
-        bev = splat(depth_prob, out[:, :, bins:], cells, nx * ny)
+        bev = splat(depth_prob, out[:, :, bins:], plan)
         # A cell's channels lie side by side, which is what a GPU's convolutions like: viewed in this order, torch sees
         # channels-last maps and copies nothing. A CPU's batch norm would add such maps up in fp32, too coarsely.
-        bev = bev.transpose(1, 2).unflatten(1, (nx, ny)).permute(0, 3, 1, 2)
+        bev = bev.transpose(1, 2).unflatten(1, self.grid.shape).permute(0, 3, 1, 2)
         if bev.device.type == "cpu":
             bev = bev.contiguous()
         return self.downsample(bev), depth_prob

@@ -9,7 +9,8 @@ from torch import Tensor
 from models.depth_bins import DepthBins
 from models.layouts.swin import swin_from_mmdet, swin_to_mmdet, with_prefix
 from models.layouts.tables import tokens_to_grid
-from models.lift_splat import BevGrid, frustum
+from models.lift_splat import BevGrid
+from models.rays import frustum
 
 BACKBONE = "encoders.camera.backbone."
 _VIEW_TRANSFORM = "encoders.camera.vtransform."
@@ -88,7 +89,7 @@ def original_constants(grid: BevGrid, bins: DepthBins, image_size: tuple[int, in
         "dx": sizes.float(),
         "bx": (lows + sizes / 2).float(),
         "nx": torch.tensor([*grid.shape, 1]),
-        "frustum": frustum(bins.edges().float(), image_size, stride),
+        "frustum": frustum(bins.edges(), image_size, stride).float(),
     }
     return with_prefix(constants, _VIEW_TRANSFORM)
 

@@ -136,7 +136,7 @@ class PretrainBatches:
         return PretrainBatch(
             [str(self.index.token[s]) for s in samples],
             torch.from_numpy(images),
-            Cameras(*(torch.from_numpy(c).float() for c in cameras)),
+            Cameras(*map(torch.from_numpy, cameras)),
             groups,
             torch.from_numpy(maps),
             torch.from_numpy(bev_index),

@@ -109,10 +109,10 @@ class Batches:
             tokens=[str(index.token[sample])],
             images=torch.from_numpy(np.stack([self._images(frame, draws) for frame in frames]))[None],
             cameras=Cameras(
-                _float(index.intrinsics[frames]),
-                _float(np.stack([post] * len(frames))),
-                _float(camera_to_key_ego(index, sample, frames, view.key_ego)),
-                _float(scene),
+                _of_one(index.intrinsics[frames]),
+                _of_one(np.stack([post] * len(frames))),
+                _of_one(camera_to_key_ego(index, sample, frames, view.key_ego)),
+                _of_one(scene),
             ),
             boxes=[augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]],
             depth_labels=None if self.depth is None else self._depth_labels(sample, post)[None],
@@ -157,6 +157,6 @@ def _collated(made: list[Batch]) -> Batch:
     )
 
 
-def _float(matrices: np.ndarray) -> Tensor:
-    """(1, ...), a sample's."""
-    return torch.from_numpy(matrices).float()[None]
+def _of_one(matrices: np.ndarray) -> Tensor:
+    """(1, ...) float64, a sample's."""
+    return torch.from_numpy(matrices)[None]

@@ -34,7 +34,7 @@ def detect(detector: BevDet, batches: Batches, samples: np.ndarray) -> Iterator[
                 torch.inference_mode(),
                 torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
             ):
-                bev, _ = detector(moved.normalised(), moved.cameras)
+                bev, _ = detector(moved.normalised(), detector.geometry(moved.cameras))
                 predicted = detector.head.predict(detector.head(bev))
             if isinstance(predicted, torch.Tensor):
                 predicted = predicted.cpu().numpy()

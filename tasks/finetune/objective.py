@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.bevdet.cameras import Cameras
-from models.bevdet.detector import BevDet
+from models.bevdet.detector import BevDet, FrameGeometry
 from models.depth_bins import NO_LABEL, depth_loss
 from tasks.finetune.batches import Batch
 from tasks.finetune.config import FinetuneConfig
@@ -24,7 +23,9 @@ class Whole(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, images: Tensor, cameras: Cameras, with_previous: bool) -> tuple[Any, Tensor]:
+    def forward(
+        self, images: Tensor, cameras: tuple[FrameGeometry, ...], with_previous: bool
+    ) -> tuple[Any, Tensor]:
         """The head's maps in float32, and depth probabilities (B, N, D, h, w)."""
         bev, depth_prob = self.detector(images, cameras, with_previous)
         maps = self.detector.head(bev)
@@ -48,7 +49,7 @@ class Objective:
     """
 
     def __init__(self, config: FinetuneConfig, detector: BevDet, network: nn.Module, device: torch.device):
-        self.config, self.head, self.network, self.device = config, detector.head, network, device
+        self.config, self.detector, self.network, self.device = config, detector, network, device
         self.goal = goal_of(config)
 
     def parts(self, batches: list[Batch]) -> list[Part]:
@@ -63,16 +64,17 @@ class Objective:
     def terms(self, part: Part) -> dict[str, Tensor]:
         """The weighted losses of a part: the head's, and depth where it is supervised."""
         batch = part.batch
+        cameras = self.detector.geometry(batch.cameras)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            predictions, depth_prob = self.network(batch.normalised(), batch.cameras, batch.with_previous)
-        terms = self.goal.loss(self.head, predictions, batch.boxes, batch.truth)
+            predictions, depth_prob = self.network(batch.normalised(), cameras, batch.with_previous)
+        terms = self.goal.loss(self.detector.head, predictions, batch.boxes, batch.truth)
         if batch.depth_labels is not None:
             terms["depth"] = self.config.depth_weight * depth_loss(depth_prob, batch.depth_labels)
         return {name: term * part.weights.get(name, 1.0) for name, term in terms.items()}
 
     def _counts(self, batch: Batch) -> dict[str, Tensor]:
         """By how many each term's sum is divided."""
-        counts = self.goal.counts(self.head, batch.boxes, batch.truth)
+        counts = self.goal.counts(self.detector.head, batch.boxes, batch.truth)
         if batch.depth_labels is not None:
             counts["depth"] = (batch.depth_labels != NO_LABEL).sum()
         return counts

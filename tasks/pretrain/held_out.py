@@ -86,7 +86,8 @@ class HeldOut:
         try:
             for sample in self.samples if samples is None else samples:
                 batch = self.batches.held_out(np.array([sample])).to(self.device)
-                yield batch, model(batch.normalised_images(), batch.cameras, batch.groups)
+                cameras = model.geometry(batch.cameras, self.batches.config.image.size)
+                yield batch, model(batch.normalised_images(), cameras, batch.groups)
         finally:
             model.train(training)
 

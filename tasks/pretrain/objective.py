@@ -50,8 +50,9 @@ class Objective:
     def terms(self, part: Part) -> dict[str, Tensor]:
         """The weighted losses of a part, those of weight 0 left out."""
         batch, config = part.batch, self.config
+        cameras = self.model.geometry(batch.cameras, config.image.size)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            made = self.network(batch.normalised_images(), batch.cameras, batch.groups)
+            made = self.network(batch.normalised_images(), cameras, batch.groups)
         losses = self.model.losses(made, batch.lidar_bev(), batch.depth_map)
         terms = {
             "reconstruction": (config.reconstruction_weight, losses.reconstruction),

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.boxes import Boxes
-from models.geomim.model import STRIDE, GeoMIM
+from models.geomim.model import GeoMIM
 from tasks.batches.lidar import sample_boxes
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
 from tasks.pretrain.baseline import BEV_SAMPLES, spread
@@ -97,10 +97,10 @@ def frozen_bev(model: GeoMIM, batch: PretrainBatch) -> Tensor:
     training = model.training
     model.eval()
     images = batch.normalised_images()
-    maps = model.decode(images, batch.cameras, torch.zeros_like(batch.groups))
-    cells = model.view_transform.cells(batch.cameras, tuple(images.shape[-2:]), STRIDE)
+    cameras = model.geometry(batch.cameras, tuple(images.shape[-2:]))
+    maps = model.decode(images, cameras.vector, torch.zeros_like(batch.groups))
     whole = (m.chunk(2)[0].unflatten(0, images.shape[:2]) for m in (maps.semantic, maps.geometry))
-    bev, _ = model.view_transform(*whole, cells)
+    bev, _ = model.view_transform(*whole, cameras.plan)
     model.train(training)
     return bev
 

@@ -12,7 +12,8 @@ from small_detectors import AHEAD, turned
 from models.bevdet.alignment import aligned, sampling_grid
 from models.bevdet.cameras import Cameras
 from models.geometry import apply, inverse, project
-from models.lift_splat import BevGrid, bev_cells, frustum_points, splat
+from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
+from models.rays import pixel_rays
 
 GRID = BevGrid((-16, 16), (-12, 12), (-5, 3), 1.0)
 INTRINSICS = np.array([[150.0, 0, 96], [0, 150, 64], [0, 0, 1]])
@@ -37,11 +38,13 @@ def seen(cameras: Cameras, frame: int, place: np.ndarray, pose: torch.Tensor) ->
     points = place + np.random.default_rng(0).uniform(-2.5, 2.5, (3000, 3))
     points = apply(np.linalg.inv(cameras.camera_to_ego[0, frame, 0].double().numpy()), points)
     pixels, depths = project(points, INTRINSICS)
-    lifted = torch.tensor(np.c_[pixels, depths]).float()[None, None]  # (1 bin, 1 row, points, 3)
-    located = frustum_points(lifted, cameras.intrinsics[:, frame], cameras.post_homography[:, frame], pose)
+    rays = pixel_rays(cameras.lens(frame), pose, torch.tensor(pixels)[None])  # one row of pixels
+    located = torch.tensor(depths) * rays.towards + rays.origin[..., None, None]  # each pixel at its own depth
+    located = located.movedim(2, -1).unsqueeze(2)  # (B, N, 1 bin, 1 row, points, 3)
     nx, ny = GRID.shape
     one = torch.ones(located.shape[:-1])
-    return splat(one, one, bev_cells(located, GRID, order="yx"), nx * ny).unflatten(2, (ny, nx))
+    plan = SplatPlan.of(bev_cells(located, GRID, order="yx"), nx * ny)
+    return splat(one, one, plan).unflatten(2, (ny, nx))
 
 
 def center(bev: torch.Tensor) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_a_lone_object_lands_in_its_cell():
     intrinsics = torch.tensor([[96.0, 0, 48], [0, 64, 32], [0, 0, 1]])[None, None, None]
     looking_ahead = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])[None, None, None]
     cameras = Cameras(intrinsics, torch.eye(4)[None, None, None], looking_ahead, torch.eye(4)[None])
-    bev, depth, _ = net.lift(images(1, 1, 1)[:, 0], cameras, 0)
+    bev, depth, _ = net.lift(images(1, 1, 1)[:, 0], *net.geometry(cameras))
     assert bev.shape == (1, 4, 16, 16)  # (B, C, Y, X)
     hit = bev[0, 0].abs() > 1e-4
     assert hit.any(0).nonzero().flatten().tolist() == [12]  # x in [4, 5)
@@ -50,7 +50,7 @@ def test_a_lone_object_lands_in_its_cell():
 
 
 def test_what_comes_out(variant):
-    cameras = rig(2, variant.input_frames, 3)
+    cameras = variant.geometry(rig(2, variant.input_frames, 3))
     bev, depth = variant(images(2, variant.input_frames, 3), cameras)
     assert bev.shape == (2, 8, 16, 16)
     assert depth.shape == (2, 3, 8, 4, 6)
@@ -59,7 +59,8 @@ def test_what_comes_out(variant):
 
 
 def test_every_frame_counts_and_its_cameras_too(variant):
-    pictures, cameras = images(1, variant.input_frames), rig(1, variant.input_frames, 2)
+    pictures, rigged = images(1, variant.input_frames), rig(1, variant.input_frames, 2)
+    cameras = variant.geometry(rigged)
     with torch.no_grad():
         bev, depth = variant(pictures, cameras)
         for frame in range(variant.input_frames):
@@ -70,14 +71,15 @@ def test_every_frame_counts_and_its_cameras_too(variant):
             # The key frame's depth is told by its own images, and with stereo by the ones before.
             assert torch.equal(changed_depth, depth) == (frame > int(variant.stereo))
         if variant.frames > 1:
-            poses = cameras.camera_to_ego.clone()
+            poses = rigged.camera_to_ego.clone()
             poses[:, 1, :, 0, 3] += 2.0
-            assert not torch.allclose(variant(pictures, cameras._replace(camera_to_ego=poses))[0], bev)
+            assert not torch.allclose(variant(pictures, variant.geometry(rigged._replace(camera_to_ego=poses)))[0], bev)
 
 
 def test_without_earlier_frames(variant):
     """The key frame alone, zeros beside it: what earlier frames show does not matter."""
-    pictures, cameras = images(1, variant.input_frames), rig(1, variant.input_frames, 2)
+    pictures = images(1, variant.input_frames)
+    cameras = variant.geometry(rig(1, variant.input_frames, 2))
     other = torch.cat([pictures[:, :1], torch.randn_like(pictures[:, 1:])], 1)
     with torch.no_grad():
         bev, depth = variant(pictures, cameras, with_previous=False)
@@ -91,7 +93,7 @@ def test_without_earlier_frames(variant):
 
 def test_a_wrong_number_of_frames_is_named():
     with pytest.raises(ValueError, match="looks at 2 frames, not at 1"):
-        small_detector(frames=2)(images(1, 1), rig(1, 1, 2))
+        small_detector(frames=2)(images(1, 1), ())
 
 
 def test_stereo_without_the_depth_net_for_it():
@@ -101,7 +103,7 @@ def test_stereo_without_the_depth_net_for_it():
 
 def test_gradients_flow_into_the_key_frame_only(variant):
     pictures = images(1, variant.input_frames).requires_grad_()
-    bev, depth = variant(pictures, rig(1, variant.input_frames, 2))
+    bev, depth = variant(pictures, variant.geometry(rig(1, variant.input_frames, 2)))
     (bev.square().mean() + depth[:, :, 0].mean()).backward()
     assert pictures.grad[:, 0].abs().sum() > 0
     assert pictures.grad[:, 1:].abs().sum() == 0
@@ -119,7 +121,7 @@ def test_earlier_frames_keep_no_activations():
             lambda t, kept=kept: kept.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
         )
         with hooks:
-            net(images(1, 4), rig(1, 4, 2), with_previous)
+            net(images(1, 4), net.geometry(rig(1, 4, 2)), with_previous)
         sizes.append(sum(t.untyped_storage().nbytes() for t in kept.values()))
     assert sizes[0] == sizes[1]
 
@@ -129,7 +131,7 @@ def test_an_ego_that_stands_still_sees_the_same_again(align):
     """The same images from the same places: the same map, however it gets into the key frame's place."""
     net = small_detector(frames=2, align_after_splat=align)
     pictures = images(2, 1).expand(-1, 2, -1, -1, -1, -1)
-    (key, earlier), _ = net.frame_maps(pictures, rig(2, 1, 2)._replace(**_twice(rig(2, 1, 2))))
+    (key, earlier), _ = net.frame_maps(pictures, net.geometry(rig(2, 1, 2)._replace(**_twice(rig(2, 1, 2)))))
     torch.testing.assert_close(earlier, key, atol=1e-4, rtol=1e-4)
 
 

@@ -35,7 +35,8 @@ def tiny_inputs(batch=2, views=3):
 def test_any_number_of_views_gives_two_maps_of_the_targets_shape():
     for views in (1, 5):
         images, cameras, generator = tiny_inputs(views=views)
-        made = tiny_model()(images, cameras, draw_halves(2 * views, (2, 2), generator, shared=False))
+        model = tiny_model()
+        made = model(images, model.geometry(cameras, (64, 64)), draw_halves(2 * views, (2, 2), generator, shared=False))
         assert made.bev.shape == (2, 2, 5, 8, 8)
         assert made.depth_prob.shape == (2, 2, views, 10, 4, 4)
         torch.testing.assert_close(made.depth_prob.sum(3), torch.ones(2, 2, views, 4, 4))
@@ -47,8 +48,9 @@ def test_a_reconstruction_does_not_see_the_other_half():
     groups = draw_halves(6, (2, 2), generator)
     shown = (groups == 0).repeat_interleave(32, 1).repeat_interleave(32, 2)
     other = torch.where(shown, images, torch.randn(images.shape, generator=generator))
+    seen = model.geometry(cameras, (64, 64))
     with torch.no_grad():
-        first, second = model(images, cameras, groups), model(other, cameras, groups)
+        first, second = model(images, seen, groups), model(other, seen, groups)
     torch.testing.assert_close(first.bev[0], second.bev[0], atol=1e-6, rtol=0)
     assert not torch.allclose(first.bev[1], second.bev[1])
 
@@ -62,7 +64,7 @@ def test_every_weight_learns_with_and_without_a_part(ablation):
             if isinstance(block, CrossViewBlock):  # starts as the identity, which passes no gradient inside
                 torch.nn.init.normal_(block.attn.proj.weight)
                 torch.nn.init.normal_(block.mlp.fc2.weight)
-        made = model(images, cameras, draw_halves(6, (2, 2), generator))
+        made = model(images, model.geometry(cameras, (64, 64)), draw_halves(6, (2, 2), generator))
         model.losses(made, torch.randn(2, 5, 8, 8, generator=generator), depth_map).total.backward()
         still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
         assert not still

@@ -61,7 +61,9 @@ def small_batch(batch, views, size, cells, shared):
 def test_maps_losses_and_gradients_are_the_references(batch, views, size, cells, patch, shared):
     model = small_model(cells, patch)
     inputs, targets = small_batch(batch, views, size, cells, shared)
-    made, expected = model(*inputs), geomim_reference.forward(model, *inputs)
+    images, cameras, groups = inputs
+    made = model(images, model.geometry(cameras, size), groups)
+    expected = geomim_reference.forward(model, *inputs)
     assert made.bev.shape == (2, batch, 5, cells, cells)
     assert made.depth_prob.shape == (2, batch, views, 10, size[0] // 16, size[1] // 16)
     torch.testing.assert_close(made, expected)
@@ -73,7 +75,7 @@ def test_maps_losses_and_gradients_are_the_references(batch, views, size, cells,
 
 
 def test_checkpointing_changes_no_gradient_and_keeps_less():
-    inputs, targets = small_batch(1, 2, (64, 96), 8, True)
+    (images, cameras, groups), targets = small_batch(1, 2, (64, 96), 8, True)
     results, kept = [], []
     for checkpointing in (False, True):
         model = small_model(8, 4).train()
@@ -85,7 +87,7 @@ def test_checkpointing_changes_no_gradient_and_keeps_less():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            made = model(*inputs)
+            made = model(images, model.geometry(cameras, (64, 96)), groups)
         losses = model.losses(made, *targets)
         losses.total.backward()
         results.append([*losses, *(p.grad for p in model.parameters()), *model.buffers()])

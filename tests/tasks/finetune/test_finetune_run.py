@@ -7,6 +7,7 @@ import pytest
 import torch
 import zarr
 from safetensors.torch import load_file, save_file
+from what_kernels_get import Geometry
 
 from models.layouts import swin_to_mmdet, swin_to_original
 from storage.artifact import Artifact
@@ -34,6 +35,23 @@ def losses(artifact: Artifact) -> list[list[float]]:
     """Loss, gradient's norm and the terms of each step."""
     lines = map(json.loads, (artifact.path / "log" / "metrics.jsonl").read_text().splitlines())
     return [[line[name] for name in sorted(line) if not name.startswith("seconds")] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "view", [{}, {"frames": 2}, {"frames": 2, "camera_aware": True, "aspp_width": 4, "stereo": True}], ids=str
+)
+def test_cameras_are_the_same_in_every_precision(world, tmp_path, view):
+    """The cells of splats, the places of stereo and the numbers that describe cameras, in training and evaluation."""
+    seen = []
+    for precision in ("fp32", "bf16"):
+        fields = {"precision": precision, "view": view, "steps": 1}
+        with Geometry() as geometry:
+            trained = world.finetune(tmp_path / precision, **fields)
+            world.evaluate(tmp_path / precision, trained, **fields)
+        seen.append(geometry)
+    assert len(seen[0].points) >= 2 * 2 * view.get("frames", 1)  # a step and an evaluation; points and bags
+    assert bool(seen[0].places) == bool(seen[0].numbers) == view.get("stereo", False)
+    assert seen[0].same_as(seen[1])
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +102,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, finished, tmp_pa
     assert (artifact.path / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_two_ranks_learn_as_one_does(world, tmp_path):
     """The same losses and boxes to rounding. (Pretraining's tests kill ranks and go on.)"""
     fields = FULL | {"batch_size": 4, "steps": 2, "drop_path": 0.0}

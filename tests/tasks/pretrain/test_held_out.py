@@ -31,6 +31,10 @@ class Oracle(nn.Module):
         self.known = [batches.held_out(np.array([s])).normalised_images() for s in range(len(batches.images))]
         self.shown: list[int] = []
 
+    def geometry(self, cameras, image_size):
+        assert image_size == CONFIG.image.size
+        return cameras
+
     def forward(self, images, cameras, groups):
         self.shown += [s for s, known in enumerate(self.known) if torch.equal(known, images)]
         target = normalise_patches(self.batches.maps[self.shown[-1:]].float(), self.patch)
@@ -140,7 +144,8 @@ def test_the_frozen_bev_is_what_the_head_gets(model):
     batch = MadeUpBatches().held_out(np.array([2]))
     seen = []
     handle = model.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    model.eval()(batch.normalised_images(), batch.cameras, torch.zeros_like(batch.groups))
+    cameras = model.geometry(batch.cameras, CONFIG.image.size)
+    model.eval()(batch.normalised_images(), cameras, torch.zeros_like(batch.groups))
     handle.remove()
     torch.testing.assert_close(frozen_bev(model.train(), batch), seen[0])
     assert model.training

@@ -153,13 +153,13 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
     assert torch.equal(trained(tmp_path), whole)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_full_disk_is_told_through_ranks(tmp_path):
     with files_of_at_most(10_000), pytest.raises(OSError, match="too large"):
         run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 100_000)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_ranks_go_back_together(tmp_path):
     assert run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 10) == [0, 0]
     assert run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 10) == [2, 2]
