@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from models.boxes import Boxes
-from models.lidar.detector import BEVBackbone, LidarDetector, VoxelBatch, voxel_batch
+from models.lidar.bev_backbone import BEVBackbone
+from models.lidar.detector import LidarDetector, VoxelBatch, voxel_batch
 from models.lidar.encoder import SparseEncoder
 from models.lidar.grid import VoxelGrid
 
