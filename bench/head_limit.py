@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from models import nms
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, PARTS, CenterPointHead, Predictions, Targets
+from models.center_head import ONE_GROUP, PARTS, CenterHeadSpec, CenterPointHead, Predictions, Targets
 from models.geometry import inverse
 from storage.index import Index, write_index
 from tasks.evaluation.ground_truth import ground_truth
@@ -48,7 +48,9 @@ def limit(
     index: Index, dataroot: Path, split: str, reach: float, cell: float, rules: tuple[nms.Nms, ...], out: Path
 ) -> dict:
     """What `evaluate` says of the split. reach: of the map from the ego along x and y (m)."""
-    head = CenterPointHead(1, (-reach, -reach, -5, reach, reach, 3), (cell, cell), ONE_GROUP, width=1, rules=rules)
+    head = CenterPointHead(
+        CenterHeadSpec(1, (-reach, -reach, -5, reach, reach, 3), (cell, cell), ONE_GROUP, width=1, rules=rules)
+    )
     found: dict[int, Boxes] = {}
     for sample in index.samples(split).tolist():
         to_ego = index.lidar_to_ego[sample]

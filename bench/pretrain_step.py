@@ -39,7 +39,7 @@ from models.geomim.blocks import CrossViewBlock  # noqa: E402
 from models.geomim.decoder import Decoder  # noqa: E402
 from models.geomim.model import GeoMIM, Reconstruction  # noqa: E402
 from models.geomim.view_transform import Cameras, ViewTransform  # noqa: E402
-from models.lidar.encoder import SparseEncoder  # noqa: E402
+from models.lidar.encoder import EncoderSpec, SparseEncoder  # noqa: E402
 from models.lift_splat import BevGrid  # noqa: E402
 from models.masking import draw_halves  # noqa: E402
 from models.swin import Swin  # noqa: E402
@@ -275,7 +275,7 @@ def flops_per_sample(setup: Setup) -> float:
 def teacher_seconds() -> float:
     """Of the frozen LiDAR encoder on one synthetic cloud of ten sweeps, fp32, voxels at hand."""
     means, coords = (t.cuda() for t in voxels(synthetic_sweep(np.random.default_rng(0)), 10))
-    encoder = SparseEncoder(GRID.sparse_shape).eval().cuda()
+    encoder = SparseEncoder(GRID.sparse_shape, EncoderSpec()).eval().cuda()
     with torch.inference_mode():
         return statistics.median(list(timed(lambda: encoder(means, coords, 1), 8))[3:])
 

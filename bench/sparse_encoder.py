@@ -28,10 +28,11 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from models.lidar import sparse_conv  # noqa: E402
-from models.lidar.encoder import BasicBlock, SparseEncoder  # noqa: E402
+from models.lidar.encoder import BasicBlock, EncoderSpec, SparseEncoder  # noqa: E402
 from models.lidar.grid import VoxelGrid  # noqa: E402
 from models.lidar.sparse_conv import Rulebook, Sites, SparseConv3d, SubmanifoldConv3d  # noqa: E402
 from models.lidar.voxelize import voxelize  # noqa: E402
+from models.norm import Norm  # noqa: E402
 
 GRID = VoxelGrid((-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), (0.075, 0.075, 0.2))
 JITTER = 0.06  # m, of every point of a further sweep: ten sweeps then open about six times one sweep's voxels
@@ -161,7 +162,7 @@ def work(method: str, folder: Path) -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     data = np.load(folder / "voxels.npz")
     means, coords = torch.from_numpy(data["means"]), torch.from_numpy(data["coords"])
-    encoder = SparseEncoder(GRID.sparse_shape).eval()
+    encoder = SparseEncoder(GRID.sparse_shape, EncoderSpec()).eval()
     encoder.load_state_dict(torch.load(folder / "weights.pt"))
     forward = METHODS[method](encoder, means, coords)
 
@@ -233,7 +234,7 @@ def compare(sweep: np.ndarray, sweeps: int, methods: list[str], rounds: int, thr
     """Print the table of one cloud; whether all methods agree."""
     means, coords = voxels(sweep, sweeps)
     torch.manual_seed(0)
-    encoder = SparseEncoder(GRID.sparse_shape, norm_momentum=1.0)
+    encoder = SparseEncoder(GRID.sparse_shape, EncoderSpec(norm=Norm(1e-3, 1.0)))
     with torch.no_grad():
         encoder(means, coords, 1)  # batch-norm statistics of this cloud, so that values keep their size
     with tempfile.TemporaryDirectory() as name:

@@ -25,10 +25,10 @@ from velocity import TITLE, detector_config, load, tell, velocities
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from models.bevdet.encoder import ResidualEncoder
-from models.bevdet.necks import FpnLss
+from models.bevdet.encoder import ResidualEncoder, ResidualSpec
+from models.bevdet.necks import FpnLss, FpnSpec
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, CenterPointHead, Predictions
+from models.center_head import ONE_GROUP, CenterHeadSpec, CenterPointHead, Predictions, code_weights
 from models.geometry import inverse
 from models.names import CLASSES
 from storage.index import Index
@@ -55,19 +55,19 @@ class Detector(nn.Module):
     def __init__(self, frames: int, channels: int, reach: float, cell: float, squared: bool):
         super().__init__()
         self.frames = frames
-        self.encoder = ResidualEncoder(channels * frames, WIDTHS)
-        self.neck = FpnLss((WIDTHS[0], WIDTHS[-1]), OUT, scale=4, extra_scale=2)
+        self.encoder = ResidualEncoder(channels * frames, ResidualSpec(WIDTHS))
+        self.neck = FpnLss((WIDTHS[0], WIDTHS[-1]), FpnSpec(OUT, scale=4, extra_scale=2))
         limits = (-reach, -reach, -5, reach, reach, 3)
-        self.head = CenterPointHead(
+        self.head = CenterPointHead(CenterHeadSpec(
             OUT,
             limits,
             (cell, cell),
             ONE_GROUP,
             width=HEAD,
             min_radius=1,
-            velocity_weight=SQUARED_WEIGHT if squared else VELOCITY_WEIGHT,
+            code_weights=code_weights(SQUARED_WEIGHT if squared else VELOCITY_WEIGHT),
             velocity_squared=squared,
-        )
+        ))
 
     def forward(self, maps: Tensor) -> Predictions:
         """maps: (B, T, C, Y, X)."""

@@ -8,6 +8,8 @@ Shape legend: B samples, C classes of a group, M slots for true boxes, K boxes p
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from models.boxes import Boxes
 from models.heatmap import draw_gaussian, gaussian_radius
 from models.initialise import kaiming_init
 from models.names import CLASSES
+from models.norm import LIKE_TORCH, Norm
 
 # CenterPoint's groups of classes of like size.
 SIX_GROUPS = (
@@ -37,9 +40,7 @@ PARTS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 
 HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: without it the first focal loss explodes
 LARGEST_LOG_SIZE = 5.0  # 148 m: only a network that has learnt nothing says more, and exp of it may overflow
-BOX_WEIGHT = 0.25
 KEEP_MARGIN, KEEP_HEIGHT = 10.0, 10.0  # m beyond the map, m from zero: boxes farther out are not predicted
-_BRANCH_WIDTH = 64  # of the convolution before each part, whatever the head's width
 _SURE = 1e-4  # the loss sees no probability nearer to 0 or 1
 
 Predictions = list[dict[str, Tensor]]  # one dict a class group: reg, height, dim, rot, vel, heatmap (B, c, Y, X)
@@ -54,45 +55,75 @@ class Targets(NamedTuple):
     used: Tensor  # (B, M) bool; a slot is empty at the end, and where a box has no size or lies off the map
 
 
-class CenterPointHead(nn.Module):
-    """Heatmap of centres per class, and at each centre offset, height, log size, (sin, cos) of yaw and velocity.
+def code_weights(velocity: float) -> tuple[float, ...]:
+    """Of the ten numbers of a box code in its loss: velocity's, and 1 for the others."""
+    return (1.0,) * 8 + (velocity, velocity)
 
-    range: x, y, z minimum then maximum (m) in the map's frame; cell_size: of the map, along x and y (m).
-    class_groups: each has its own branches. max_boxes: of a group in a sample, true and predicted.
-    gaussian_overlap and min_radius (cells): how wide a centre's target is drawn.
-    velocity_weight: of the velocity's loss against the other parts'; BEVDet's is 1.
+
+@dataclass(frozen=True)
+class CenterHeadSpec:
+    """Everything of a CenterPoint head but its weights.
+
+    in_channels: of the map. range: x, y, z minimum then maximum (m) in the map's frame; cell_size: along x and y (m).
+    class_groups: each has its own branches. width: channels behind the map's one shared convolution.
+    branch_width, branch_kernel: of a branch's convolutions; branch_depths: how many they are, of each of PARTS and of
+        the heatmap's.
+    slots: true boxes of a group in a sample that are learnt from. max_boxes: of a group in a sample that are predicted.
+    keep_range: like range, boxes beyond it are not predicted; None for the published margins around `range`.
     rules: of non-maximum suppression, see `models.nms`; they name each class of the head once.
+    gaussian_overlap and min_radius (cells): how wide a centre's target is drawn.
+    code_weights: of the numbers of a box code in their loss, see `code_weights`; box_weight: of all of them against the
+        heatmap's; heatmap_weight: of that.
     velocity_squared: learn velocity by its squared error in place of L1. L1's best answer is the median, zero wherever
         a box more likely stands than not; the squared error's is the mean, which weak evidence already moves.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        range: Sequence[float],
-        cell_size: tuple[float, float],
-        class_groups: Sequence[Sequence[str]] = SIX_GROUPS,
-        width: int = 64,
-        score_threshold: float = 0.1,
-        max_boxes: int = 500,
-        gaussian_overlap: float = 0.1,
-        min_radius: int = 2,
-        velocity_weight: float = 0.2,
-        rules: Sequence[nms.Nms] = nms.CENTERPOINT,
-        velocity_squared: bool = False,
-    ):
-        super().__init__()
-        self.class_groups = tuple(tuple(group) for group in class_groups)
-        ruled = [name for rule in rules for name in rule.classes]
+    in_channels: int
+    range: tuple[float, ...]
+    cell_size: tuple[float, float]
+    class_groups: tuple[tuple[str, ...], ...] = SIX_GROUPS
+    width: int = 64
+    branch_width: int = 64
+    branch_kernel: int = 3
+    branch_depths: tuple[int, ...] = (2,) * (len(PARTS) + 1)
+    norm: Norm = LIKE_TORCH
+    score_threshold: float = 0.1
+    slots: int = 500
+    max_boxes: int = 500
+    keep_range: tuple[float, ...] | None = None
+    rules: tuple[nms.Nms, ...] = nms.CENTERPOINT
+    gaussian_overlap: float = 0.1
+    min_radius: int = 2
+    code_weights: tuple[float, ...] = code_weights(0.2)
+    box_weight: float = 0.25
+    heatmap_weight: float = 1.0
+    velocity_squared: bool = False
+
+    def __post_init__(self) -> None:
+        ruled = [name for rule in self.rules for name in rule.classes]
         if wrong := [name for group in self.class_groups for name in group if ruled.count(name) != 1]:
             raise ValueError(f"the rules of non-maximum suppression must name once: {', '.join(wrong)}")
-        self.low, self.high = np.array(range[:3]), np.array(range[3:])
-        self.cell_size = np.array(cell_size)
+
+    @property
+    def kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper x, y, z between which boxes are predicted."""
+        if self.keep_range is not None:
+            return np.array(self.keep_range[:3]), np.array(self.keep_range[3:])
+        margin = np.array([KEEP_MARGIN, KEEP_MARGIN])
+        low, high = np.array(self.range[:2]) - margin, np.array(self.range[3:5]) + margin
+        return np.array([*low, -KEEP_HEIGHT]), np.array([*high, KEEP_HEIGHT])
+
+
+class CenterPointHead(nn.Module):
+    """Heatmap of centres per class, and at each centre offset, height, log size, (sin, cos) of yaw and velocity."""
+
+    def __init__(self, spec: CenterHeadSpec):
+        super().__init__()
+        self.spec, self.class_groups = spec, spec.class_groups
+        self.low, self.high = np.array(spec.range[:3]), np.array(spec.range[3:])
+        self.cell_size = np.array(spec.cell_size)
         self.shape_YX = tuple(round(n) for n in ((self.high - self.low)[:2] / self.cell_size)[::-1])
-        self.score_threshold, self.max_boxes, self.rules = score_threshold, max_boxes, tuple(rules)
-        self.gaussian_overlap, self.min_radius = gaussian_overlap, min_radius
-        self.velocity_weight, self.velocity_squared = velocity_weight, velocity_squared
-        self.net = _Net(in_channels, width, [len(group) for group in self.class_groups])
+        self.net = _Net(spec)
 
     def forward(self, bev_CYX: Tensor) -> Predictions:
         """Raw maps of a BEV (B, C, Y, X)."""
@@ -107,10 +138,14 @@ class CenterPointHead(nn.Module):
         truth = [b[b.centred_in(self.low[:2], self.high[:2])] for b in boxes]
         terms = {}
         for number, (maps, targets) in enumerate(zip(predictions, self.targets(truth))):
-            terms[f"task{number}.heatmap"] = heatmap_loss(maps["heatmap"], targets.heatmap)
-            codes = code_losses(maps, targets, self.velocity_weight, self.velocity_squared)
-            terms[f"task{number}.box"] = codes.sum()
+            terms[f"task{number}.heatmap"] = self.spec.heatmap_weight * heatmap_loss(maps["heatmap"], targets.heatmap)
+            terms[f"task{number}.box"] = self.code_losses(maps, targets).sum()
         return terms
+
+    def code_losses(self, maps: dict[str, Tensor], targets: Targets) -> Tensor:
+        """(10,) see `code_losses`."""
+        spec = self.spec
+        return code_losses(maps, targets, spec.code_weights, spec.box_weight, spec.velocity_squared)
 
     def targets(self, boxes: Sequence[Boxes]) -> list[Targets]:
         """What each class group should say of the samples' boxes; drawn on the CPU, and moved at once."""
@@ -124,7 +159,7 @@ class CenterPointHead(nn.Module):
 
     def _target(self, boxes: Boxes, labels: list[int]) -> tuple[np.ndarray, ...]:
         """One sample's Targets for one group, without the first dimension."""
-        rows = np.concatenate([np.flatnonzero(boxes.labels == label) for label in labels])[: self.max_boxes]
+        rows = np.concatenate([np.flatnonzero(boxes.labels == label) for label in labels])[: self.spec.slots]
         boxes = boxes[rows]
         # In float32, as the original: a centre on the border of two cells falls into the same one.
         xyz, sizes, yaws = (a.astype(np.float32) for a in (boxes.centers, boxes.sizes, boxes.yaws))
@@ -134,7 +169,7 @@ class CenterPointHead(nn.Module):
         on_map = ((cell >= 0) & (cell < self.shape_YX[::-1])).all(1)
         used = on_map & (sizes > 0).all(1)
         length, width = (np.maximum(sizes[:, :2], 0) / cell_size).T
-        radii = np.maximum(gaussian_radius(length, width, self.gaussian_overlap).astype(int), self.min_radius)
+        radii = np.maximum(gaussian_radius(length, width, self.spec.gaussian_overlap).astype(int), self.spec.min_radius)
 
         heatmap = np.zeros((len(labels), *self.shape_YX), np.float32)
         for i in np.flatnonzero(used):
@@ -150,7 +185,7 @@ class CenterPointHead(nn.Module):
 
     def _slots(self, values: np.ndarray, used: np.ndarray) -> np.ndarray:
         """The boxes' values (N, ...) in M slots, zero where there is no box to learn from."""
-        slots = np.zeros((self.max_boxes, *values.shape[1:]), values.dtype)
+        slots = np.zeros((self.spec.slots, *values.shape[1:]), values.dtype)
         slots[: len(values)][used] = values[used]
         return slots
 
@@ -158,14 +193,14 @@ class CenterPointHead(nn.Module):
     def predict(self, predictions: Predictions) -> list[Boxes]:
         """Boxes of each sample: centres of gravity, scores, velocities (m/s in the map's frame), best first."""
         groups = zip(*(self.decode(maps, group) for maps, group in zip(predictions, self.class_groups)))
-        return [nms.suppressed(Boxes.joined(parts), self.rules) for parts in groups]
+        return [nms.suppressed(Boxes.joined(parts), self.spec.rules) for parts in groups]
 
     @torch.no_grad()
     def decode(self, maps: dict[str, Tensor], group: Sequence[str]) -> list[Boxes]:
         """The best boxes of one class group in each sample, before suppression, best first."""
         heat = maps["heatmap"].float().sigmoid()
         height, width = heat.shape[2:]
-        scores, best = heat.flatten(1).topk(min(self.max_boxes, height * width))  # (B, K)
+        scores, best = heat.flatten(1).topk(min(self.spec.max_boxes, height * width))  # (B, K)
         labels, cells = best // (height * width), best % (height * width)
         reg, z, dim, rot, velocity = codes_at(maps, cells).split(list(PARTS.values()), 2)
         xy = torch.stack([cells % width, cells // width], 2) + reg
@@ -178,8 +213,9 @@ class CenterPointHead(nn.Module):
         return [self._kept(Boxes(*sample)) for sample in found]
 
     def _kept(self, boxes: Boxes) -> Boxes:
-        near = boxes.centred_in(self.low[:2] - KEEP_MARGIN, self.high[:2] + KEEP_MARGIN)
-        return boxes[near & (np.abs(boxes.centers[:, 2]) <= KEEP_HEIGHT) & (boxes.scores > self.score_threshold)]
+        low, high = self.spec.kept
+        inside = ((boxes.centers >= low) & (boxes.centers <= high)).all(1)
+        return boxes[inside & (boxes.scores > self.spec.score_threshold)]
 
 
 def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -200,7 +236,11 @@ def codes_at(maps: dict[str, Tensor], cells: Tensor) -> Tensor:
 
 
 def code_losses(
-    maps: dict[str, Tensor], targets: Targets, velocity_weight: float, velocity_squared: bool = False
+    maps: dict[str, Tensor],
+    targets: Targets,
+    weights: Sequence[float],
+    box_weight: float,
+    velocity_squared: bool = False,
 ) -> Tensor:
     """(10,) weighted L1 loss of each number of the box codes, per box; a group's share of the loss is their sum.
 
@@ -211,25 +251,21 @@ def code_losses(
     errors = torch.where(known, codes_at(maps, targets.cells) - targets.codes.nan_to_num(), 0)
     velocity = errors[..., -2:].square() if velocity_squared else errors[..., -2:].abs()
     distance = torch.cat([errors[..., :-2].abs(), velocity], 2).sum((0, 1))
-    weights = torch.full_like(distance, BOX_WEIGHT)
-    weights[-2:] *= velocity_weight
-    return weights * distance / (targets.used.sum() + 1e-4)
+    return box_weight * distance.new_tensor(weights) * distance / (targets.used.sum() + 1e-4)
 
 
 class _Net(nn.Module):
-    def __init__(self, in_channels: int, width: int, classes: Sequence[int]):
+    def __init__(self, spec: CenterHeadSpec):
         super().__init__()
-        self.shared_conv = _conv_norm_relu(in_channels, width)
+        self.shared_conv = _conv_norm_relu(spec.in_channels, spec.width, 3, spec.norm)
         self.task_heads = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    name: nn.Sequential(
-                        _conv_norm_relu(width, _BRANCH_WIDTH), nn.Conv2d(_BRANCH_WIDTH, channels, 3, padding=1)
-                    )
-                    for name, channels in (PARTS | {"heatmap": count}).items()
+                    name: _branch(spec, channels, depth)
+                    for (name, channels), depth in zip((PARTS | {"heatmap": len(group)}).items(), spec.branch_depths)
                 }
             )
-            for count in classes
+            for group in spec.class_groups
         )
         kaiming_init(self)
         for branches in self.task_heads:
@@ -242,6 +278,12 @@ class _Net(nn.Module):
         return [{name: branch(shared) for name, branch in branches.items()} for branches in self.task_heads]
 
 
-def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), activate=nn.ReLU(inplace=True)))
+def _branch(spec: CenterHeadSpec, channels: int, depth: int) -> nn.Sequential:
+    widths, kernel = [spec.width] + [spec.branch_width] * (depth - 1), spec.branch_kernel
+    hidden = [_conv_norm_relu(before, after, kernel, spec.norm) for before, after in pairwise(widths)]
+    return nn.Sequential(*hidden, nn.Conv2d(widths[-1], channels, kernel, padding=kernel // 2))
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int, norm: Norm) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=norm.over_maps(out_channels), activate=nn.ReLU(inplace=True)))

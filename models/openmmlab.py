@@ -5,7 +5,7 @@ are absent, a stand-in takes the name: it imports, and any operator that is real
 Where the compiled mmcv is installed, it is used untouched.
 
 The classes are re-exported as they are, so read mmdet3d's documentation for them. What runs without compiled operators:
-SECOND, SECONDFPN, CenterHead with circle NMS, LiDARInstance3DBoxes. What does not: rotated NMS and IoU, voxelisation,
+pillar detectors, CenterHead with circle NMS, LiDARInstance3DBoxes. What does not: rotated NMS and IoU, voxelisation,
 deformable and sparse convolution.
 """
 
@@ -62,8 +62,6 @@ def _quiet() -> Iterator[None]:
 
 
 with _quiet():
-    from mmdet3d.models.backbones.second import SECOND
-    from mmdet3d.models.necks.second_fpn import SECONDFPN
     from mmdet3d.models.voxel_encoders.pillar_encoder import DynamicScatter
     from mmdet3d.registry import MODELS
     from mmdet3d.structures import Box3DMode, Det3DDataSample, LiDARInstance3DBoxes
@@ -74,8 +72,6 @@ with _quiet():
 warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning, r"mmdet3d\.")
 
 __all__ = [
-    "SECOND",
-    "SECONDFPN",
     "Box3DMode",
     "Det3DDataSample",
     "DetectorUnavailable",

@@ -34,9 +34,7 @@ def feature_pixels(image_size: tuple[int, int], stride: int, device: torch.devic
     which trained weights expect).
     """
     height, width = image_size
-    v, u = (
-        torch.linspace(0, side - 1, side // stride, dtype=torch.float64, device=device) for side in (height, width)
-    )
+    v, u = (torch.linspace(0, side - 1, side // stride, dtype=torch.float64, device=device) for side in (height, width))
     v, u = torch.meshgrid(v, u, indexing="ij")
     return torch.stack([u, v], -1)
 

@@ -8,6 +8,7 @@ Inside, maps are channels-last: (M, H, W, C), M = batch x cameras.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,29 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.window_attention import WindowAttention, Windows
+
+
+@dataclass(frozen=True)
+class SwinSpec:
+    """Everything of a Swin but its weights, see there."""
+
+    embed_dim: int = 128
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    num_heads: tuple[int, ...] = (4, 8, 16, 32)
+    window_sizes: tuple[int, ...] = (16, 16, 16, 8)
+    mlp_ratio: float = 4.0
+    pretrain_grid: int = 56
+
+    def build(self) -> "Swin":
+        """The network, with weights drawn from torch's global generator."""
+        return Swin(
+            self.embed_dim,
+            self.depths,
+            self.num_heads,
+            self.window_sizes,
+            mlp_ratio=self.mlp_ratio,
+            pretrain_grid=self.pretrain_grid,
+        )
 
 
 class Swin(nn.Module):

@@ -50,6 +50,21 @@ class Oracle:
         return json.loads(str(self.array("cfg")))
 
 
+# What a file's settings hold beside those of the public code.
+_REMARKS = ("variant", "seed", "batch")
+
+
+def public(settings: dict[str, Any], momentum: float = 0.1) -> dict[str, Any]:
+    """A file's settings of one part as the public code has them: without remarks, and a norm's eps in its place.
+
+    momentum: of the norm, which files do not say.
+    """
+    kept = {name: value for name, value in settings.items() if name not in (*_REMARKS, "norm_eps")}
+    if "norm_eps" in settings:
+        kept["norm_cfg"] = {"type": "BN", "eps": settings["norm_eps"], "momentum": momentum}
+    return kept
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """A value is right within `absolute` + `relative` * |wanted| + `of_max` * the largest |wanted| of the output; an

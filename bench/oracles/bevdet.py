@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from models.bevdet.layout import bevdet_from_public
 from models.bevdet.necks import FpnLss
-from models.swin import Swin
+from models.public.bevdet import read_fpn
+from models.public.swin import read_swin
+from models.public.used import Used
 
 MAPS = Tolerance(3e-5)
 GRADIENTS = 1e-4  # relative
@@ -20,10 +22,10 @@ class Backbone(nn.Module):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        swin, neck = config["backbone"], config["neck"]
-        self.backbone = Swin(swin["embed_dims"], swin["depths"], swin["num_heads"], swin["window_size"])
+        with Used(config["backbone"], "backbone") as swin:
+            self.backbone = read_swin(swin, (1, 2, 3), "SwinTransformerBEVFT").build()
         channels = self.backbone.channels[2:]
-        self.image_neck = FpnLss(channels, neck["out_channels"], neck["scale_factor"], neck["extra_upsample"] or 1)
+        self.image_neck = FpnLss(channels, read_fpn(Used(config["neck"], "neck"), channels))
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         maps = self.backbone(images)

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import torch
 from oracles.base import Kind, Oracle, Output, Tolerance, leading, recorded
-from oracles.detector import CELLS, cameras_of, detector_of, head_outputs, images_of, losses_and_gradients
+from oracles.detector import CELLS, cameras_of, detector_of, head_outputs, images_of, losses_and_gradients, public_of
 
 FEATURES, COST, DEPTH = Tolerance(5e-5), Tolerance(1e-4), Tolerance(5e-4)
-DEPTH_WEIGHT = 3.0  # where the config is silent
 MAPS, BEV = Tolerance(5e-5, share=0.995), Tolerance(2e-4, share=0.995)
 
 
@@ -54,8 +53,7 @@ def head(oracle: Oracle) -> Iterator[Output]:
 
 
 def losses(oracle: Oracle) -> Iterator[Output]:
-    weight = oracle.config["model"]["img_view_transformer"].get("loss_depth_weight", DEPTH_WEIGHT)
-    return losses_and_gradients(oracle, weight)
+    return losses_and_gradients(oracle, public_of(oracle).depth_weight)
 
 
 KINDS = (

@@ -1,6 +1,6 @@
 """CenterHead (centerhead_targets): annotations, targets, losses with their gradients, decoding and suppression."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,12 @@ from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, norms
 from torch import Tensor
 
 from models.boxes import Boxes
-from models.center_head import PARTS, CenterPointHead, Predictions, Targets, code_losses, heatmap_loss
+from models.center_head import PARTS, CenterPointHead, Predictions, Targets, heatmap_loss
 from models.geometry import inverse, quaternion_to_rotation, transform
 from models.layouts import without_prefix
 from models.names import CATEGORY_TO_CLASS, CLASSES
-from models.nms import CircleNms, Nms, RotatedNms
+from models.public.center_head import read_center_head
+from models.public.used import Used
 from tasks.batches.lidar import SceneDraw, augmented
 
 BOXES, RAW = Tolerance(1e-4), Tolerance(2e-5)
@@ -24,40 +25,10 @@ GRADIENTS = 1e-4  # relative
 _TERMS = {"xy": (0, 2), "z": (2, 3), "whl": (3, 6), "yaw": (6, 8), "vel": (8, 10)}
 
 
-def head_of(head: dict[str, Any], train: dict[str, Any], test: dict[str, Any]) -> CenterPointHead:
-    """The head of a public config's three parts, its weights untouched."""
-    coder, groups = head["bbox_coder"], [task["class_names"] for task in head["tasks"]]
-    return CenterPointHead(
-        head["in_channels"],
-        train["point_cloud_range"],
-        tuple(size * train["out_size_factor"] for size in train["voxel_size"][:2]),
-        groups,
-        head["share_conv_channel"],
-        coder["score_threshold"],
-        train["max_objs"] * train["dense_reg"],
-        train["gaussian_overlap"],
-        train["min_radius"],
-        train["code_weights"][-1],
-        rules_of(test, groups),
-    ).eval()
-
-
-def rules_of(test: dict[str, Any], groups: Sequence[Sequence[str]]) -> list[Nms]:
-    """A public config's non-maximum suppression. Its circles have squared radii."""
-
-    def of_group(name: str, number: int) -> Any:
-        return test[name][number] if isinstance(test[name], list) else test[name]
-
-    rules: list[Nms] = []
-    for number, group in enumerate(groups):
-        if of_group("nms_type", number) == "circle":
-            rules.append(CircleNms(group, test["min_radius"][number] ** 0.5, test["post_max_size"]))
-            continue
-        factors = of_group("nms_rescale_factor", number)
-        factors = factors if isinstance(factors, list) else [factors] * len(group)
-        limits = test["pre_max_size"], test["post_max_size"]
-        rules.append(RotatedNms(dict(zip(group, factors)), of_group("nms_thr", number), *limits))
-    return rules
+def head_of(config: dict[str, Any]) -> CenterPointHead:
+    """The head of a file's three parts, its weights untouched."""
+    parts = (Used(config[name], name) for name in ("head", "train", "test"))
+    return CenterPointHead(read_center_head(*parts)).eval()
 
 
 def boxes_of(rows: np.ndarray, labels: np.ndarray, origin: float) -> Boxes:
@@ -151,10 +122,10 @@ def losses_of(head: CenterPointHead, predictions: Predictions, targets: list[Tar
     """The losses by their names in the original."""
     terms = {}
     for number, (maps, wanted) in enumerate(zip(predictions, targets)):
-        codes = code_losses(maps, wanted, head.velocity_weight)
+        codes = head.code_losses(maps, wanted)
         for name, (first, end) in _TERMS.items():
             terms[f"task{number}.loss_{name}"] = codes[first:end].sum()
-        terms[f"task{number}.loss_heatmap"] = heatmap_loss(maps["heatmap"], wanted.heatmap)
+        terms[f"task{number}.loss_heatmap"] = head.spec.heatmap_weight * heatmap_loss(maps["heatmap"], wanted.heatmap)
     return terms
 
 
@@ -165,8 +136,7 @@ def loss_outputs(oracle: Oracle, group: str, terms: dict[str, Tensor]) -> Iterat
 
 def one_group(oracle: Oracle) -> Iterator[Output]:
     """One head of all classes: targets, losses of the stored predictions, and their gradients."""
-    config = oracle.config["one"]
-    head = head_of(config["head"], config["train"], config["test"])
+    head = head_of(oracle.config["one"])
     boxes = stored_truth(oracle, "")
     targets = head.targets(boxes)
     yield from target_outputs(oracle, "one_target", targets)
@@ -220,8 +190,7 @@ def six_groups(oracle: Oracle) -> Iterator[Output]:
 
 
 def _six(oracle: Oracle) -> CenterPointHead:
-    config = oracle.config["six"]
-    head = head_of(config["head"], config["train"], config["test"])
+    head = head_of(oracle.config["six"])
     head.net.load_state_dict(without_prefix(oracle.state(), "pts_bbox_head."))
     return head
 
@@ -230,9 +199,8 @@ def _six(oracle: Oracle) -> CenterPointHead:
 
 
 def decoding(oracle: Oracle) -> Iterator[Output]:
-    head, config = _six(oracle), oracle.config["six"]["head"]
-    head.max_boxes, tasks = config["bbox_coder"]["max_num"], len(config["tasks"])
-    yield from box_outputs(oracle, "six_decode/", head, stored_maps(oracle, "six_out/", tasks))
+    head = _six(oracle)
+    yield from box_outputs(oracle, "six_decode/", head, stored_maps(oracle, "six_out/", len(head.class_groups)))
 
 
 def stored_maps(oracle: Oracle, prefix: str, tasks: int) -> Predictions:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from oracles.base import Kind, Oracle, Output, Tolerance, leading, norms
-from oracles.detector import CELLS, GRADIENTS, POSES, bins_of, cameras_of, depth_maps_of, grid_of, public_gradients
+from oracles.detector import CELLS, GRADIENTS, POSES, cameras_of, depth_maps_of, public_gradients
 from torch import Tensor, nn
 
 from models.bevdet import cost_volume
@@ -15,6 +15,8 @@ from models.bevdet.detector import STRIDE
 from models.bevdet.layout import bevdet_from_public
 from models.depth_bins import depth_loss, nearest_in_cells
 from models.lift_splat import SplatPlan, bev_cells, splat
+from models.public.bevdet import read_view
+from models.public.used import Used
 from models.rays import Rays, feature_pixels, frustum, pixel_rays
 
 OUT, COST = Tolerance(1e-5), Tolerance(5e-5)
@@ -28,16 +30,10 @@ class Lift(nn.Module):
 
     def __init__(self, settings: dict[str, Any]):
         super().__init__()
-        self.size, self.grid, self.bins = tuple(settings["input_size"]), grid_of(settings), bins_of(settings)
-        net = settings["depthnet_cfg"]
-        self.bias = net.get("bias", 0.0)
-        self.depth_net = CameraDepthNet(
-            settings["in_channels"],
-            self.bins.count,
-            settings["out_channels"],
-            net.get("aspp_mid_channels", settings["in_channels"]),
-            net.get("stereo", False),
-        )
+        view = read_view(Used(settings, "img_view_transformer"))
+        self.size, self.grid, self.bins, self.bias = view.image_size, view.grid, view.depth_bins, view.stereo_bias
+        self.depth_net = CameraDepthNet(view.in_channels, self.bins.count, view.context, view.aspp_width, view.stereo)
+        self.depth_weight = view.depth_weight
         self.edges = self.bins.edges()
 
     def cells(self, cameras: Cameras) -> Tensor:
@@ -117,8 +113,7 @@ def _lifted(oracle: Oracle, name: str, cost: Tensor | None) -> Iterator[Output]:
 
     labels = lift.bins.labels(nearest_in_cells(depth_maps_of(oracle), STRIDE)).flatten(0, 1)
     yield Output(f"{name}/gt_bins", labels, Tolerance(share=0.999))
-    weight = oracle.config[name]["loss_depth_weight"]
-    loss = weight * depth_loss(depth, labels)
+    loss = lift.depth_weight * depth_loss(depth, labels)
     yield Output(f"{name}/depth_loss", loss, Tolerance(relative=1e-5))
     total = (bev * oracle[f"{name}/loss_weight"]).mean() + loss
     yield Output(f"{name}/total", total, Tolerance(relative=1e-5))

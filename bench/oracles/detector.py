@@ -1,21 +1,21 @@
 """What the checks of whole camera detectors share: the detector, images and cameras of a file."""
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from oracles.base import EQUAL, Oracle, Output, Tolerance, norms
-from oracles.center_head import box_outputs, boxes_of, head_of, losses_of
+from oracles.center_head import box_outputs, boxes_of, losses_of
 from torch import Tensor
 
 from models.bevdet.cameras import Cameras
 from models.bevdet.detector import STRIDE, BevDet
 from models.bevdet.layout import bevdet_to_public, fill_bevdet, read_bevdet
 from models.center_head import PARTS
-from models.depth_bins import DepthBins, depth_loss, nearest_in_cells
-from models.lift_splat import BevGrid
-from models.swin import Swin
+from models.depth_bins import depth_loss, nearest_in_cells
+from models.public.bevdet import PublicBevDet
+from models.public.bevdet import read_bevdet as read_bevdet_config
 
 # Upstream takes RGB for BGR: channel 0 is blue with red's statistics.
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
@@ -27,39 +27,15 @@ LOSS = Tolerance(1e-6, relative=1e-5)  # a heatmap without a centre loses 0.1, a
 POSES = Tolerance(of_max=1e-6)
 
 
-def grid_of(view: dict[str, Any]) -> BevGrid:
-    x, y, z = (view["grid_config"][axis] for axis in "xyz")
-    return BevGrid(tuple(x[:2]), tuple(y[:2]), tuple(z[:2]), x[2])
-
-
-def bins_of(view: dict[str, Any]) -> DepthBins:
-    return DepthBins(*view["grid_config"]["depth"], "log" if view.get("sid") else "even")
+def public_of(oracle: Oracle) -> PublicBevDet:
+    return read_bevdet_config(oracle.config)
 
 
 def detector_of(oracle: Oracle, align_after_splat: bool = False) -> BevDet:
     """The file's detector in eval(), with the released detectors' quirks."""
-    model = oracle.config["model"]
-    swin, view, bev = (model[name] for name in ("img_backbone", "img_view_transformer", "img_bev_encoder_backbone"))
-    depth_net = view.get("depthnet_cfg")
-    detector = BevDet(
-        Swin(swin["embed_dims"], tuple(swin["depths"]), tuple(swin["num_heads"]), tuple(swin["window_size"])),
-        head_of(model["pts_bbox_head"], model["train_cfg"]["pts"], model["test_cfg"]["pts"]),
-        grid_of(view),
-        bins_of(view),
-        tuple(view["input_size"]),
-        image_out=model["img_neck"]["out_channels"],
-        context=view["out_channels"],
-        bev_widths=tuple(bev["num_channels"]),
-        bev_out=model["img_bev_encoder_neck"]["out_channels"],
-        frames=1 + model["num_adj"],
-        camera_aware=depth_net is not None,
-        aspp_width=depth_net.get("aspp_mid_channels", view["in_channels"]) if depth_net else 96,
-        stereo=bool(depth_net and depth_net.get("stereo")),
-        stereo_bias=depth_net.get("bias", 0.0) if depth_net else 0.0,
-        align_after_splat=align_after_splat,
-        truncate_cells=True,
-        align_at_corners=True,
-    )
+    public = public_of(oracle)
+    spec = replace(public.detector, align_after_splat=public.detector.align_after_splat or align_after_splat)
+    detector = replace(public, detector=spec).build()
     fill_bevdet(detector, read_bevdet(oracle.state()))
     return detector.eval()
 

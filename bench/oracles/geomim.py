@@ -1,17 +1,15 @@
 """GeoMIM's pretraining: the masked student, the target, and everything together with its gradients."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms, recorded
+from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms, public, recorded
 from oracles.view_transform import (
     BEV,
     GRADIENTS,
     LOSS,
     MAPS,
     STATISTICS,
-    build_view_transform,
     cameras_of,
     depth_map_of,
     gradients,
@@ -19,31 +17,20 @@ from oracles.view_transform import (
 )
 from torch import Tensor
 
-from models.geomim.decoder import Decoder, DecoderMaps, camera_vector
+from models.depth_bins import DepthBins
+from models.geomim.decoder import DecoderMaps, camera_vector
 from models.geomim.model import GeoMIM, Losses, Reconstruction
 from models.geomim.target import EPS, normalise_patches, reconstruction_loss
 from models.layouts import geomim_from_original
+from models.lift_splat import BevGrid
 from models.masking import halves
-from models.swin import Swin
+from models.public.geomim import ViewSpec, read_student, read_view_transform
+from models.public.used import Used
 
 CELL = 32  # px a side of what is masked as one
 
 # The student's file has no view transform; the model wants one.
-_SOME_VIEW_TRANSFORM = {
-    "xbound": [-54, 54, 0.3], "ybound": [-54, 54, 0.3], "zbound": [-10, 10, 20], "dbound": [1, 60, 0.5],
-    "out_channels": 8, "downsample": 2,
-}  # fmt: skip
-
-
-def build_student(swin: dict[str, Any], view_transform: dict[str, Any], target_channels: int) -> GeoMIM:
-    side = swin.get("pretrain_img_size", 224)
-    heads = swin["num_heads"]
-    backbone = Swin(swin["embed_dims"], swin["depths"], heads, swin["window_size"], pretrain_grid=side // 4)
-    decoder = Decoder(
-        backbone.channels[2], swin["decoder_dim"], swin["decoder_num_heads"], swin.get("decoder_depth", 8), side // CELL
-    )
-    transform = build_view_transform(swin["decoder_dim"], view_transform)
-    return GeoMIM(backbone, decoder, transform, heads[2], target_channels)
+_SOME_GRID, _SOME_BINS = BevGrid((-54.0, 54.0), (-54.0, 54.0), (-10.0, 10.0), 0.3), DepthBins(1.0, 60.0, 0.5)
 
 
 def groups_of(noise: Tensor, images: Tensor) -> Tensor:
@@ -62,7 +49,9 @@ def masks(oracle: Oracle, noise: str, images: str, prefix: str) -> Iterator[Outp
 
 
 def student_of(oracle: Oracle) -> GeoMIM:
-    model = build_student(oracle.config, _SOME_VIEW_TRANSFORM, 8)
+    student = read_student(Used(public(oracle.config), "backbone"))
+    view = ViewSpec(student.decoder.width, 8, _SOME_BINS, _SOME_GRID, 2, (256, 704), 0.01)
+    model = student.build(view, 8)
     missing, unexpected = model.load_state_dict(geomim_from_original(oracle.state()), strict=False)
     faults = unexpected + [name for name in missing if not name.startswith(("view_transform.", "head."))]
     if faults:
@@ -172,8 +161,8 @@ def whole(mode: str, oracle: Oracle) -> Iterator[Output]:
     if f"{mode}/loss" not in oracle:
         return
     config, images, bev = oracle.config, oracle["inputs/img"], oracle["inputs/lidar_feature"]
-    model = build_student(config["swin"], config["vtransform"], config["bev_feat_dim"])
-    model.depth_weight = config["vtransform"].get("depth_loss_weight", model.depth_weight)
+    view = read_view_transform(Used(config["vtransform"], "vtransform"))
+    model = read_student(Used(config["swin"], "backbone")).build(view, config["bev_feat_dim"])
     model.load_state_dict(geomim_from_original(oracle.state()))
     model.train(mode == "train")
     cameras = model.geometry(cameras_of(oracle), tuple(images.shape[-2:]))

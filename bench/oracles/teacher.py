@@ -5,31 +5,38 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, recorded
+from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, public, recorded
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.boxes import Boxes
+from models.lidar.bev_backbone import BEVBackbone
 from models.lidar.box_code import BoxCoder
 from models.lidar.checkpoint import MIT, load_encoder
-from models.lidar.detector import BEVBackbone
 from models.lidar.encoder import SparseEncoder
 from models.lidar.grid import VoxelGrid
 from models.lidar.sparse_conv import SparseTensor
 from models.lidar.transfusion import TransFusionHead
 from models.lidar.voxelize import voxelize
+from models.public.bevfusion import read_bev_backbone, read_encoder, read_grid, read_transfusion
+from models.public.used import Used
 
 OF_MAX = Tolerance(of_max=1e-5)
 MEANS = Tolerance(absolute=1e-6, relative=1e-6)  # the order of a sum of ten
 NECK, HEAD = Tolerance(1e-5), Tolerance(5e-4)  # up to the queries, behind them
 
 
+_GRID = ("point_cloud_range", "voxel_size", "max_num_points", "max_voxels")
+_MOMENTUM = 0.01  # of all norms but the head's
+
+
+def grid_of(oracle: Oracle) -> VoxelGrid:
+    return read_grid(Used({name: oracle.config[name] for name in _GRID}, "voxelize"))
+
+
 def voxelisation(oracle: Oracle) -> Iterator[Output]:
-    config = oracle.config
-    grid = VoxelGrid(
-        tuple(config["point_cloud_range"]), tuple(config["voxel_size"]), config["max_num_points"], config["max_voxels"]
-    )
-    clouds = [oracle[f"points/{b}"] for b in range(config["batch"])]
+    grid = grid_of(oracle)
+    clouds = [oracle[f"points/{b}"] for b in range(oracle.config["batch"])]
     batch = [voxelize(points, grid) for points in clouds]
     coords = [torch.nn.functional.pad(voxels.coords, (1, 0), value=b) for b, voxels in enumerate(batch)]
     yield Output("voxel/coords", torch.cat(coords), EQUAL)
@@ -54,17 +61,15 @@ def voxelisation(oracle: Oracle) -> Iterator[Output]:
 def sparse_encoder(oracle: Oracle) -> Iterator[Output]:
     if "out/dense" not in oracle:
         return
-    config = oracle.config
-    levels = config["encoder_channels"]
-    widths = tuple(level[0] for level in levels)
-    encoder = SparseEncoder(
-        tuple(config["sparse_shape"]), config["in_channels"], widths, config["output_channels"], len(levels[-1])
-    ).eval()
+    settings = {name: value for name, value in public(oracle.config, _MOMENTUM).items() if name not in _GRID}
+    grid = grid_of(oracle)
+    spec = read_encoder(Used(settings, "backbone"), grid, "SparseEncoder")
+    encoder = SparseEncoder(grid.sparse_shape, spec).eval()
     if unused := load_encoder(encoder, oracle.state()):
         raise ValueError(f"weights without a place: {', '.join(unused)}")
     layers = {"conv_input": encoder.conv_input, **dict(encoder.encoder_layers.named_children())}
     with torch.inference_mode(), recorded({**layers, "conv_out": encoder.conv_out}) as inner:
-        dense = encoder(oracle["voxel/mean"], oracle["voxel/coords"].long(), config["batch"])
+        dense = encoder(oracle["voxel/mean"], oracle["voxel/coords"].long(), oracle.config["batch"])
     for name, tensor in inner.items():
         yield from _layer(oracle, name, tensor)
     wanted = oracle.array("out/dense")
@@ -98,14 +103,8 @@ def weights_of(oracle: Oracle, module: str) -> dict[str, Tensor]:
 
 
 def backbone_of(oracle: Oracle) -> BEVBackbone:
-    backbone, neck = oracle.config["backbone"], oracle.config["neck"]
-    net = BEVBackbone(
-        backbone["in_channels"],
-        tuple(backbone["out_channels"]),
-        tuple(backbone["layer_nums"]),
-        neck["out_channels"][0],
-        neck["upsample_strides"][0],
-    )
+    parts = (Used(public(oracle.config[name], _MOMENTUM), name) for name in ("backbone", "neck"))
+    net = BEVBackbone(read_bev_backbone(*parts))
     net.load_state_dict(weights_of(oracle, "bev_backbone."))
     return net.eval()
 
@@ -121,25 +120,9 @@ def bev_backbone(oracle: Oracle) -> Iterator[Output]:
 
 
 def head_of(oracle: Oracle) -> TransFusionHead:
-    config, test, coder = (oracle.config[name] for name in ("head", "test_cfg", "bbox_coder"))
-    voxel, low = np.array(test["voxel_size"]), np.array(test["pc_range"])
-    high = low + voxel * test["grid_size"][:2]
-    height = coder["post_center_range"][2::3]  # of no consequence to predictions
-    head = TransFusionHead(
-        config["in_channels"],
-        (*low, height[0], *high, height[1]),
-        tuple(voxel * test["out_size_factor"]),
-        config["num_classes"],
-        queries=config["num_proposals"],
-        width=config["hidden_channel"],
-        heads=config["num_heads"],
-        ffn_width=config["ffn_channel"],
-        decoder_layers=config["num_decoder_layers"],
-        peak_size=config["nms_kernel_size"],
-        score_threshold=coder["score_threshold"],
-        keep_range=coder["post_center_range"],
-        convention=MIT.convention,
-    )
+    settings = oracle.config["head"] | {name: oracle.config[name] for name in ("test_cfg", "bbox_coder")}
+    height = oracle.config["bbox_coder"]["post_center_range"][2::3]  # of no consequence to predictions
+    head = TransFusionHead(read_transfusion(Used(settings, "head"), tuple(height)), MIT.convention)
     head.load_state_dict(weights_of(oracle, "head."))
     return head.eval()
 

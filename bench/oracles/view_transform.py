@@ -1,18 +1,19 @@
 """GeoMIM's view transform (geomim_lss): depth targets, geometry, lift-splat, its gradients and statistics."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
-from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms
+from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms, public
 from oracles.depth import last_hits
 from torch import Tensor, nn
 
-from models.depth_bins import DepthBins, depth_loss, nearest_in_cells
+from models.depth_bins import depth_loss, nearest_in_cells
 from models.geomim.view_transform import Cameras, ViewTransform
 from models.layouts import geomim_from_original, without_prefix
-from models.lift_splat import BevGrid, SplatPlan
+from models.lift_splat import SplatPlan
+from models.public.geomim import ViewSpec, read_view_transform
+from models.public.used import Used
 from models.rays import feature_pixels, frustum, lens, pixel_rays
 
 MAPS = Tolerance(1e-5)
@@ -20,13 +21,6 @@ BEV = Tolerance(1e-4, share=0.995)  # points on the borders of cells fall as the
 LOSS = Tolerance(2e-6)
 STATISTICS = Tolerance(absolute=1e-5, relative=1e-4)
 GRADIENTS = 1e-3  # relative
-
-
-def build_view_transform(dim: int, config: dict[str, Any]) -> ViewTransform:
-    x, y, z = config["xbound"], config["ybound"], config["zbound"]
-    grid = BevGrid(tuple(x[:2]), tuple(y[:2]), tuple(z[:2]), x[2])
-    bins = DepthBins(*config["dbound"])
-    return ViewTransform(dim, config["out_channels"], bins, grid, config["downsample"], truncate=True)
 
 
 def ours(name: str) -> str:
@@ -66,8 +60,12 @@ def depth_map_of(oracle: Oracle, size: tuple[int, int]) -> np.ndarray:
     return np.stack(maps)
 
 
+def view_of(oracle: Oracle) -> ViewSpec:
+    return read_view_transform(Used(public(oracle.config), "vtransform"))
+
+
 def view_transform_of(oracle: Oracle) -> ViewTransform:
-    transform = build_view_transform(oracle.config["in_channels"], oracle.config)
+    transform = view_of(oracle).build()
     transform.load_state_dict(without_prefix(geomim_from_original(oracle.state()), "view_transform."))
     return transform.eval()
 
@@ -154,7 +152,7 @@ def splat(oracle: Oracle) -> Iterator[Output]:
     yield Output("out/bev (own cells)", own_bev, BEV)
     yield Output("out/bev (stored cells)", bev, MAPS)
     labels = transform.bins.labels(nearest_in_cells(stored_depth_map(oracle), stride))
-    loss = oracle.config["depth_loss_weight"] * depth_loss(prob, labels)
+    loss = view_of(oracle).depth_weight * depth_loss(prob, labels)
     yield Output("out/depth_loss", loss, LOSS)
 
     if "grad/loss_weight" not in oracle:
@@ -178,7 +176,7 @@ def splat_in_training(oracle: Oracle) -> Iterator[Output]:
     yield Output("train/bev_sub", bev[:, :, ::4, ::4], Tolerance(1e-4))
     yield Output("train/bev_norm", bev.double().norm(), Tolerance(relative=1e-5))
     labels = transform.bins.labels(nearest_in_cells(stored_depth_map(oracle), oracle.config["stride"]))
-    loss = oracle.config["depth_loss_weight"] * depth_loss(prob.flatten(0, 1), labels)
+    loss = view_of(oracle).depth_weight * depth_loss(prob.flatten(0, 1), labels)
     yield Output("train/depth_loss", loss, LOSS)
     yield from statistics(oracle, "train/", transform, "view_transform.")
 

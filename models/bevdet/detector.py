@@ -12,6 +12,8 @@ in the key frame's place -> residual encoder -> neck -> head.
 | BEVStereo4D        | 2      | yes          | yes    |
 """
 
+import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,14 +23,72 @@ from models.bevdet import cost_volume
 from models.bevdet.alignment import aligned, sampling_grid
 from models.bevdet.cameras import Cameras
 from models.bevdet.depth_net import CameraDepthNet
-from models.bevdet.encoder import ResidualEncoder
-from models.bevdet.necks import FpnLss
+from models.bevdet.encoder import ResidualEncoder, ResidualSpec
+from models.bevdet.necks import FpnLss, FpnSpec
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.rays import Rays, feature_pixels, pixel_rays
 from models.swin import Swin
 
-STRIDE = 16  # of the image feature map that is lifted
+STRIDE = 16  # of the image feature map that is lifted, where the image neck makes it no finer
+
+
+@dataclass(frozen=True)
+class BevDetSpec:
+    """Everything of a detector but its weights, its backbone and its head.
+
+    grid, depth_bins, image_size (H, W): see `models.lift_splat`.
+    image_neck: of the backbone's last two stages (strides 16 and 32). context: channels of the lifted features.
+    bev_encoder, bev_neck: of the lifted map; what comes out is as fine as the grid.
+    frames: whose maps enter the BEV encoder: the key frame and frames - 1 earlier ones. Gradients flow into the key
+        frame only. pre_blocks: residual blocks that each frame's map goes through before, where there are several.
+    camera_aware: depth from `CameraDepthNet`, which is told of the camera, instead of one 1x1 convolution.
+    aspp_width: see there.
+    stereo: depth from `cost_volume` too; takes one earlier frame more, with which the earliest is compared.
+    stereo_bias: see there.
+    align_after_splat: splat earlier frames around the ego of their own time and move the maps (`alignment`), instead of
+        splatting them straight into the key frame's place.
+    truncate_cells: round points to cells as the released detectors do, see `bev_cells`.
+    align_at_corners: move maps as the released detectors do, see `sampling_grid`.
+
+    Raises ValueError where they do not fit together.
+    """
+
+    grid: BevGrid
+    depth_bins: DepthBins
+    image_size: tuple[int, int]
+    image_neck: FpnSpec
+    context: int
+    bev_encoder: ResidualSpec
+    bev_neck: FpnSpec
+    frames: int = 1
+    pre_blocks: int = 2
+    camera_aware: bool = False
+    aspp_width: int = 96
+    stereo: bool = False
+    stereo_bias: float = 5.0
+    align_after_splat: bool = False
+    truncate_cells: bool = False
+    align_at_corners: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stereo and not self.camera_aware:
+            raise ValueError("stereo needs the camera-aware depth net")
+        if self.stereo and self.stride != STRIDE:
+            raise ValueError(f"stereo needs features at stride {STRIDE}, not {self.stride}")
+        if self.image_neck.inputs != (0, 1) or self.image_neck.scale != 2:
+            raise ValueError("the image neck takes the backbone's last two stages, of which one is twice as fine")
+        fine, coarse = self.bev_neck.inputs
+        strides = [math.prod(self.bev_encoder.strides[: stage + 1]) for stage in range(len(self.bev_encoder.strides))]
+        if not 0 <= fine < coarse < len(strides) or strides[coarse] != strides[fine] * self.bev_neck.scale:
+            raise ValueError(f"{self.bev_neck} does not fit stages with strides {strides}")
+        if strides[fine] != self.bev_neck.extra_scale:
+            raise ValueError(f"{self.bev_neck} makes no map as fine as the grid from one of stride {strides[fine]}")
+
+    @property
+    def stride(self) -> int:
+        """Of the image feature map that is lifted."""
+        return STRIDE // self.image_neck.extra_scale
 
 
 class FrameGeometry(NamedTuple):
@@ -43,61 +103,29 @@ class FrameGeometry(NamedTuple):
 class BevDet(nn.Module):
     """A camera detector of one or more frames.
 
-    Args:
-        backbone: its last two stages (strides 16 and 32) are used; the first (stride 4) for stereo.
-        head: what makes boxes of the map (B, bev_out, Y, X); kept here so that its weights belong to the detector.
-        grid, depth_bins, image_size (H, W): see `models.lift_splat`.
-        image_out: channels of the image neck. context: channels of the lifted features.
-        bev_widths: of the three stages of the BEV encoder, each at half the resolution of the one before.
-        bev_out: channels of the head's input.
-        frames: whose maps enter the BEV encoder: the key frame and frames - 1 earlier ones. Gradients flow into the
-            key frame only.
-        camera_aware: depth from `CameraDepthNet`, which is told of the camera, instead of one 1x1 convolution.
-        aspp_width: see there.
-        stereo: depth from `cost_volume` too; takes one earlier frame more, with which the earliest is compared.
-        stereo_bias: see there.
-        align_after_splat: splat earlier frames around the ego of their own time and move the maps (`alignment`),
-            instead of splatting them straight into the key frame's place.
-        truncate_cells: round points to cells as the released detectors do, see `bev_cells`.
-        align_at_corners: move maps as the released detectors do, see `sampling_grid`.
+    backbone: its last two stages (strides 16 and 32) are used; the first (stride 4) for stereo. head: what makes boxes
+    of the map (B, C, Y, X) of the BEV neck; kept here so that its weights belong to the detector.
     """
 
-    def __init__(
-        self,
-        backbone: Swin,
-        head: nn.Module,
-        grid: BevGrid,
-        depth_bins: DepthBins,
-        image_size: tuple[int, int],
-        image_out: int,
-        context: int,
-        bev_widths: tuple[int, int, int],
-        bev_out: int,
-        frames: int = 1,
-        camera_aware: bool = False,
-        aspp_width: int = 96,
-        stereo: bool = False,
-        stereo_bias: float = 5.0,
-        align_after_splat: bool = False,
-        truncate_cells: bool = False,
-        align_at_corners: bool = False,
-    ):
+    def __init__(self, backbone: Swin, head: nn.Module, spec: BevDetSpec):
         super().__init__()
-        if stereo and not camera_aware:
-            raise ValueError("stereo needs the camera-aware depth net")
-        self.grid, self.depth_bins, self.image_size = grid, depth_bins, image_size
-        self.frames, self.camera_aware, self.stereo, self.stereo_bias = frames, camera_aware, stereo, stereo_bias
-        self.align_after_splat, self.align_at_corners = align_after_splat, align_at_corners
-        self.truncate_cells = truncate_cells
+        self.spec = spec
+        self.grid, self.depth_bins, self.image_size = spec.grid, spec.depth_bins, spec.image_size
+        self.frames, self.camera_aware = spec.frames, spec.camera_aware
+        self.stereo, self.stereo_bias = spec.stereo, spec.stereo_bias
+        self.align_after_splat, self.align_at_corners = spec.align_after_splat, spec.align_at_corners
+        self.truncate_cells = spec.truncate_cells
         self.backbone = backbone
-        self.image_neck = FpnLss((backbone.channels[2], backbone.channels[3]), image_out)
-        if camera_aware:
-            self.depth_net = CameraDepthNet(image_out, depth_bins.count, context, aspp_width, stereo)
+        self.image_neck = FpnLss((backbone.channels[2], backbone.channels[3]), spec.image_neck)
+        image_out, bins, context = spec.image_neck.out, spec.depth_bins.count, spec.context
+        if spec.camera_aware:
+            self.depth_net = CameraDepthNet(image_out, bins, context, spec.aspp_width, spec.stereo)
         else:
-            self.depth_net = nn.Conv2d(image_out, depth_bins.count + context, 1)
-        self.pre_encoder = ResidualEncoder(context, (context,), stride=1) if frames > 1 else None
-        self.bev_encoder = ResidualEncoder(context * frames, bev_widths)
-        self.bev_neck = FpnLss((bev_widths[0], bev_widths[2]), bev_out, scale=4, extra_scale=2)
+            self.depth_net = nn.Conv2d(image_out, bins + context, 1)
+        before = ResidualSpec((context,), (spec.pre_blocks,), (1,))
+        self.pre_encoder = ResidualEncoder(context, before) if spec.frames > 1 else None
+        self.bev_encoder = ResidualEncoder(context * spec.frames, spec.bev_encoder)
+        self.bev_neck = FpnLss(tuple(spec.bev_encoder.widths[stage] for stage in spec.bev_neck.inputs), spec.bev_neck)
         self.head = head
 
     @property
@@ -127,7 +155,7 @@ class BevDet(nn.Module):
         """Flat BEV cell y * nx + x of every frustum point of a frame, int32 (B, N, D, h, w), -1 outside."""
         device = cameras.intrinsics.device
         pose = cameras.camera_to_bev(0 if self.align_after_splat else frame)
-        rays = pixel_rays(cameras.lens(frame), pose, feature_pixels(self.image_size, STRIDE, device))
+        rays = pixel_rays(cameras.lens(frame), pose, feature_pixels(self.image_size, self.spec.stride, device))
         points = rays.at(self.depth_bins.edges(device))
         return bev_cells(points, self.grid, order="yx", truncate=self.truncate_cells)
 
@@ -202,8 +230,8 @@ class BevDet(nn.Module):
 
     def encode(self, bev: Tensor) -> Tensor:
         """The frames' maps one after the other (B, frames * context, Y, X) -> (B, bev_out, Y, X)."""
-        first, _, last = self.bev_encoder(bev)
-        return self.bev_neck(first, last)
+        maps = self.bev_encoder(bev)
+        return self.bev_neck(*(maps[stage] for stage in self.spec.bev_neck.inputs))
 
     def _pre_encoded(self, bev: Tensor) -> Tensor:
         return bev if self.pre_encoder is None else self.pre_encoder(bev)[0]

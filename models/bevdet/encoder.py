@@ -1,5 +1,7 @@
 """BEVDet's residual encoder of bird's-eye-view maps."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,19 +22,32 @@ class ResidualBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
 
 
-class ResidualEncoder(nn.Module):
-    """Stages of `blocks` residual blocks, the first of each with a projected shortcut and the stage's stride."""
+@dataclass(frozen=True)
+class ResidualSpec:
+    """One number a stage: channels, residual blocks, and the stride of the first. Raises ValueError else."""
 
-    def __init__(self, channels: int, widths: tuple[int, ...], stride: int = 2, blocks: int = 2):
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...] = (2, 2, 2)
+    strides: tuple[int, ...] = (2, 2, 2)
+
+    def __post_init__(self) -> None:
+        if not len(self.widths) == len(self.blocks) == len(self.strides) > 0:
+            raise ValueError(f"{self}: all must have one number a stage")
+
+
+class ResidualEncoder(nn.Module):
+    """Stages of residual blocks, the first of each with a projected shortcut and the stage's stride."""
+
+    def __init__(self, channels: int, spec: ResidualSpec):
         super().__init__()
         self.layers = nn.ModuleList()
-        for width in widths:
+        for width, blocks, stride in zip(spec.widths, spec.blocks, spec.strides):
             first = ResidualBlock(channels, width, stride, shortcut=3)
             self.layers.append(nn.Sequential(first, *(ResidualBlock(width, width) for _ in range(blocks - 1))))
             channels = width
 
     def forward(self, bev: Tensor) -> list[Tensor]:
-        """(B, C, Y, X) -> every stage's map, (B, width_i, Y / stride^(i+1), X / stride^(i+1))."""
+        """(B, C, Y, X) -> every stage's map, (B, width_i, Y / strides so far, X / strides so far)."""
         maps = []
         for layer in self.layers:
             bev = layer(bev)

@@ -1,25 +1,36 @@
 """BEVDet's feature pyramid (arXiv 2112.11790): a coarse map brought to a finer one's size and fused with it."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FpnSpec:
+    """out: channels of the result. inputs: which of the maps are the fine and the coarse one.
+
+    scale: how many times finer the fine map is. extra_scale: how many times finer than that the result is (1: its size,
+    and no further layers).
+    """
+
+    out: int
+    inputs: tuple[int, int] = (0, 1)
+    scale: int = 2
+    extra_scale: int = 1
 
 
 class FpnLss(nn.Module):
     """Upsample the coarse map, concatenate it to the fine one, two 3x3 convolutions, and perhaps one more upsampling.
 
-    Args:
-        channels: of the fine and the coarse map.
-        out: channels of the result.
-        scale: how many times finer the fine map is than the coarse one.
-        extra_scale: how many times finer than the fine map the result is (1: its size, no further layers).
-
-    Upsampling is bilinear with aligned corners, as in the released detectors. Layers have BEVDet's names and places in
-    `conv` and `up2`, so that its checkpoints load.
+    channels: of the fine and the coarse map. Upsampling is bilinear with aligned corners, as in the released detectors.
+    Layers have BEVDet's names and places in `conv` and `up2`, so that its checkpoints load.
     """
 
-    def __init__(self, channels: tuple[int, int], out: int, scale: int = 2, extra_scale: int = 1):
+    def __init__(self, channels: tuple[int, int], spec: FpnSpec):
         super().__init__()
-        self.up = nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=True)
+        self.up = nn.Upsample(scale_factor=spec.scale, mode="bilinear", align_corners=True)
+        out, extra_scale = spec.out, spec.extra_scale
         width = out if extra_scale == 1 else 2 * out
         self.conv = nn.Sequential(
             nn.Conv2d(sum(channels), width, 3, padding=1, bias=False),

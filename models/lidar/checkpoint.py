@@ -6,19 +6,26 @@ sparse convolutions come in two layouts: spconv 1, mmcv and MIT (kx, ky, kz, in,
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.lidar.box_code import Convention
-from models.lidar.detector import LidarDetector
+from models.layouts.checkpoint import grouped
+from models.lidar.bev_backbone import BevBackboneSpec
+from models.lidar.box_code import PARTS, Convention
+from models.lidar.detector import LidarDetector, LidarSpec
 from models.lidar.encoder import SparseEncoder
-from models.lidar.transfusion import TransFusionHead
+from models.lidar.transfusion import TransFusionHead, TransFusionSpec
 
 NAMES_SHOWN = 12  # of each kind of fault
+# What `_sizes` must have found to describe what is behind the encoder.
+_BACKBONE = ("bev_channels", "backbone_widths", "backbone_layers", "neck_widths", "upsamples")
+_HEAD = ("head_width", "classes", "layers", "ffn_width", "branch_width", "branch_depths")
 _ANCHOR = "conv_input.0.weight"  # of the encoder
 
 
@@ -124,16 +131,75 @@ def load_detector(detector: LidarDetector, tensors: Mapping[str, Tensor]) -> Loa
     return Loaded(layout, ignored)
 
 
-def detector_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What a file says of the layers behind the encoder: `backbone_widths`, `backbone_layers`, `neck_width`, `upsample`
-    and `head_width`. None where it is no LiDAR detector with a TransFusion head, and only its encoder can serve."""
+def why_encoder_alone(tensors: Mapping[str, Tensor]) -> str | None:
+    """Why only the sparse encoder of a file can serve; None for a file that has, or should have, more."""
+    if any(_FUSION.match(name) for name in tensors):
+        return "it is of a detector of cameras and LiDAR, whose layers behind the encoder read the map of both"
     layout = _layout(tensors)
-    if layout is None or any(_FUSION.match(name) for name in tensors):
-        return None
-    sizes = _sizes({ours: t for name, t in tensors.items() if (ours := layout.to_ours(name)) is not None})
-    sizes["head_width"] = sizes.get("TransFusion's head_width")
-    fields = ("backbone_widths", "backbone_layers", "neck_width", "upsample", "head_width")
-    return {field: sizes[field] for field in fields} if all(sizes.get(field) for field in fields) else None
+    encoder = layout.parts[0][0] if layout else ""
+    if all(name.startswith(encoder) or IGNORED.match(name) for name in tensors):
+        return "it holds no other part of a detector"
+    return None
+
+
+def described(tensors: Mapping[str, Tensor], spec: LidarSpec) -> LidarSpec:
+    """A file's LiDAR detector with a TransFusion head, as far as its tensors' shapes tell.
+
+    spec: grid and encoder, which the file must have been made with. What shapes do not tell is as published: attention
+    heads, queries, SECOND's first stride, the limits of boxes, the norms' eps. Raises CheckpointMismatch for a file
+    that is not such a detector.
+    """
+    layout = _layout(tensors)
+    if layout is None:
+        raise _no_encoder([known.parts[0][0] for known in LAYOUTS], tensors)
+    given = {ours: t for name, t in tensors.items() if (ours := layout.to_ours(name)) is not None}
+    stray = [name for name in tensors if layout.to_ours(name) is None and not IGNORED.match(name)]
+    sizes = _sizes(given)
+    if any(name not in sizes for name in (*_BACKBONE, *(f"TransFusion's {name}" for name in _HEAD))):
+        other = stray or [name for name in tensors if (layout.to_ours(name) or "").startswith("head.")]
+        raise CheckpointMismatch(
+            f"behind its encoder is no SECOND, SECONDFPN and TransFusion head under the names of {layout.name}: what "
+            f"{len(other)} of its {len(tensors)} tensors are is unknown ({grouped(sorted(other), depth=1)})"
+        )
+    if len({len(sizes[name]) for name in _BACKBONE[1:]}) != 1:
+        raise CheckpointMismatch(_listed("not one number a level", [f"{n} {sizes[n]}" for n in _BACKBONE[1:]]))
+    resizes = [
+        _resize(given[f"bev_backbone.neck.deblocks.{level}.0.weight"], width, neck_width)
+        for level, (width, neck_width) in enumerate(zip(sizes["backbone_widths"], sizes["neck_widths"]))
+    ]
+    upsamples = tuple(upsample for upsample, _ in resizes)
+    try:
+        backbone = BevBackboneSpec(
+            sizes["bev_channels"],
+            sizes["backbone_widths"],
+            sizes["backbone_layers"],
+            (1, *(round(after / before) for before, after in pairwise(upsamples))),
+            sizes["neck_widths"],
+            upsamples,
+            conv_if_same=all(is_conv for upsample, is_conv in resizes if upsample == 1),
+        )
+        head = TransFusionSpec(
+            backbone.out_channels,
+            spec.grid.range,
+            tuple(size * spec.encoder.stride / backbone.scale for size in spec.grid.voxel_size[:2]),
+            sizes["TransFusion's classes"],
+            width=sizes["TransFusion's head_width"],
+            ffn_width=sizes["TransFusion's ffn_width"],
+            decoder_layers=sizes["TransFusion's layers"],
+            branch_width=sizes["TransFusion's branch_width"],
+            branch_depths=sizes["TransFusion's branch_depths"],
+        )
+        return replace(spec, bev_backbone=backbone, head=head)
+    except ValueError as error:
+        raise CheckpointMismatch(f"{error}, as far as shapes tell; its public config would say") from None
+
+
+def _resize(weight: Tensor, width: int, neck_width: int) -> tuple[float, bool]:
+    """By how much a branch of SECONDFPN upsamples, and whether it does so by a plain convolution (out, in, k, k) or a
+    transposed one (in, out, k, k). Of equal channels the shape says nothing: as published then."""
+    kernel = weight.shape[2]
+    is_conv = kernel == 1 if width == neck_width else tuple(weight.shape[:2]) == (neck_width, width)
+    return (1 / kernel if is_conv else kernel), is_conv
 
 
 def load_encoder(encoder: SparseEncoder, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -194,36 +260,51 @@ def _fill(
 
 
 def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The sizes by which detectors differ, called as in the configs, from tensors named as in LidarDetector.
+    """The sizes by which detectors differ, called as in the specs, from tensors named as in LidarDetector.
 
     Kernels are (kx, ky, kz, in, out). What the tensors don't tell is left out.
     """
     names = sorted(tensors)
 
-    def along(axis: int, pattern: str) -> list[int]:
+    def along(axis: int, pattern: str) -> tuple[int, ...]:
         shapes = [tensors[name].shape for name in names if re.fullmatch(pattern, name)]
-        return [shape[axis] for shape in shapes if len(shape) > axis]
+        return tuple(shape[axis] for shape in shapes if len(shape) > axis)
 
-    def count(pattern: str) -> int:
-        return sum(re.fullmatch(pattern, name) is not None for name in names)
+    def counts(pattern: str) -> tuple[int, ...]:
+        """How many names fit, by their first group."""
+        found = Counter(match[1] for name in names if (match := re.fullmatch(pattern, name)))
+        return tuple(found[key] for key in sorted(found))
 
+    def first(values: tuple[int, ...]) -> int | None:
+        return values[0] if values else None
+
+    level = r"encoder\.encoder_layers\.encoder_layer"
     second, neck = r"bev_backbone\.backbone\.blocks", r"bev_backbone\.neck\.deblocks"
+    branch = r"head\.prediction_heads\.0\."
+    blocks = counts(rf"{level}(\d+)\.\d+\.conv1\.weight")
     sizes = {
-        "widths": along(4, r"encoder\.(conv_input|encoder_layers\.encoder_layer\d\.\d+)\.0\.weight"),
-        "blocks": [count(r"encoder\.encoder_layers\.encoder_layer1\.\d+\.conv1\.weight")],
-        "out_width": along(4, r"encoder\.conv_out\.0\.weight"),
-        "bev_channels": along(1, rf"{second}\.0\.0\.weight"),
+        "widths": along(4, rf"encoder\.conv_input\.0\.weight|{level}\d+\.\d+\.0\.weight"),
+        "blocks": blocks if len(set(blocks)) > 1 else first(blocks),
+        "out_width": first(along(4, r"encoder\.conv_out\.0\.weight")),
+        "bev_channels": first(along(1, rf"{second}\.0\.0\.weight")),
         "backbone_widths": along(0, rf"{second}\.\d\.0\.weight"),
-        "backbone_layers": [count(rf"{second}\.{block}\.(?!1\.)\d+\.running_mean") for block in (0, 1)],
-        "neck_width": along(0, rf"{neck}\.0\.1\.weight"),
-        "upsample": along(2, rf"{neck}\.0\.0\.weight"),
-        "TransFusion's head_width": along(0, r"head\.class_encoding\.weight"),
-        "TransFusion's classes": along(1, r"head\.class_encoding\.weight"),
-        "TransFusion's ffn_width": along(0, r"head\.decoder\.\d\.linear1\.weight"),
-        "CenterPoint's head_width": along(0, r"head\.net\.shared_conv\.conv\.weight"),
+        "backbone_layers": tuple(count - 1 for count in counts(rf"{second}\.(\d)\.\d+\.running_mean")),
+        "neck_widths": along(0, rf"{neck}\.\d\.1\.weight"),
+        "upsamples": along(2, rf"{neck}\.\d\.0\.weight"),
+        "TransFusion's head_width": first(along(0, r"head\.class_encoding\.weight")),
+        "TransFusion's classes": first(along(1, r"head\.class_encoding\.weight")),
+        "TransFusion's layers": len(along(0, r"head\.decoder\.\d\.linear1\.weight")),
+        "TransFusion's ffn_width": first(along(0, r"head\.decoder\.\d\.linear1\.weight")),
+        "TransFusion's branch_width": first(along(0, rf"{branch}heatmap\.0\.conv\.weight")),
+        "TransFusion's branch_depths": tuple(
+            1 + len(along(0, rf"{branch}{part}\.\d\.conv\.weight")) for part in (*PARTS, "heatmap")
+        )
+        if any(re.match(branch, name) for name in names)
+        else None,
+        "CenterPoint's head_width": first(along(0, r"head\.net\.shared_conv\.conv\.weight")),
         "CenterPoint's classes": along(0, r"head\.net\.task_heads\.\d\.heatmap\.1\.weight"),
     }
-    return {what: tuple(found) if len(found) > 1 else found[0] for what, found in sizes.items() if any(found)}
+    return {what: found for what, found in sizes.items() if found}
 
 
 def _kernel_layout(anchor: torch.Size, wanted: torch.Size) -> tuple[int, ...]:

@@ -4,7 +4,9 @@ Points -> voxels -> sparse encoder -> SECOND -> SECONDFPN -> TransFusion or Cent
 imitates is the encoder's map, or SECONDFPN's; the head is there to learn from, and to tell how well it detects.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,18 +14,31 @@ from torch import Tensor, nn
 
 from models import center_head
 from models.bev import swap_xy
-from models.center_head import CenterPointHead
-from models.initialise import kaiming_init
+from models.center_head import CenterHeadSpec, CenterPointHead
 from models.lidar import transfusion
-from models.lidar.encoder import SparseEncoder
+from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
+from models.lidar.encoder import EncoderSpec, SparseEncoder
 from models.lidar.grid import VoxelGrid
-from models.lidar.transfusion import TransFusionHead
+from models.lidar.transfusion import TransFusionHead, TransFusionSpec
 from models.lidar.voxelize import voxelize
-from models.openmmlab import SECOND, SECONDFPN
 
 Predictions = transfusion.Predictions | center_head.Predictions
 
-_NORM_EPS = 1e-3
+
+@dataclass(frozen=True)
+class LidarSpec:
+    """Everything of a LiDAR detector but its weights. Without `bev_backbone` and `head` it is an encoder alone."""
+
+    grid: VoxelGrid
+    encoder: EncoderSpec
+    bev_backbone: BevBackboneSpec | None = None
+    head: TransFusionSpec | CenterHeadSpec | None = None
+
+    def __post_init__(self) -> None:
+        _, *cells = self.encoder.output_shape(self.grid.sparse_shape)
+        stride = math.prod(self.bev_backbone.strides) if self.bev_backbone else 1
+        if any(side % stride for side in cells):
+            raise ValueError(f"a map of {cells[0]}x{cells[1]} cells is no multiple of SECOND's stride, {stride}")
 
 
 class VoxelBatch(NamedTuple):
@@ -44,35 +59,6 @@ def voxel_batch(points: Sequence[Tensor], grid: VoxelGrid) -> VoxelBatch:
     return VoxelBatch(torch.cat([v.means for v in voxels]), torch.cat(coords), len(points))
 
 
-class BEVBackbone(nn.Module):
-    """SECOND and SECONDFPN: (B, C, X, Y) -> (B, 2 * neck_width, X * upsample, Y * upsample)."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        widths: tuple[int, int] = (128, 256),
-        layers: tuple[int, int] = (5, 5),
-        neck_width: int = 256,
-        upsample: int = 1,
-        norm_momentum: float = 0.01,
-    ):
-        super().__init__()
-        norm = {"type": "BN", "eps": _NORM_EPS, "momentum": norm_momentum}
-        self.backbone = SECOND(in_channels, list(widths), list(layers), [1, 2], norm_cfg=norm)
-        self.neck = SECONDFPN(
-            list(widths),
-            [neck_width, neck_width],
-            [upsample, 2 * upsample],
-            norm_cfg=norm,
-            upsample_cfg={"type": "deconv", "bias": False},
-            use_conv_for_no_stride=True,
-        )
-        kaiming_init(self)
-
-    def forward(self, bev: Tensor) -> Tensor:
-        return self.neck(self.backbone(bev))[0]
-
-
 class LidarDetector(nn.Module):
     """See the module's docstring. `encoder` and `bev_backbone` make maps [C, X, Y]; `detect` makes predictions of the
     latter's, which `head.loss` and `head.predict` understand."""
@@ -89,3 +75,11 @@ class LidarDetector(nn.Module):
     def detect(self, bev: Tensor) -> Predictions:
         """The head's raw predictions of a map (B, C, X, Y) of `bev_backbone`."""
         return self.head(swap_xy(bev) if isinstance(self.head, CenterPointHead) else bev)
+
+
+def build_detector(spec: LidarSpec) -> LidarDetector:
+    """A whole detector, its weights drawn from torch's global generator: backbone's, head's, then encoder's."""
+    backbone = BEVBackbone(spec.bev_backbone)
+    transfusion = isinstance(spec.head, TransFusionSpec)
+    head = TransFusionHead(spec.head) if transfusion else CenterPointHead(spec.head)
+    return LidarDetector(SparseEncoder(spec.grid.sparse_shape, spec.encoder), backbone, head)

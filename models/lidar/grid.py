@@ -31,11 +31,18 @@ class VoxelGrid:
         return x, y, z + 1
 
 
-def encoder_output_shape(sparse_shape: tuple[int, int, int], out_width: int) -> tuple[int, int, int]:
+# Of the encoder's convolutions with stride 2, along x, y and z: published.
+PADDINGS = ((1, 1, 1), (1, 1, 1), (1, 1, 0))
+
+
+def encoder_output_shape(
+    sparse_shape: tuple[int, int, int], out_width: int, paddings: tuple[tuple[int, int, int], ...] = PADDINGS
+) -> tuple[int, int, int]:
     """(channels, X, Y) of the sparse encoder's map. Raises ValueError where its strides leave no height."""
-    x, y, z = sparse_shape
-    for padding_z in (1, 1, 0):
-        x, y, z = (x + 1) // 2, (y + 1) // 2, (z + 2 * padding_z - 3) // 2 + 1
+    size = sparse_shape
+    for padding in paddings:
+        size = tuple((side + 2 * pad - 3) // 2 + 1 for side, pad in zip(size, padding))
+    x, y, z = size
     z = (z - 3) // 2 + 1
     if min(x, y, z) < 1:
         raise ValueError(f"a grid of {sparse_shape} voxels is too small for the encoder's strides")

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from models.boxes import Boxes
-from models.lidar.detector import BEVBackbone, LidarDetector, VoxelBatch, voxel_batch
+from models.lidar.bev_backbone import BEVBackbone
+from models.lidar.detector import LidarDetector, VoxelBatch, voxel_batch
 from models.lidar.encoder import SparseEncoder
 from models.lidar.grid import VoxelGrid
 
@@ -15,13 +16,14 @@ class Teacher(Protocol):
     """A frozen network whose maps are cached. Any LiDAR detector can be one.
 
     bev_shape: (C, X, Y) of its map; bev_range: x, y, z minimum, then maximum (m, LIDAR_TOP frame) that the map covers;
-    cell_size: of the map along x and y (m); detects: whether it can say boxes.
+    cell_size: of the map along x and y (m); detects: whether it can say boxes; no_boxes: if not, why, else empty.
     """
 
     bev_shape: tuple[int, int, int]
     bev_range: tuple[float, ...]
     cell_size: tuple[float, float]
     detects: bool
+    no_boxes: str
 
     def prepare(self, points: Tensor) -> Any:
         """What the network reads, made of points (N, 5) on the CPU: voxels. Called in a thread, ahead of `run`."""
@@ -51,6 +53,7 @@ class LidarTeacher:
             if module is not None:
                 module.eval()
         self.detects = detector is not None
+        self.no_boxes = "" if self.detects else "there is no detection head that is known here"
         self.bev_range = grid.range
         with torch.inference_mode():  # what comes out of no points
             self.bev_shape = tuple(self._maps(self.prepare(torch.zeros(0, 5)), torch.device("cpu"))[output].shape[1:])

@@ -10,6 +10,8 @@ Shape legend: B samples, W width, C classes, Q queries, N = X * Y cells.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +25,13 @@ from models.initialise import kaiming_init
 from models.lidar.box_code import PARTS, BoxCoder, Convention
 from models.lidar.transfusion_loss import heatmap_loss, query_loss
 from models.names import CLASSES
+from models.norm import LIKE_TORCH, Norm
 
 # Every cell of these classes' heatmaps may become a query, not only the highest of its neighbourhood.
 SMALL_CLASSES = (CLASSES.index("pedestrian"), CLASSES.index("traffic_cone"))
 
 # How far beyond the map (m) boxes are kept along x and y, and how far from zero along z: the published limits.
 KEEP_MARGIN, KEEP_HEIGHT = 7.2, 10.0
-
-_BRANCH_WIDTH = 64  # of the two convolutions behind each part of a prediction, whatever the head's width
 
 
 class Predictions(NamedTuple):
@@ -44,58 +45,78 @@ class Predictions(NamedTuple):
     layers: list[dict[str, Tensor]]
 
 
-class TransFusionHead(nn.Module):
-    """Boxes of a bird's-eye-view map.
+@dataclass(frozen=True)
+class TransFusionSpec:
+    """Everything of a TransFusion head but its weights.
 
-    range: x, y, z minimum then maximum (m) in the map's frame; cell_size: of the map, along x and y (m).
-    num_classes: labels are positions in names.CLASSES. queries: boxes a sample. decoder_layers: published 1.
+    in_channels: of the map. range: x, y, z minimum then maximum (m) in the map's frame; cell_size: of the map, along x
+        and y (m).
+    num_classes: labels are positions in names.CLASSES. queries: boxes a sample.
+    width, heads, ffn_width, decoder_layers (published: 1), dropout: of the transformer.
+    branch_width: of the convolutions behind each part of a prediction, whatever the width; branch_depths: how many they
+        are, of each of box_code.PARTS and of the class logits.
     peak_size: cells, odd; a query is the highest in a square of this side, except among `small_classes`.
     keep_range: like range, boxes beyond it are not predicted; None for the published margins.
     gaussian_overlap, min_radius (cells): how wide a centre is drawn into the heatmap's target.
-    convention: what the weights say; a loaded checkpoint sets it.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        range: Sequence[float],
-        cell_size: tuple[float, float],
-        num_classes: int = len(CLASSES),
-        queries: int = 200,
-        width: int = 128,
-        heads: int = 8,
-        ffn_width: int = 256,
-        decoder_layers: int = 1,
-        dropout: float = 0.1,
-        peak_size: int = 3,
-        small_classes: Sequence[int] = SMALL_CLASSES,
-        score_threshold: float = 0.0,
-        keep_range: Sequence[float] | None = None,
-        gaussian_overlap: float = 0.1,
-        min_radius: int = 2,
-        convention: Convention = Convention.MMDET3D,
-    ):
-        super().__init__()
-        self.low, self.high, self.cell_size = np.array(range[:3]), np.array(range[3:]), cell_size
-        self.num_classes, self.queries, self.peak_size = num_classes, queries, peak_size
-        self.small_classes = [c for c in small_classes if c < num_classes]
-        self.score_threshold = score_threshold
-        margin = np.array([KEEP_MARGIN, KEEP_MARGIN])
-        published = [*(self.low[:2] - margin), -KEEP_HEIGHT, *(self.high[:2] + margin), KEEP_HEIGHT]
-        self.keep_range = np.array(published if keep_range is None else keep_range)
-        self.gaussian_overlap, self.min_radius = gaussian_overlap, min_radius
-        self.convention = convention
+    in_channels: int
+    range: tuple[float, ...]
+    cell_size: tuple[float, float]
+    num_classes: int = len(CLASSES)
+    queries: int = 200
+    width: int = 128
+    heads: int = 8
+    ffn_width: int = 256
+    decoder_layers: int = 1
+    dropout: float = 0.1
+    branch_width: int = 64
+    branch_depths: tuple[int, ...] = (2,) * (len(PARTS) + 1)
+    norm: Norm = LIKE_TORCH
+    peak_size: int = 3
+    small_classes: tuple[int, ...] = SMALL_CLASSES
+    score_threshold: float = 0.0
+    keep_range: tuple[float, ...] | None = None
+    gaussian_overlap: float = 0.1
+    min_radius: int = 2
 
-        self.shared_conv = nn.Conv2d(in_channels, width, 3, padding=1)
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"the head's width of {self.width} is no multiple of its {self.heads} attention heads")
+
+    @property
+    def kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper x, y, z between which boxes are predicted."""
+        if self.keep_range is not None:
+            return np.array(self.keep_range[:3]), np.array(self.keep_range[3:])
+        margin = np.array([KEEP_MARGIN, KEEP_MARGIN])
+        low, high = np.array(self.range[:2]) - margin, np.array(self.range[3:5]) + margin
+        return np.array([*low, -KEEP_HEIGHT]), np.array([*high, KEEP_HEIGHT])
+
+
+class TransFusionHead(nn.Module):
+    """Boxes of a bird's-eye-view map. convention: how the weights say boxes; a loaded checkpoint sets it."""
+
+    def __init__(self, spec: TransFusionSpec, convention: Convention = Convention.MMDET3D):
+        super().__init__()
+        self.spec, self.convention = spec, convention
+        self.low, self.high = np.array(spec.range[:3]), np.array(spec.range[3:])
+        self.small_classes = [c for c in spec.small_classes if c < spec.num_classes]
+
+        width, norm = spec.width, spec.norm
+        self.shared_conv = nn.Conv2d(spec.in_channels, width, 3, padding=1)
         self.heatmap_head = nn.Sequential(
-            _conv_norm_relu(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)),
-            nn.Conv2d(width, num_classes, 3, padding=1),
+            _conv_norm_relu(nn.Conv2d(width, width, 3, padding=1, bias=False), norm.over_maps(width)),
+            nn.Conv2d(width, spec.num_classes, 3, padding=1),
         )
-        self.class_encoding = nn.Conv1d(num_classes, width, 1)
-        self.decoder = nn.ModuleList(DecoderLayer(width, heads, ffn_width, dropout) for _ in np.arange(decoder_layers))
-        sizes = PARTS | {"heatmap": num_classes}
+        self.class_encoding = nn.Conv1d(spec.num_classes, width, 1)
+        self.decoder = nn.ModuleList(DecoderLayer(spec) for _ in range(spec.decoder_layers))
+        sizes = PARTS | {"heatmap": spec.num_classes}
         self.prediction_heads = nn.ModuleList(
-            nn.ModuleDict({name: _branch(width, size) for name, size in sizes.items()}) for _ in self.decoder
+            nn.ModuleDict(
+                {name: _branch(spec, size, depth) for (name, size), depth in zip(sizes.items(), spec.branch_depths)}
+            )
+            for _ in self.decoder
         )
         self._initialise()
 
@@ -111,7 +132,7 @@ class TransFusionHead(nn.Module):
 
     @property
     def coder(self) -> BoxCoder:
-        return BoxCoder(tuple(self.low[:2]), self.cell_size, self.convention)
+        return BoxCoder(tuple(self.low[:2]), self.spec.cell_size, self.convention)
 
     def forward(self, bev: Tensor) -> Predictions:
         """Raw predictions of a map (B, channels, X, Y)."""
@@ -125,7 +146,7 @@ class TransFusionHead(nn.Module):
         query_positions = map_positions[cells]  # (B, Q, 2)
 
         keys = features.flatten(2).transpose(1, 2)  # (B, N, W)
-        encoding = self.class_encoding(F.one_hot(labels, self.num_classes).transpose(1, 2).to(weight.dtype))
+        encoding = self.class_encoding(F.one_hot(labels, self.spec.num_classes).transpose(1, 2).to(weight.dtype))
         query = keys.gather(1, cells[..., None].expand(-1, -1, keys.shape[2])) + encoding.transpose(1, 2)  # (B, Q, W)
         layers, positions = [], query_positions
         for decode, branches in zip(self.decoder, self.prediction_heads):
@@ -140,12 +161,13 @@ class TransFusionHead(nn.Module):
         """Labels and cells (B, Q) of the highest peaks of logits (B, C, X, Y), and the heat there (B, C, Q)."""
         heat = heatmap.detach().float().sigmoid()
         # Padded with zeros: as published, the outermost cells are no peaks.
-        highest = F.pad(F.max_pool2d(heat, self.peak_size, stride=1), [self.peak_size // 2] * 4)
+        side = self.spec.peak_size
+        highest = F.pad(F.max_pool2d(heat, side, stride=1), [side // 2] * 4)
         highest[:, self.small_classes] = heat[:, self.small_classes]
         peaks = (heat * (heat == highest)).flatten(2)  # (B, C, N)
-        best = peaks.flatten(1).topk(self.queries).indices
+        best = peaks.flatten(1).topk(self.spec.queries).indices
         labels, cells = best // peaks.shape[2], best % peaks.shape[2]
-        return labels, cells, peaks.gather(2, cells[:, None].expand(-1, self.num_classes, -1))
+        return labels, cells, peaks.gather(2, cells[:, None].expand(-1, self.spec.num_classes, -1))
 
     def loss(self, predictions: Predictions, boxes: Sequence[Boxes]) -> dict[str, Tensor]:
         """Focal losses of the heatmap and of the queries' classes, and L1 of their boxes, summed over decoder layers.
@@ -154,7 +176,8 @@ class TransFusionHead(nn.Module):
         range are left out; an unknown velocity (NaN) is not learnt from.
         """
         truth = [self._learnable(b) for b in boxes]
-        heatmap = heatmap_loss(predictions.heatmap.float(), truth, self.coder, self.gaussian_overlap, self.min_radius)
+        radii = self.spec.gaussian_overlap, self.spec.min_radius
+        heatmap = heatmap_loss(predictions.heatmap.float(), truth, self.coder, *radii)
         extent = self.high[:2] - self.low[:2]
         of_layers = [
             query_loss(_codes(said), said["heatmap"].transpose(1, 2).float(), truth, self.coder, extent)
@@ -167,21 +190,22 @@ class TransFusionHead(nn.Module):
     def predict(self, predictions: Predictions) -> list[Boxes]:
         """Boxes of each sample: centres of gravity, scores, velocities (m/s in the map's frame), best first."""
         said = predictions.layers[-1]
-        own_class = F.one_hot(predictions.query_labels, self.num_classes).transpose(1, 2)
+        own_class = F.one_hot(predictions.query_labels, self.spec.num_classes).transpose(1, 2)
         scores, labels = (said["heatmap"].float().sigmoid() * predictions.query_heat * own_class).max(1)
+        low, high = self.spec.kept
         found = []
         for codes, own_labels, own_scores in zip(*(t.cpu().numpy() for t in (_codes(said), labels, scores))):
             boxes = self.coder.decode(codes, own_labels, own_scores.astype(np.float64))
             # As published, z is tested half a box below the height that was said, whatever that means.
             places = np.c_[boxes.centers[:, :2], codes[:, 2] - boxes.sizes[:, 2] / 2]
-            kept = ((places >= self.keep_range[:3]) & (places <= self.keep_range[3:])).all(1)
-            boxes = boxes[kept & (boxes.scores >= self.score_threshold)]
+            kept = ((places >= low) & (places <= high)).all(1)
+            boxes = boxes[kept & (boxes.scores >= self.spec.score_threshold)]
             found.append(boxes[np.argsort(-boxes.scores, kind="stable")])
         return found
 
     def _learnable(self, boxes: Boxes) -> Boxes:
         inside = boxes.centred_in(self.low[:2], self.high[:2])
-        return boxes[inside & (boxes.labels >= 0) & (boxes.labels < self.num_classes) & (boxes.sizes > 0).all(1)]
+        return boxes[inside & (boxes.labels >= 0) & (boxes.labels < self.spec.num_classes) & (boxes.sizes > 0).all(1)]
 
 
 class DecoderLayer(nn.Module):
@@ -190,14 +214,15 @@ class DecoderLayer(nn.Module):
     Unlike in DETR, positions are added to the values too.
     """
 
-    def __init__(self, width: int, heads: int, ffn_width: int, dropout: float):
+    def __init__(self, spec: TransFusionSpec):
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
-        self.cross_attn = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
-        self.linear1, self.linear2 = nn.Linear(width, ffn_width), nn.Linear(ffn_width, width)
+        width = spec.width
+        self.self_attn = nn.MultiheadAttention(width, spec.heads, spec.dropout, batch_first=True)
+        self.cross_attn = nn.MultiheadAttention(width, spec.heads, spec.dropout, batch_first=True)
+        self.linear1, self.linear2 = nn.Linear(width, spec.ffn_width), nn.Linear(spec.ffn_width, width)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.self_posembed, self.cross_posembed = PositionEmbedding(width), PositionEmbedding(width)
-        self.dropout = nn.Dropout(dropout)
+        self.self_posembed, self.cross_posembed = (PositionEmbedding(width, spec.norm) for _ in range(2))
+        self.dropout = nn.Dropout(spec.dropout)
 
     def forward(self, query: Tensor, positions: Tensor, keys: Tensor, key_positions: Tensor) -> Tensor:
         """query (B, Q, W) at positions (B, Q, 2), keys (B, N, W) at key_positions (1, N, 2), in cells -> (B, Q, W)."""
@@ -215,19 +240,23 @@ class DecoderLayer(nn.Module):
 class PositionEmbedding(nn.Module):
     """Positions (B, L, 2) -> (B, L, W)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, norm: Norm):
         super().__init__()
         self.position_embedding_head = nn.Sequential(
-            nn.Conv1d(2, width, 1), nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Conv1d(width, width, 1)
+            nn.Conv1d(2, width, 1), norm.over_rows(width), nn.ReLU(inplace=True), nn.Conv1d(width, width, 1)
         )
 
     def forward(self, positions: Tensor) -> Tensor:
         return self.position_embedding_head(positions.transpose(1, 2)).transpose(1, 2)
 
 
-def _branch(width: int, size: int) -> nn.Sequential:
-    hidden = nn.Conv1d(width, _BRANCH_WIDTH, 1, bias=False)
-    return nn.Sequential(_conv_norm_relu(hidden, nn.BatchNorm1d(_BRANCH_WIDTH)), nn.Conv1d(_BRANCH_WIDTH, size, 1))
+def _branch(spec: TransFusionSpec, size: int, depth: int) -> nn.Sequential:
+    widths = [spec.width] + [spec.branch_width] * (depth - 1)
+    hidden = (
+        _conv_norm_relu(nn.Conv1d(before, after, 1, bias=False), spec.norm.over_rows(after))
+        for before, after in pairwise(widths)
+    )
+    return nn.Sequential(*hidden, nn.Conv1d(widths[-1], size, 1))
 
 
 def _conv_norm_relu(conv: nn.Module, norm: nn.Module) -> nn.Sequential:

@@ -11,7 +11,7 @@ KEY_CAMERA = "CAM_FRONT_LEFT"  # the first of the cameras: the released detector
 
 # What `data_config` holds beside the augmentation.
 _IGNORED = {
-    "Ncams": "how many of the cameras a training step draws: six of six",
+    "Ncams": "how many of the cameras a training step draws",
     "src_size": "of the stored images, which are looked at themselves",
 }
 
@@ -77,4 +77,3 @@ def read_bevfusion_images(
         step.ignore(dict.fromkeys(("rot_lim", "rand_flip"), "the test neither turns nor mirrors"))
         low, high = step.numbers("resize_lim", 2)
         return ImageNumbers(size, resize, (low + high) / 2 - fit, crop_h, rot, flip)
-

@@ -51,7 +51,10 @@ class Used:
             if default is _REQUIRED:
                 raise UnreadableConfig(f"{self.at(key)} is missing")
             return default
-        return self._values[key]
+        found = self._values[key]
+        if isinstance(found, str) and found.startswith("${"):
+            raise UnreadableConfig(f"{self.at(key)} is a reference, {found}: give the config with all of them resolved")
+        return found
 
     def fixed(self, key: str, only: Any, default: Any = _REQUIRED) -> None:
         """Read a key of which one value alone is implemented. default: what the public code takes where it is missing,

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from models.bevdet.detector import BevDet
+from models.bevdet.detector import BevDet, BevDetSpec
+from models.bevdet.encoder import ResidualSpec
 from models.bevdet.layout import fill_bevdet, read_bevdet
+from models.bevdet.necks import FpnSpec
 from models.depth_bins import DepthBins
 from models.layouts import Checkpoint, WeightsMismatch, fill_backbone, read_layout
 from models.lift_splat import BevGrid
@@ -27,26 +29,29 @@ TRAINED_WITH = "geomim.finetune"
 MEANING = ("task", "view.channels", "view.depth_spacing", "bev_range", "bev_cell", "height", "depth_bins")
 
 
-def build_detector(config: FinetuneConfig, evaluate: EvaluateConfig = EVALUATE) -> BevDet:
-    """The whole detector, with weights drawn from torch's global generator. evaluate: which predictions count."""
+def detector_spec(config: FinetuneConfig) -> BevDetSpec:
+    """All of a config's detector but its backbone and head."""
     view, span = config.view, (-config.bev_range, config.bev_range)
-    head = goal_of(config).head(config, evaluate)
-    detector = BevDet(
-        build_backbone(config.backbone, config.drop_path),
-        head,
+    return BevDetSpec(
         BevGrid(span, span, config.height, config.bev_cell),
         DepthBins(*config.depth_bins, view.depth_spacing),
         config.image.size,
-        config.image_width,
+        FpnSpec(config.image_width),
         config.context,
-        config.bev_widths,
-        config.bev_width,
+        ResidualSpec(config.bev_widths),
+        FpnSpec(config.bev_width, inputs=(0, 2), scale=4, extra_scale=2),
         frames=view.frames,
         camera_aware=view.camera_aware,
         aspp_width=view.aspp_width,
         stereo=view.stereo,
         truncate_cells=view.truncate_cells,
     )
+
+
+def build_detector(config: FinetuneConfig, evaluate: EvaluateConfig = EVALUATE) -> BevDet:
+    """The whole detector, with weights drawn from torch's global generator. evaluate: which predictions count."""
+    head = goal_of(config).head(config, evaluate)
+    detector = BevDet(build_backbone(config.backbone, config.drop_path), head, detector_spec(config))
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.momentum = config.norm_momentum

@@ -23,9 +23,7 @@ class Whole(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(
-        self, images: Tensor, cameras: tuple[FrameGeometry, ...], with_previous: bool
-    ) -> tuple[Any, Tensor]:
+    def forward(self, images: Tensor, cameras: tuple[FrameGeometry, ...], with_previous: bool) -> tuple[Any, Tensor]:
         """The head's maps in float32, and depth probabilities (B, N, D, h, w)."""
         bev, depth_prob = self.detector(images, cameras, with_previous)
         maps = self.detector.head(bev)

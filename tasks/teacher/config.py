@@ -105,6 +105,9 @@ class FitConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FitConfig":
+        if any(cells % 2 for cells in self.lidar.bev_shape):
+            shape = "x".join(map(str, self.lidar.bev_shape))
+            raise ValueError(f"lidar.range makes a map of {shape} cells, which SECOND's stride of 2 does not divide")
         if self.head == "transfusion":
             if self.head_width % ATTENTION_HEADS:
                 raise ValueError(

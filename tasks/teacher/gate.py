@@ -62,7 +62,7 @@ def _why_unmeasured(config: TeacherConfig, teacher: Teacher, index: Index, sampl
     if config.gate_samples == 0:
         return "teacher.gate_samples is 0"
     if not teacher.detects:
-        return f"{config.weights} holds no detection head that is known here"
+        return f"{config.weights} gives no boxes: {teacher.no_boxes}"
     if len(samples) == 0:
         return f"no sample of train or val of {index.version} has a box of a detection class to find"
     return ""

@@ -1,20 +1,27 @@
 """The networks of the configs, and the teacher with its weights."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead
-from models.lidar.checkpoint import CheckpointMismatch, detector_sizes, load_detector, load_encoder
-from models.lidar.detector import BEVBackbone, LidarDetector, voxel_batch
-from models.lidar.encoder import SparseEncoder
+from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec
+from models.layouts import grouped
+from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
+from models.lidar.checkpoint import CheckpointMismatch, described, load_detector, load_encoder, why_encoder_alone
+from models.lidar.detector import LidarDetector, LidarSpec, voxel_batch
+from models.lidar.detector import build_detector as build
+from models.lidar.encoder import EncoderSpec, SparseEncoder
 from models.lidar.teacher import LidarTeacher, Teacher
-from models.lidar.transfusion import TransFusionHead
+from models.lidar.transfusion import TransFusionSpec
+from models.norm import LIKE_SECOND, Norm
 from storage.index import Index
 from tasks.batches.points import load_points
 from tasks.checkpoints import read_metadata, read_tensors
+from tasks.config import explain
 from tasks.errors import UserError
 from tasks.progress import say
 from tasks.teacher.config import ATTENTION_HEADS, FitConfig, LidarConfig, TeacherConfig
@@ -23,42 +30,47 @@ WEIGHTS = "detector.safetensors"
 FITTED = "geomim.fit"  # in the weights' metadata: the config they were fitted with
 
 
-def build_encoder(lidar: LidarConfig, norm_momentum: float = 0.01) -> SparseEncoder:
-    """The encoder alone, with weights drawn from torch's global generator."""
-    return SparseEncoder(
-        shape=lidar.grid.sparse_shape,
-        widths=lidar.widths,
-        out_width=lidar.out_width,
-        blocks=lidar.blocks,
-        norm_momentum=norm_momentum,
-    )
+def encoder_spec(lidar: LidarConfig, norm: Norm = LIKE_SECOND) -> LidarSpec:
+    """Grid and encoder of a config."""
+    blocks = (lidar.blocks,) * len(lidar.widths)
+    return LidarSpec(lidar.grid, EncoderSpec(widths=lidar.widths, blocks=blocks, out_width=lidar.out_width, norm=norm))
 
 
-def build_detector(config: FitConfig) -> LidarDetector:
-    """The whole detector, with weights drawn from torch's global generator."""
-    lidar = config.lidar
-    backbone = BEVBackbone(
+def detector_spec(config: FitConfig) -> LidarSpec:
+    """The whole detector that a config fits."""
+    lidar, norm = config.lidar, Norm(LIKE_SECOND.eps, config.norm_momentum)
+    backbone = BevBackboneSpec(
         lidar.bev_channels,
         config.backbone_widths,
         config.backbone_layers,
-        config.neck_width,
-        config.upsample,
-        config.norm_momentum,
+        neck_widths=(config.neck_width,) * 2,
+        upsamples=(config.upsample, 2 * config.upsample),
+        norm=norm,
+        neck_norm=norm,
     )
-    cell_size = tuple(size / config.upsample for size in lidar.cell_size)
     common = {
-        "in_channels": 2 * config.neck_width,
+        "in_channels": backbone.out_channels,
         "range": lidar.range,
-        "cell_size": cell_size,
+        "cell_size": tuple(size / config.upsample for size in lidar.cell_size),
         "width": config.head_width,
         "score_threshold": config.score_threshold,
         "min_radius": config.gaussian_radius,
     }
     if config.head == "transfusion":
-        head = TransFusionHead(**common, queries=config.queries, heads=ATTENTION_HEADS, ffn_width=2 * config.head_width)
+        head = TransFusionSpec(**common, queries=config.queries, heads=ATTENTION_HEADS, ffn_width=2 * config.head_width)
     else:
-        head = CenterPointHead(**common, class_groups=SIX_GROUPS if config.class_groups == "six" else ONE_GROUP)
-    return LidarDetector(build_encoder(lidar, config.norm_momentum), backbone, head)
+        head = CenterHeadSpec(**common, class_groups=SIX_GROUPS if config.class_groups == "six" else ONE_GROUP)
+    return replace(encoder_spec(lidar, norm), bev_backbone=backbone, head=head)
+
+
+def build_encoder(lidar: LidarConfig) -> SparseEncoder:
+    """The encoder alone, with weights drawn from torch's global generator."""
+    return SparseEncoder(lidar.grid.sparse_shape, encoder_spec(lidar).encoder)
+
+
+def build_detector(config: FitConfig) -> LidarDetector:
+    """The whole detector, with weights drawn from torch's global generator."""
+    return build(detector_spec(config))
 
 
 def build_teacher(config: TeacherConfig, index: Index, dataroot: Path, fitted: Path | None) -> Teacher:
@@ -72,19 +84,11 @@ def build_teacher(config: TeacherConfig, index: Index, dataroot: Path, fitted: P
         return _random_teacher(config, index, dataroot)
     path = fitted or Path(config.weights)
     tensors, fit_config = read_tensors(path), read_metadata(path).get(FITTED)
-    lidar = config.lidar
     try:
-        if fit_config:
-            fit = FitConfig.model_validate_json(fit_config)
-            _check_lidar(path, fit.lidar, lidar)
-        elif (sizes := detector_sizes(tensors)) is None:  # an encoder alone
-            encoder = build_encoder(lidar)
-            ignored = load_encoder(encoder, tensors)
-            say(f"teacher: of {path.name} the sparse encoder alone serves; {len(ignored)} other tensors are ignored")
-            return _teacher(config, encoder)
-        else:
-            fit = FitConfig(lidar=lidar, head="transfusion", score_threshold=0, **sizes)
-        detector = build_detector(fit)
+        spec = _fitted_spec(path, fit_config, config.lidar) if fit_config else _file_spec(config, tensors)
+        if isinstance(spec, str):
+            return _encoder_alone(config, path, tensors, spec)
+        detector = build(spec)
         loaded = load_detector(detector, tensors)
     except CheckpointMismatch as error:
         raise UserError(f"{path}: does not fit the network of `lidar:`: {error}") from None
@@ -93,20 +97,48 @@ def build_teacher(config: TeacherConfig, index: Index, dataroot: Path, fitted: P
     return _teacher(config, detector.encoder, detector.bev_backbone, detector)
 
 
+def _file_spec(config: TeacherConfig, tensors: dict[str, Tensor]) -> LidarSpec | str:
+    """The detector that a file of other people's holds, or why its encoder alone serves. Raises CheckpointMismatch."""
+    if reason := why_encoder_alone(tensors):
+        return reason
+    try:
+        return described(tensors, encoder_spec(config.lidar))
+    except CheckpointMismatch as error:
+        if config.gate_samples == 0:
+            return str(error)
+        raise CheckpointMismatch(
+            f"{error}; teacher.gate_samples = 0 takes its sparse encoder all the same, and checks nothing"
+        ) from None
+
+
+def _encoder_alone(config: TeacherConfig, path: Path, tensors: dict[str, Tensor], reason: str) -> LidarTeacher:
+    encoder = build_encoder(config.lidar)
+    ignored = load_encoder(encoder, tensors)
+    names = f"; ignored: {grouped(ignored, depth=1)}" if ignored else ""
+    say(f"teacher: of {path.name} the sparse encoder alone serves, for {reason}{names}")
+    return _teacher(config, encoder)
+
+
+def _fitted_spec(path: Path, fit_config: str, wanted: LidarConfig) -> LidarSpec:
+    """The detector of a file that `fit` wrote. UserError where it was fitted on another grid: it would load, and be
+    wrong."""
+    try:
+        fit = FitConfig.model_validate_json(fit_config)
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: was fitted by another version of geomim, or is damaged: {explain(error, FitConfig)}; fit it again"
+        ) from None
+    for name in LidarConfig.model_fields:
+        fitted, now = getattr(fit.lidar, name), getattr(wanted, name)
+        if fitted != now:
+            raise UserError(f"{path}: was fitted with lidar.{name} = {fitted}, not {now}; set it so, or fit another")
+    return detector_spec(fit)
+
+
 def _teacher(config: TeacherConfig, *parts: Any) -> LidarTeacher:
     if config.output == "neck" and len(parts) == 1:
         raise UserError(f"teacher.output is neck, but {config.weights} holds a sparse encoder alone; set it to encoder")
     return LidarTeacher(config.lidar.grid, *parts, output=config.output)
-
-
-def _check_lidar(path: Path, fitted: LidarConfig, wanted: LidarConfig) -> None:
-    """Weights that load would still be wrong on another grid."""
-    for name in LidarConfig.model_fields:
-        if getattr(fitted, name) != getattr(wanted, name):
-            raise UserError(
-                f"{path}: was fitted with lidar.{name} = {getattr(fitted, name)}, not {getattr(wanted, name)}; "
-                "set it so, or fit another"
-            )
 
 
 def _random_teacher(config: TeacherConfig, index: Index, dataroot: Path) -> LidarTeacher:
@@ -115,7 +147,7 @@ def _random_teacher(config: TeacherConfig, index: Index, dataroot: Path) -> Lida
         torch.manual_seed(config.seed)
         parts = [build_encoder(config.lidar)]
         if config.output == "neck":
-            parts.append(BEVBackbone(config.lidar.bev_channels))
+            parts.append(BEVBackbone(BevBackboneSpec(config.lidar.bev_channels)))
     bev = voxel_batch([torch.from_numpy(load_points(index, dataroot, 0, config.lidar.sweeps))], config.lidar.grid)
     for part in parts:
         for module in part.modules():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.boxes import Boxes
-from models.center_head import CenterPointHead
+from models.center_head import CenterHeadSpec, CenterPointHead
 from models.names import CLASSES
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
@@ -26,7 +26,7 @@ class Knowing(nn.Module):
 
     def __init__(self, boxes):
         super().__init__()
-        self.head, self.boxes = CenterPointHead(1, (-8, -8, -5, 8, 8, 3), (1.0, 1.0), width=1), boxes
+        self.head, self.boxes = CenterPointHead(CenterHeadSpec(1, (-8, -8, -5, 8, 8, 3), (1.0, 1.0), width=1)), boxes
 
     def geometry(self, cameras):
         return cameras

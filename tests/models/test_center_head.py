@@ -5,7 +5,7 @@ import torch
 import models.openmmlab  # noqa: F401  (before mmdet3d: it may stand in for mmcv's operators)
 from models import nms
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, PARTS, SIX_GROUPS, CenterPointHead, code_losses
+from models.center_head import ONE_GROUP, PARTS, SIX_GROUPS, CenterHeadSpec, CenterPointHead, code_losses, code_weights
 from models.names import CLASSES
 
 RANGE = (-16.0, -12.0, -5.0, 16.0, 12.0, 3.0)
@@ -42,7 +42,7 @@ def perfect(head: CenterPointHead, boxes: list[Boxes]) -> list[dict[str, torch.T
 
 @pytest.mark.parametrize("groups", [ONE_GROUP, SIX_GROUPS])
 def test_truth_to_targets_and_back(groups):
-    head = CenterPointHead(8, RANGE, CELL, groups, width=8, score_threshold=0.99, min_radius=1)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, groups, width=8, score_threshold=0.99, min_radius=1))
     truth = [some_boxes(0), some_boxes(1)]
     for boxes, found in zip(truth, head.predict(perfect(head, truth))):
         assert len(found) == 10
@@ -57,7 +57,7 @@ def test_truth_to_targets_and_back(groups):
 
 
 def test_x_is_the_last_dimension():
-    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8))
     boxes = Boxes(np.array([[15.9, -11.9, 0]]), np.ones((1, 3)), np.zeros(1), np.zeros((1, 2)), np.array([0]))
     heat = head.targets([boxes])[0].heatmap
     assert heat.shape[-2:] == head.shape_YX == (30, 40)
@@ -66,7 +66,7 @@ def test_x_is_the_last_dimension():
 
 def test_unknown_velocity_does_not_poison_the_loss():
     torch.manual_seed(0)
-    head = CenterPointHead(8, RANGE, CELL, SIX_GROUPS, width=8)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, SIX_GROUPS, width=8))
     bev = torch.randn(2, 8, 30, 40, requires_grad=True)
     terms = head.loss(head(bev), [some_boxes(0), Boxes.empty()])
     assert set(terms) == {f"task{i}.{kind}" for i in range(6) for kind in ("heatmap", "box")}
@@ -76,7 +76,7 @@ def test_unknown_velocity_does_not_poison_the_loss():
 
 
 def test_known_velocity_is_learnt_and_unknown_is_not():
-    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8))
     truth = some_boxes(0)
     predictions = perfect(head, [truth])
     predictions[0]["vel"] += 1.0
@@ -87,12 +87,12 @@ def test_known_velocity_is_learnt_and_unknown_is_not():
 
 
 def test_the_squared_loss_of_velocity_is_its_squared_error_and_the_rest_stays_l1():
-    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8))
     truth = [some_boxes(0), some_boxes(1), Boxes.empty()]
     torch.manual_seed(0)
     (maps,), (targets,) = head(torch.randn(3, 8, 30, 40)), head.targets(truth)
-    plain = code_losses(maps, targets, 0.3)
-    squared = code_losses(maps, targets, 0.3, velocity_squared=True)
+    plain = code_losses(maps, targets, code_weights(0.3), 0.25)
+    squared = code_losses(maps, targets, code_weights(0.3), 0.25, velocity_squared=True)
     assert torch.equal(squared[:-2], plain[:-2])
     boxes, error = 0, np.zeros(2)
     for b, slot in targets.used.nonzero().tolist():
@@ -106,7 +106,10 @@ def test_the_squared_loss_of_velocity_is_its_squared_error_and_the_rest_stays_l1
 def test_a_head_told_to_learns_velocity_by_its_squared_error():
     truth, terms = [some_boxes(0)], {}
     for squared in (False, True):
-        head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, velocity_weight=1.0, velocity_squared=squared)
+        weights = code_weights(1.0)
+        head = CenterPointHead(
+            CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8, code_weights=weights, velocity_squared=squared)
+        )
         predictions = perfect(head, truth)
         predictions[0]["vel"] += 3.0
         terms[squared] = head.loss(predictions, truth)["task0.box"].item()
@@ -114,7 +117,7 @@ def test_a_head_told_to_learns_velocity_by_its_squared_error():
 
 
 def test_perfect_predictions_have_the_least_loss():
-    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8))
     truth = [some_boxes(0)]
     good = head.loss(perfect(head, truth), truth)
     assert good["task0.box"] < 1e-5
@@ -126,7 +129,7 @@ def test_perfect_predictions_have_the_least_loss():
 
 def test_heatmap_starts_near_a_tenth_and_boxes_outside_are_left_out():
     torch.manual_seed(0)
-    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8))
     heat = head(torch.zeros(1, 8, 30, 40))[0]["heatmap"].sigmoid()
     assert heat.min() > 0.05
     assert heat.max() < 0.2
@@ -140,7 +143,7 @@ def test_heatmap_starts_near_a_tenth_and_boxes_outside_are_left_out():
 
 
 def test_of_near_boxes_of_a_class_the_best_stays():
-    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, score_threshold=0.3)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8, score_threshold=0.3))
     two = Boxes(
         np.array([[0.4, 0.4, 0], [1.6, 0.4, 0], [0.4, 0.4, 0]]),
         np.ones((3, 3)),
@@ -196,7 +199,7 @@ def test_weights_maps_and_losses_are_those_of_mmdetection3ds(groups):
     from mmengine.structures import InstanceData
 
     torch.manual_seed(0)
-    head = CenterPointHead(8, RANGE, CELL, groups, width=8).eval()
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, groups, width=8)).eval()
     other, bev = mmdet3ds(head), torch.randn(2, 8, 30, 40)
     maps = head(bev)
     for ours, theirs in zip(maps, other.forward_single(bev)):
@@ -221,7 +224,7 @@ def test_weights_maps_and_losses_are_those_of_mmdetection3ds(groups):
 
 
 def test_a_group_learns_from_its_first_boxes_and_a_box_without_a_size_leaves_its_slot_empty():
-    head = CenterPointHead(8, RANGE, CELL, (CLASSES[::-1],), width=8, max_boxes=4)
+    head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, (CLASSES[::-1],), width=8, slots=4))
     centers = np.array([[0.2, 0.2, 0], [5.2, 0, 0], [-5.2, 0, 0], [0, 5.2, 0], [0, -5.2, 0]])
     boxes = Boxes(centers, np.ones((5, 3)), np.zeros(5), np.zeros((5, 2)), np.array([0, 9, 0, 9, 5]))
     boxes.sizes[1, 1] = 0
@@ -234,9 +237,9 @@ def test_a_group_learns_from_its_first_boxes_and_a_box_without_a_size_leaves_its
 
 def test_rules_must_name_every_class_once():
     with pytest.raises(ValueError, match=r"once: car$"):
-        CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, rules=(*nms.CENTERPOINT, nms.CircleNms(("car",), 1.0)))
+        CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, rules=(*nms.CENTERPOINT, nms.CircleNms(("car",), 1.0)))
     with pytest.raises(ValueError, match=r"once: bus, trailer$"):
-        CenterPointHead(8, RANGE, CELL, (("bus", "trailer"),), width=8, rules=[nms.CircleNms(("car",), 1.0)])
+        CenterHeadSpec(8, RANGE, CELL, (("bus", "trailer"),), rules=(nms.CircleNms(("car",), 1.0),))
 
 
 def test_other_rules_leave_other_boxes():
@@ -249,7 +252,7 @@ def test_other_rules_leave_other_boxes():
         np.array([8, 8]),
     )
     for rules, count in ((nms.CENTERPOINT, 2), (nms.BEVDET, 1)):
-        head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, score_threshold=0.9, rules=rules)
+        head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8, score_threshold=0.9, rules=rules))
         (found,) = head.predict(perfect(head, [two]))
         assert len(found) == count
         np.testing.assert_allclose(found.sizes, 0.9, atol=1e-6)

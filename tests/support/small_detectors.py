@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from models.bevdet.cameras import Cameras
-from models.bevdet.detector import BevDet
+from models.bevdet.detector import BevDet, BevDetSpec
+from models.bevdet.encoder import ResidualSpec
+from models.bevdet.necks import FpnSpec
 from models.depth_bins import DepthBins
 from models.geometry import rotation_z
 from models.lift_splat import BevGrid
@@ -31,14 +33,18 @@ def small_detector(head: nn.Module | None = None, spacing: str = "even", **varia
     net = BevDet(
         Swin(8, (1, 1, 1, 1), (1, 1, 1, 1), (4, 4, 4, 2), pretrain_grid=4),
         head or nn.Identity(),
-        BevGrid((-8, 8), (-8, 8), (-5, 3), 1.0),
-        DepthBins(1.0, 9.0, 1.0, spacing),
-        SIZE,
-        image_out=8,
-        context=4,
-        bev_widths=(8, 8, 8),
-        bev_out=8,
-        **variant,
+        BevDetSpec(
+            BevGrid((-8, 8), (-8, 8), (-5, 3), 1.0),
+            DepthBins(1.0, 9.0, 1.0, spacing),
+            SIZE,
+            context=4,
+            **{
+                "image_neck": FpnSpec(8),
+                "bev_encoder": ResidualSpec((8, 8, 8)),
+                "bev_neck": FpnSpec(8, (0, 2), 4, 2),
+            }
+            | variant,
+        ),
     )
     for name, value in net.state_dict().items():
         if name.endswith("running_mean"):

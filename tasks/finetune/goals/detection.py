@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models import nms
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead, Predictions
+from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, Predictions, code_weights
 from models.geometry import inverse
 from storage.index import Index
 from tasks.evaluation import table
@@ -38,16 +38,18 @@ class Detection:
         rotated = nms.BEVDET_STEREO if six else nms.BEVDET
         span, height = config.bev_range, config.height
         return CenterPointHead(
-            config.bev_width,
-            (-span, -span, height[0], span, span, height[1]),
-            (config.bev_cell, config.bev_cell),
-            SIX_GROUPS if six else ONE_GROUP,
-            config.head_width,
-            evaluate.score_threshold,
-            min_radius=config.gaussian_radius,
-            velocity_weight=config.velocity_weight,
-            rules=rotated if evaluate.nms == "rotated" else nms.CENTERPOINT,
-            velocity_squared=config.velocity_loss == "squared",
+            CenterHeadSpec(
+                config.bev_width,
+                (-span, -span, height[0], span, span, height[1]),
+                (config.bev_cell, config.bev_cell),
+                SIX_GROUPS if six else ONE_GROUP,
+                config.head_width,
+                score_threshold=evaluate.score_threshold,
+                rules=rotated if evaluate.nms == "rotated" else nms.CENTERPOINT,
+                min_radius=config.gaussian_radius,
+                code_weights=code_weights(config.velocity_weight),
+                velocity_squared=config.velocity_loss == "squared",
+            )
         )
 
     split = staticmethod(evaluation_split)

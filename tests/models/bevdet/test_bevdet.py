@@ -6,7 +6,8 @@ from small_detectors import SIZE, VARIANTS, rig, small_detector
 from torch.nn import functional as F
 
 from models.bevdet.cameras import Cameras
-from models.bevdet.necks import FpnLss
+from models.bevdet.encoder import ResidualSpec
+from models.bevdet.necks import FpnLss, FpnSpec
 
 
 @pytest.fixture(params=VARIANTS)
@@ -21,7 +22,7 @@ def images(batch, frames, views=2):
 
 @pytest.mark.parametrize(("scale", "extra"), [(2, 1), (4, 2)])
 def test_the_neck_brings_both_maps_to_one_size(scale, extra):
-    neck = FpnLss((3, 5), 4, scale, extra).eval()
+    neck = FpnLss((3, 5), FpnSpec(4, scale=scale, extra_scale=extra)).eval()
     fine, coarse = torch.randn(2, 3, 8, 12), torch.randn(2, 5, 8 // scale, 12 // scale)
     out = neck(fine, coarse)
     assert out.shape == (2, 4, 8 * extra, 12 * extra)
@@ -94,6 +95,42 @@ def test_without_earlier_frames(variant):
 def test_a_wrong_number_of_frames_is_named():
     with pytest.raises(ValueError, match="looks at 2 frames, not at 1"):
         small_detector(frames=2)(images(1, 1), ())
+
+
+@pytest.mark.parametrize(
+    ("parts", "stride"),
+    [
+        ({"image_neck": FpnSpec(8, extra_scale=2)}, 8),
+        ({"bev_encoder": ResidualSpec((8, 6, 4), (1, 2, 3), (1, 2, 2)), "bev_neck": FpnSpec(8, (0, 2), 4, 1)}, 16),
+        ({"bev_encoder": ResidualSpec((6, 8), (1, 1), (2, 2)), "bev_neck": FpnSpec(8, (0, 1), 2, 2)}, 16),
+        ({"frames": 2, "pre_blocks": 1}, 16),
+    ],
+    ids=str,
+)
+def test_other_necks_and_encoders_make_a_map_of_the_grid(parts, stride):
+    net = small_detector(**parts)
+    bev, depth = net(images(1, net.input_frames), net.geometry(rig(1, net.input_frames, 2)))
+    assert bev.shape == (1, 8, 16, 16)
+    assert depth.shape[-2:] == (SIZE[0] // stride, SIZE[1] // stride)
+    assert net.spec.stride == stride
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"bev_neck": FpnSpec(8, (0, 2), 2, 2)}, r"does not fit stages with strides \[2, 4, 8\]"),
+        ({"bev_neck": FpnSpec(8, (0, 3), 4, 2)}, "does not fit stages"),
+        ({"bev_neck": FpnSpec(8, (0, 2), 4, 1)}, "no map as fine as the grid from one of stride 2"),
+        ({"image_neck": FpnSpec(8, (0, 2), 4)}, "the backbone's last two stages"),
+        (
+            {"image_neck": FpnSpec(8, extra_scale=2), "camera_aware": True, "stereo": True, "frames": 2},
+            "stereo needs features at stride 16, not 8",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_together(parts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        small_detector(**parts)
 
 
 def test_stereo_without_the_depth_net_for_it():

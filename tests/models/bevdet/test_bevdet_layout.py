@@ -5,7 +5,7 @@ import torch
 from small_detectors import VARIANTS, small_detector
 
 from models.bevdet.layout import bevdet_from_public, bevdet_to_public, detector_sizes, fill_bevdet, read_bevdet
-from models.center_head import SIX_GROUPS, CenterPointHead
+from models.center_head import SIX_GROUPS, CenterHeadSpec, CenterPointHead
 from models.layouts import WeightsMismatch, with_prefix
 
 RELEASED = sorted(VARIANTS.keys() - {"aligned"})  # which has the weights of bevdet4d
@@ -13,7 +13,7 @@ RELEASED = sorted(VARIANTS.keys() - {"aligned"})  # which has the weights of bev
 
 def with_head(seed: int = 0, **variant):
     torch.manual_seed(seed)
-    head = CenterPointHead(8, (-8, -8, -5, 8, 8, 3), (1.0, 1.0), SIX_GROUPS, width=4)
+    head = CenterPointHead(CenterHeadSpec(8, (-8, -8, -5, 8, 8, 3), (1.0, 1.0), SIX_GROUPS, width=4))
     return small_detector(head, **variant)
 
 

@@ -3,26 +3,31 @@ import pytest
 import torch
 
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, CenterPointHead
-from models.lidar.detector import BEVBackbone, LidarDetector, voxel_batch
-from models.lidar.encoder import SparseEncoder
+from models.center_head import ONE_GROUP, CenterHeadSpec, CenterPointHead
+from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
+from models.lidar.detector import LidarDetector, voxel_batch
+from models.lidar.encoder import EncoderSpec, SparseEncoder
 from models.lidar.grid import VoxelGrid, encoder_output_shape
-from models.lidar.transfusion import TransFusionHead
+from models.lidar.transfusion import TransFusionHead, TransFusionSpec
 
 GRID = VoxelGrid((-8.0, -6.4, -4.0, 8.0, 6.4, 4.0), (0.2, 0.2, 0.25))
 
 
 def small_detector(upsample: int = 1, head: type = CenterPointHead) -> LidarDetector:
     torch.manual_seed(0)
-    encoder = SparseEncoder(GRID.sparse_shape, widths=(4, 4, 8, 8), out_width=8, blocks=1)
+    encoder = SparseEncoder(GRID.sparse_shape, EncoderSpec(widths=(4, 4, 8, 8), out_width=8, blocks=(1, 1, 1, 1)))
     channels = encoder_output_shape(GRID.sparse_shape, 8)[0]
-    backbone = BEVBackbone(channels, (8, 8), (1, 1), 8, upsample)
+    backbone = BEVBackbone(
+        BevBackboneSpec(channels, (8, 8), (1, 1), neck_widths=(8, 8), upsamples=(upsample, 2 * upsample))
+    )
     cell_size = (1.6 / upsample, 1.6 / upsample)
     if head is CenterPointHead:
-        made = CenterPointHead(16, GRID.range, cell_size, ONE_GROUP, 8, min_radius=1)
+        made = CenterPointHead(CenterHeadSpec(16, GRID.range, cell_size, ONE_GROUP, 8, min_radius=1))
     else:
         made = TransFusionHead(
-            16, GRID.range, cell_size, queries=10, width=16, heads=2, ffn_width=16, dropout=0.0, min_radius=1
+            TransFusionSpec(
+                16, GRID.range, cell_size, queries=10, width=16, heads=2, ffn_width=16, dropout=0.0, min_radius=1
+            )
         )
     return LidarDetector(encoder, backbone, made)
 

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from models.center_head import ONE_GROUP, CenterPointHead
+from models.center_head import ONE_GROUP, CenterHeadSpec, CenterPointHead
+from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
 from models.lidar.box_code import Convention
 from models.lidar.checkpoint import (
     LAYOUTS,
@@ -10,31 +13,39 @@ from models.lidar.checkpoint import (
     MMDET3D,
     OURS,
     CheckpointMismatch,
-    detector_sizes,
+    described,
     load_detector,
     load_encoder,
+    why_encoder_alone,
 )
-from models.lidar.detector import BEVBackbone, LidarDetector, voxel_batch
-from models.lidar.encoder import SparseEncoder
+from models.lidar.detector import LidarDetector, LidarSpec, build_detector, voxel_batch
+from models.lidar.encoder import EncoderSpec, SparseEncoder
 from models.lidar.grid import VoxelGrid, encoder_output_shape
-from models.lidar.transfusion import TransFusionHead
+from models.lidar.transfusion import TransFusionHead, TransFusionSpec
 
 GRID = VoxelGrid((-8.0, -6.4, -4.0, 8.0, 6.4, 4.0), (0.2, 0.2, 0.25))
+WIDE = VoxelGrid((-12.8, -6.4, -4.0, 12.8, 6.4, 4.0), (0.2, 0.2, 0.25))  # 16x8 cells: three strides of two divide them
 
 
 def encoder(seed: int, **sizes) -> SparseEncoder:
     torch.manual_seed(seed)
-    return SparseEncoder(GRID.sparse_shape, **{"widths": (4, 6, 8, 8), "out_width": 8, "blocks": 1} | sizes)
+    sizes = {"widths": (4, 6, 8, 8), "out_width": 8, "blocks": (1, 1, 1, 1)} | sizes
+    return SparseEncoder(GRID.sparse_shape, EncoderSpec(**sizes))
 
 
-def detector(seed: int, head: type = TransFusionHead, neck_width: int = 8, **sizes) -> LidarDetector:
+def detector(seed: int, head: type = TransFusionHead, behind: dict | None = None, **sizes) -> LidarDetector:
+    """behind: the encoder, other fields of BevBackboneSpec."""
     torch.manual_seed(seed)
-    backbone = BEVBackbone(encoder_output_shape(GRID.sparse_shape, 8)[0], (8, 12), (1, 1), neck_width)
+    fields = {"widths": (8, 12), "layers": (1, 1), "neck_widths": (8, 8)} | (behind or {})
+    backbone = BevBackboneSpec(encoder_output_shape(GRID.sparse_shape, 8)[0], **fields)
+    cell = (1.6 / backbone.scale, 1.6 / backbone.scale)
     if head is TransFusionHead:
-        made = TransFusionHead(2 * neck_width, GRID.range, (1.6, 1.6), queries=20, width=16, heads=2, ffn_width=24)
+        made = TransFusionHead(
+            TransFusionSpec(backbone.out_channels, GRID.range, cell, queries=20, width=16, heads=2, ffn_width=24)
+        )
     else:
-        made = CenterPointHead(2 * neck_width, GRID.range, (1.6, 1.6), ONE_GROUP, 8)
-    whole = LidarDetector(encoder(seed, **sizes), backbone, made)
+        made = CenterPointHead(CenterHeadSpec(backbone.out_channels, GRID.range, cell, ONE_GROUP, 8))
+    whole = LidarDetector(encoder(seed, **sizes), BEVBackbone(backbone), made)
     for name, buffer in whole.named_buffers():  # statistics that are not those of every fresh network
         if name.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.5, 1.5)
@@ -156,25 +167,99 @@ def test_a_fitted_centerpoint_detector():
     assert same(source, target)
 
 
+def known(net: LidarDetector) -> LidarSpec:
+    """What one must know to read the file: grid and encoder."""
+    return LidarSpec(GRID, net.encoder.spec)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 @pytest.mark.parametrize("spconv2", [False, True])
-def test_sizes_behind_the_encoder(layout, spconv2):
-    given = as_file(detector(0, neck_width=6), layout.to_file, spconv2)
-    assert detector_sizes(given) == {
-        "backbone_widths": (8, 12),
-        "backbone_layers": (1, 1),
-        "neck_width": 6,
-        "upsample": 1,
-        "head_width": 16,
-    }
-    assert detector_sizes(given | {"fusion_layer.0.weight": torch.zeros(1)}) is None
-    for prefix in (layout.parts[0][0], ""):
-        assert detector_sizes(as_file(encoder(0), lambda name, prefix=prefix: prefix + name, spconv2)) is None
+@pytest.mark.parametrize(
+    "behind",
+    [
+        {},
+        {"neck_widths": (5, 7)},
+        {"upsamples": (2, 4)},
+        {"upsamples": (4, 8), "neck_widths": (6, 6)},
+        {"upsamples": (0.5, 1), "neck_widths": (6, 7)},
+        {"upsamples": (1, 2), "neck_widths": (6, 7), "conv_if_same": False},
+        {
+            "widths": (8, 12, 6),
+            "layers": (1, 0, 2),
+            "strides": (1, 2, 2),
+            "neck_widths": (4, 5, 7),
+            "upsamples": (1, 2, 4),
+        },
+    ],
+    ids=str,
+)
+def test_shapes_tell_what_is_behind_the_encoder(layout, spconv2, behind):
+    """Levels, their widths, layers and strides, and the head: all is built again as it was, and takes the weights."""
+    source = detector(0, behind=behind)
+    given = as_file(source, layout.to_file, spconv2)
+    spec = described(given, replace(known(source), grid=WIDE))
+    again = build_detector(spec)
+    load_detector(again, given)
+    assert same(source, again)
+    fields = ("width", "ffn_width", "num_classes", "decoder_layers", "branch_width", "branch_depths", "cell_size")
+    for field in fields:
+        assert getattr(spec.head, field) == pytest.approx(getattr(source.head.spec, field)), field
+    bev = torch.randn(1, 8, 8, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(again.eval().bev_backbone(bev), source.bev_backbone(bev), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_a_file_whose_head_is_named_otherwise_is_not_taken_for_an_encoder(layout):
+    source = detector(0)
+    given = as_file(source, layout.to_file, spconv2=True)
+    head = layout.to_file("head.")
+    other = {name.replace(head, "my_head.") if name.startswith(head) else name: t for name, t in given.items()}
+    assert why_encoder_alone(other) is None
+    count = sum(name.startswith(head) for name in given)
+    with pytest.raises(CheckpointMismatch, match=rf"{count} of its {len(given)} tensors .*my_head \({count}\)"):
+        described(other, known(source))
+
+
+def test_of_which_files_the_encoder_alone_serves():
+    given = as_file(detector(0), MMDET3D.to_file, spconv2=True)
+    assert why_encoder_alone(given) is None
+    assert "cameras and LiDAR" in why_encoder_alone(given | {"fusion_layer.0.weight": torch.zeros(1)})
+    for prefix in (*(known.parts[0][0] for known in LAYOUTS), ""):
+        alone = as_file(encoder(0), lambda name, prefix=prefix: prefix + name, spconv2=True)
+        assert "no other part" in why_encoder_alone(alone)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.pop("bbox_head.prediction_heads.0.heatmap.0.conv.weight"), "no SECOND, SECONDFPN and TransFusion"),
+        (lambda t: t.pop("pts_neck.deblocks.1.0.weight"), r"not one number a level: .*upsamples \(1,\)"),
+        (
+            lambda t: t.update(
+                {f"pts_neck.deblocks.{i}.0.weight": torch.zeros(w, 8, i + 2, i + 2) for i, w in ((0, 8), (1, 12))}
+            ),
+            "branches of unequal sizes, as far as shapes tell",
+        ),
+        (
+            lambda t: t.update({"bbox_head.class_encoding.weight": torch.zeros(20, 10, 1)}),
+            "width of 20 is no multiple of its 8 attention heads, as far as shapes tell; its public config would say",
+        ),
+    ],
+)
+def test_what_shapes_leave_open_is_a_sentence(change, sentence):
+    source = detector(0)
+    given = as_file(source, MMDET3D.to_file, spconv2=True)
+    change(given)
+    with pytest.raises(CheckpointMismatch, match=sentence):
+        described(given, known(source))
 
 
 def test_parameters_of_the_published_network():
     net = LidarDetector(
-        SparseEncoder((1440, 1440, 41)), BEVBackbone(256), TransFusionHead(512, (-54, -54, -5, 54, 54, 3), (0.6, 0.6))
+        SparseEncoder((1440, 1440, 41), EncoderSpec()),
+        BEVBackbone(BevBackboneSpec()),
+        TransFusionHead(TransFusionSpec(512, (-54, -54, -5, 54, 54, 3), (0.6, 0.6))),
     )
     parts = (net.encoder, net.bev_backbone.backbone, net.bev_backbone.neck, net.head, net)
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
@@ -212,8 +297,8 @@ def test_every_fault_is_named_as_in_the_file_and_nothing_is_changed():
     ("other", "said"),
     [
         ({"widths": (4, 6, 8, 16)}, "widths: (4, 6, 8, 16) in the file, (4, 6, 8, 8) in the config"),
-        ({"blocks": 2}, "blocks: 2 in the file, 1 in the config"),
-        ({"neck_width": 6}, "neck_width: 6 in the file, 8 in the config"),
+        ({"blocks": (2, 2, 2, 2)}, "blocks: 2 in the file, 1 in the config"),
+        ({"behind": {"neck_widths": (8, 6)}}, "neck_widths: (8, 6) in the file, (8, 8) in the config"),
         ({"head": CenterPointHead}, "TransFusion's classes: none in the file, 10 in the config"),
     ],
 )

@@ -7,9 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.lidar import sparse_conv
-from models.lidar.encoder import SparseEncoder
+from models.lidar.encoder import EncoderSpec, SparseEncoder
 from models.lidar.segment import segment_sum
 from models.lidar.sparse_conv import Sites, SparseConv3d, SparseTensor, SubmanifoldConv3d
+from models.norm import Norm
 
 SHAPE = (9, 7, 6)
 PUBLISHED = [((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 0)), ((1, 1, 3), (1, 1, 2), (0, 0, 0))]
@@ -170,7 +171,9 @@ def test_bfloat16(conv):
 @pytest.fixture
 def encoder() -> SparseEncoder:
     torch.manual_seed(0)
-    return SparseEncoder((32, 24, 41), widths=(4, 6, 8, 8), out_width=8, blocks=1, norm_momentum=1.0)
+    return SparseEncoder(
+        (32, 24, 41), EncoderSpec(widths=(4, 6, 8, 8), out_width=8, blocks=(1, 1, 1, 1), norm=Norm(1e-3, 1.0))
+    )
 
 
 def voxels(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import models.openmmlab  # noqa: F401  (before mmdet3d: it may stand in for mmcv's operators)
 from models.boxes import Boxes
 from models.lidar.box_code import PARTS, BoxCoder, Convention
-from models.lidar.transfusion import SMALL_CLASSES, DecoderLayer, Predictions, TransFusionHead
+from models.lidar.transfusion import SMALL_CLASSES, DecoderLayer, Predictions, TransFusionHead, TransFusionSpec
 from models.lidar.transfusion_loss import draw_heatmap, focal_loss, heatmap_loss, match
 from models.names import CLASSES
 from models.rotated_iou import iou_3d
@@ -21,9 +21,10 @@ SHAPE = (40, 24)
 CODER = BoxCoder(RANGE[:2], CELL, Convention.MMDET3D)
 
 
-def small_head(**settings) -> TransFusionHead:
+def small_head(convention: Convention = Convention.MMDET3D, **settings) -> TransFusionHead:
     torch.manual_seed(0)
-    return TransFusionHead(8, RANGE, CELL, **{"queries": 30, "width": 16, "heads": 2, "ffn_width": 16} | settings)
+    sizes = {"queries": 30, "width": 16, "heads": 2, "ffn_width": 16} | settings
+    return TransFusionHead(TransFusionSpec(8, RANGE, CELL, **sizes), convention)
 
 
 def random_boxes(seed: int, count: int, spread: float = 10.0) -> Boxes:
@@ -79,7 +80,7 @@ def test_proposals_are_the_highest_peaks(peak_size, small):
             square = p[c, max(0, x - margin) : x + margin + 1, max(0, y - margin) : y + margin + 1]
             if c in small or (inside and p[c, x, y] == square.max()):
                 peaks[c, x, y] = p[c, x, y]
-        best = np.argsort(-peaks.ravel(), kind="stable")[: head.queries]
+        best = np.argsort(-peaks.ravel(), kind="stable")[: head.spec.queries]
         some = peaks.ravel()[best] > 0  # among those that are no peaks there is no order
         np.testing.assert_array_equal((labels[b] * 63 + cells[b]).numpy()[some], best[some])
         np.testing.assert_array_equal(heat[b].numpy(), peaks.reshape(10, 63)[:, cells[b]])
@@ -87,7 +88,7 @@ def test_proposals_are_the_highest_peaks(peak_size, small):
 
 def test_decoder_layer_is_attention_written_out():
     torch.manual_seed(0)
-    layer = DecoderLayer(8, 2, 12, 0.3).eval()
+    layer = DecoderLayer(TransFusionSpec(8, RANGE, CELL, width=8, heads=2, ffn_width=12, dropout=0.3)).eval()
     query, keys = torch.randn(1, 5, 8), torch.randn(1, 11, 8)
     positions, key_positions = torch.rand(1, 5, 2) * 9, torch.rand(1, 11, 2) * 9
 
@@ -162,10 +163,10 @@ def test_matching_is_the_best_of_all(seed, count):
 
 def perfect(head: TransFusionHead, truth: list[Boxes]) -> Predictions:
     """What a head would say that knew: the first queries the truth, the others nothing."""
-    batch, queries, classes = len(truth), head.queries, head.num_classes
+    batch, queries, classes = len(truth), head.spec.queries, head.spec.num_classes
     codes, logits = torch.zeros(batch, queries, 10), torch.full((batch, queries, classes), -9.0)
     labels = torch.zeros(batch, queries, dtype=torch.long)
-    drawn = [draw_heatmap(head._learnable(t), (classes, *SHAPE), head.coder, 0.1, head.min_radius) for t in truth]
+    drawn = [draw_heatmap(head._learnable(t), (classes, *SHAPE), head.coder, 0.1, head.spec.min_radius) for t in truth]
     for b, boxes in enumerate(truth):
         n = len(boxes)
         codes[b, :n] = torch.from_numpy(np.nan_to_num(head.coder.encode(boxes))).float()

@@ -16,13 +16,16 @@ def test_what_is_read_is_given_and_nothing_is_left():
 
 
 def test_every_key_that_nobody_read_is_named():
-    with pytest.raises(UnreadableConfig, match=r"^nothing here knows what model\.b, model\.c mean$"), Used(
-        {"a": 1, "c": 2, "b": 3}, "model"
-    ) as model:
+    with (
+        pytest.raises(UnreadableConfig, match=r"^nothing here knows what model\.b, model\.c mean$"),
+        Used({"a": 1, "c": 2, "b": 3}, "model") as model,
+    ):
         model.integer("a")
-    with pytest.raises(UnreadableConfig, match=r"^nothing here knows what model\.neck\.d means$"), Used(
-        {"neck": {"d": 1}}, "model"
-    ) as model, model.section("neck"):
+    with (
+        pytest.raises(UnreadableConfig, match=r"^nothing here knows what model\.neck\.d means$"),
+        Used({"neck": {"d": 1}}, "model") as model,
+        model.section("neck"),
+    ):
         pass
     with Used({"a": 1, "b": 2}, "model") as model:
         model.ignore({"a": "has no effect", "b": "neither", "z": "need not be there"})

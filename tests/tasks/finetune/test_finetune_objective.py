@@ -31,7 +31,7 @@ def test_velocity_is_learnt_as_the_config_says(world):
     heads = {}
     for loss in ("l1", "squared"):
         head = build_detector(world.configured(velocity_loss=loss, velocity_weight=0.7)).head
-        heads[loss] = (head.velocity_squared, head.velocity_weight)
+        heads[loss] = (head.spec.velocity_squared, head.spec.code_weights[-1])
     assert heads == {"l1": (False, 0.7), "squared": (True, 0.7)}
 
 

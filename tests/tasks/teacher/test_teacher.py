@@ -139,7 +139,7 @@ def test_a_gate_that_cannot_measure_is_said_or_refused(world, folder, small, fit
     for fields, why in (
         ({}, "no sample of train or val of v1.0-mini has a box of a detection class to find"),
         ({"gate_samples": 0}, "teacher.gate_samples is 0"),
-        (encoder, "encoder.pth holds no detection head that is known here"),
+        (encoder, "encoder.pth gives no boxes: there is no detection head that is known here"),
     ):
         config = TeacherConfig(lidar=small, workers=1, **fields)
         with pytest.raises(UserError, match=rf"{why}, so teacher.min_map = 0.9 cannot be measured"):

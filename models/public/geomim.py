@@ -1,0 +1,146 @@
+"""GeoMIM's pretraining as the public code configures it (YAML): the masked student, its view transform, the teacher.
+
+Of a whole config `model`, the two pipelines and the names of the classes are read. The patch over which the target is
+normalised (18 cells) is no setting of the public code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.depth_bins import DepthBins
+from models.geomim.decoder import Decoder
+from models.geomim.model import STRIDE, GeoMIM
+from models.geomim.view_transform import ViewTransform
+from models.lidar.detector import LidarSpec
+from models.lift_splat import BevGrid
+from models.public.bevdet import read_grid
+from models.public.bevfusion import read_lidar
+from models.public.images import ImageNumbers, read_bevfusion_images
+from models.public.norms import torchs_norm
+from models.public.swin import read_swin
+from models.public.used import UnreadableConfig, Used
+from models.swin import SwinSpec
+
+SOURCE_WIDTH = 1600  # px of nuScenes' images, of which the config's resize limits are shares
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """See `models.geomim.decoder.Decoder`."""
+
+    width: int
+    num_heads: int
+    depth: int
+    pos_grid: int
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """See `models.geomim.view_transform.ViewTransform`; dim: channels of each decoder map that it takes."""
+
+    dim: int
+    context: int
+    bins: DepthBins
+    grid: BevGrid
+    downsample: int
+    image_size: tuple[int, int]
+    depth_weight: float
+
+    def build(self) -> ViewTransform:
+        """With the public code's rounding of points to cells."""
+        return ViewTransform(self.dim, self.context, self.bins, self.grid, self.downsample, truncate=True)
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """The masked Swin and its decoder."""
+
+    backbone: SwinSpec
+    decoder: DecoderSpec
+
+    def build(self, view: ViewSpec, target_channels: int) -> GeoMIM:
+        """The whole student, with weights drawn from torch's global generator."""
+        backbone, d = self.backbone.build(), self.decoder
+        decoder = Decoder(backbone.channels[2], d.width, d.num_heads, d.depth, d.pos_grid)
+        heads = self.backbone.num_heads[2]
+        return GeoMIM(backbone, decoder, view.build(), heads, target_channels, depth_weight=view.depth_weight)
+
+
+@dataclass(frozen=True)
+class PublicGeoMIM:
+    """Everything of a public pretraining but its weights. images: None where the config has no pipelines."""
+
+    student: StudentSpec
+    view: ViewSpec
+    target_channels: int
+    teacher: LidarSpec
+    images: ImageNumbers | None
+
+
+def read_geomim(config: Mapping[str, Any]) -> PublicGeoMIM:
+    """A whole config. Raises UnreadableConfig."""
+    teacher = read_lidar(config)
+    images = _images(config)
+    with Used(config.get("model", config), "model") as model:
+        model.fixed("type", "BEVFusionGeoMIM")
+        channels = model.integer("bev_feat_dim", 256)
+        with model.section("encoders") as encoders:
+            encoders.ignore({"lidar": "the teacher, read above"})
+            with encoders.section("camera") as camera:
+                student = read_student(camera.section("backbone"))
+                view = read_view_transform(camera.section("vtransform"))
+    if view.dim != student.decoder.width:
+        raise UnreadableConfig(f"model.encoders.camera.vtransform.in_channels is {view.dim}, but decoder_dim is not")
+    if channels != teacher.encoder.output_shape(teacher.grid.sparse_shape)[0]:
+        raise UnreadableConfig(f"model.bev_feat_dim is {channels}, but the teacher's encoder makes another number")
+    if images and images.size != view.image_size:
+        raise UnreadableConfig(f"vtransform.image_size is {view.image_size}, but ImageAug3D's final_dim {images.size}")
+    return PublicGeoMIM(student, view, channels, teacher, images)
+
+
+def _images(config: Mapping[str, Any]) -> ImageNumbers | None:
+    steps = [
+        next((s for s in config.get(f"{part}_pipeline") or () if s.get("type") == "ImageAug3D"), None)
+        for part in ("train", "test")
+    ]
+    return None if None in steps else read_bevfusion_images(*steps, SOURCE_WIDTH)
+
+
+def read_student(section: Used) -> StudentSpec:
+    """SwinTransformerBEV: the Swin with the decoder's settings among its own."""
+    with section:
+        backbone = read_swin(section, (2, 3), "SwinTransformerBEV")
+        decoder = DecoderSpec(
+            section.integer("decoder_dim", 512),
+            section.integer("decoder_num_heads", 16),
+            section.integer("decoder_depth", 8),
+            section.integer("pretrain_img_size", 224) // 32,
+        )
+        if decoder.depth % 4 or decoder.width % decoder.num_heads:
+            raise UnreadableConfig(
+                f"{section.at('decoder_depth')} is {decoder.depth} and decoder_dim {decoder.width} for "
+                f"{decoder.num_heads} heads: only multiples of 4 blocks and of the heads are implemented here"
+            )
+        return StudentSpec(backbone, decoder)
+
+
+def read_view_transform(section: Used) -> ViewSpec:
+    """DepthLSSTransformGT."""
+    with section:
+        section.fixed("type", "DepthLSSTransformGT")
+        section.fixed("downsample", 2, default=1)
+        section.fixed("stride", STRIDE, default=8)
+        section.ignore({"ret_depth": "whether depth is learnt from: pretraining does"})
+        torchs_norm(section)
+        size = section.integers("image_size", 2)
+        section.agrees("feature_size", [side // STRIDE for side in size], "image_size / 16")
+        return ViewSpec(
+            section.integer("in_channels"),
+            section.integer("out_channels"),
+            DepthBins(*section.numbers("dbound", 3)),
+            read_grid(section, ("xbound", "ybound", "zbound")),
+            2,
+            size,
+            section.number("depth_loss_weight", 0.01),
+        )

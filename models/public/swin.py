@@ -1,0 +1,47 @@
+"""The Swin whose windows never shift, as GeoMIM's and BEVDet's configs say it."""
+
+from collections.abc import Sequence
+
+from models.public.norms import BEGINNING
+from models.public.used import Used
+from models.swin import SwinSpec
+
+_IGNORED = BEGINNING | {
+    "with_cp": "memory of training",
+    "drop_rate": "of training",
+    "attn_drop_rate": "of training",
+    "drop_path_rate": "of training",
+    "frozen_stages": "of training",
+    "return_stereo_feat": "whether the first stage's map is handed on: stereo takes it",
+    "output_missing_index_as_none": "how stages that are not output are handed on",
+}
+
+
+def read_swin(section: Used, out_indices: Sequence[int], kind: str) -> SwinSpec:
+    """A section's Swin of the class `kind`, whose last two stages are used; the section may say more, and stays open.
+
+    out_indices: the stages that are output where the section is silent.
+    """
+    section.fixed("type", kind)
+    section.fixed("out_indices", (2, 3), default=out_indices)
+    for key, only in {
+        "in_channels": 3,
+        "patch_size": 4,
+        "strides": (4, 2, 2, 2),
+        "qkv_bias": True,
+        "qk_scale": None,
+        "patch_norm": True,
+        "use_abs_pos_embed": True,
+        "act_cfg": {"type": "GELU"},
+        "norm_cfg": {"type": "LN"},
+    }.items():
+        section.fixed(key, only)
+    section.ignore(_IGNORED)
+    return SwinSpec(
+        section.integer("embed_dims", 128),
+        section.integers("depths", 4, (2, 2, 18, 2)),
+        section.integers("num_heads", 4, (4, 8, 16, 32)),
+        section.integers("window_size", 4, (16, 16, 16, 8)),
+        section.number("mlp_ratio", 4),
+        section.integer("pretrain_img_size", 224) // 4,
+    )
