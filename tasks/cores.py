@@ -15,6 +15,11 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 # Where OpenMP (torch), OpenBLAS (NumPy), MKL and Apple's Accelerate read their number of threads.
 COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
+# How OpenMP's threads wait for each other between two loops: they spin for some 50 us, which is enough for most of the
+# thousands of short loops of a training step, then sleep. By default they spin for 5 to 10 ms: beside a busy process
+# they burn the time that the late ones among them need (docs/training.md). The first is GNU's, torch's on Linux.
+WAITING = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "PASSIVE"}
+
 
 def available_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     """Whole cores, at least 1: the least of the affinity (or, where there is none, the machine) and cgroups' quotas."""
@@ -55,7 +60,7 @@ def environment_of_child() -> dict[str, str]:
     Launchers such as torchrun would have it compute with one thread.
     """
     count = os.environ.get("OMP_NUM_THREADS") or str(available_cores())
-    return dict.fromkeys(COUNTS, count) | os.environ | {"OMP_NUM_THREADS": count}
+    return WAITING | dict.fromkeys(COUNTS, count) | os.environ | {"OMP_NUM_THREADS": count}
 
 
 class SharingContext(SpawnContext):

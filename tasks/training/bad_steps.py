@@ -27,22 +27,25 @@ class Statistics:
 
     def __init__(self, model: nn.Module):
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        self._current = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
-        self._kept = [buffer.clone() for buffer in self._current]
+        buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self._floats = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._counts = [buffer for buffer in buffers if not buffer.is_floating_point()]
+        # By type: a GPU copies such a list in one kernel.
+        self._kept = [(now, [buffer.clone() for buffer in now]) for now in (self._floats, self._counts) if now]
 
     def keep(self) -> None:
         """As they are before a step."""
-        if self._kept:
-            torch._foreach_copy_(self._kept, self._current)
+        for now, kept in self._kept:
+            torch._foreach_copy_(kept, now)
 
     def put_back(self) -> None:
-        if self._kept:
-            torch._foreach_copy_(self._current, self._kept)
+        for now, kept in self._kept:
+            torch._foreach_copy_(now, kept)
 
-    def size(self, like: Tensor) -> Tensor:
-        """A number (), not finite if one of them is not, on the device of `like`."""
-        floats = [buffer for buffer in self._current if buffer.is_floating_point()]
-        return torch.stack(torch._foreach_norm(floats, torch.inf)).sum() if floats else like.new_zeros(())
+    def largest(self, like: Tensor) -> Tensor:
+        """Their largest values, added up: (), on the device of `like`, not finite if one of them is not."""
+        norms = torch._foreach_norm(self._floats, torch.inf) if self._floats else [like.new_zeros(())]
+        return torch.stack(norms).sum()
 
 
 class BadSteps:

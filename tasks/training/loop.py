@@ -89,7 +89,7 @@ def train(
             losses.append(torch.stack([loss, *terms.values()]).detach())
         norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
         # One transfer for all that the ranks must agree on.
-        others = torch.stack([norm, statistics.size(norm), norm.new_tensor(told)])
+        others = torch.stack([norm, statistics.largest(norm), norm.new_tensor(told)])
         shared = torch.cat([torch.stack(losses).mean(0), others])
         *values, norms, told = (sum_over_ranks(shared) / rank_count()).tolist()
         values = dict(zip(("loss", *terms, "gradient_norm"), values, strict=True))
