@@ -21,7 +21,7 @@ from models.lidar.voxelize import voxelize
 
 OF_MAX, SUMS = Tolerance(of_max=1e-5, bf16=0.02), Tolerance(of_max=1e-5, bf16=0.005)
 MEANS = Tolerance(absolute=1e-6, relative=1e-6)  # the order of a sum of ten
-NECK, HEAD = Tolerance(1e-5, bf16=0.02), Tolerance(5e-4, bf16=0.05)  # up to the queries, behind them
+NECK, HEAD = Tolerance(1e-5, bf16=0.02), Tolerance(5e-4, bf16=0.07)  # up to the queries, behind them
 QUERY_HEAT = replace(NECK, bf16=0.2)  # zero where a neighbouring cell is hotter, if only by a rounding
 NEAR = 1.0  # m from a stored box, in bf16
 
