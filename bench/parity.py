@@ -1,10 +1,15 @@
 """Checks this project's code against stored outputs of the original code ("oracles").
 
-    python bench/parity.py DIR [FILE-GLOB or KIND ...] [--json]
+    python bench/parity.py DIR [FILE-GLOB or KIND ...] [--autocast bf16] [--json]
 
 Every .npz in DIR is told by its contents and checked. A line per output: largest absolute error; largest relative error
 (of each value where the tolerance is relative, else of the largest wanted value); tolerance; OK, FAIL or NOT COVERED.
 Exit code 1 if anything failed, 2 if there was nothing to check, else 0.
+
+With --autocast bf16 the same runs under torch's autocast, as in training with `precision: bf16`. What is data (cells,
+points, rays, grids, matrices, masks, targets, augmentation) is held to the same tolerances: no precision may change it.
+What networks make of it is held to a norm of its error (`Tolerance.bf16`), a small multiple of what was measured:
+camera matrices in bfloat16 break both.
 """
 
 import argparse
@@ -18,6 +23,7 @@ from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 
 import numpy as np
+import torch
 from oracles import (
     augmentation,
     bevdet,
@@ -74,8 +80,11 @@ def kind_of(oracle: Oracle) -> Kind:
     return next((kind for kind in KINDS if all(mark in oracle for mark in kind.marks)), Kind("unknown", ()))
 
 
-def check_file(path: Path) -> list[Result]:
-    """Every output of one file. What a check or the file's reading raises is a FAIL."""
+def check_file(path: Path, bf16: bool = False) -> list[Result]:
+    """Every output of one file. What a check or the file's reading raises is a FAIL.
+
+    bf16: the checks run under autocast, data as well as networks: it must not matter to data.
+    """
     try:
         oracle = Oracle(path)
     except Exception as error:
@@ -87,12 +96,13 @@ def check_file(path: Path) -> list[Result]:
     results, covered, raised = [], [], False
     for check in kind.checks:
         try:
-            for output in check(oracle):
-                key = output.name.partition(" ")[0]
-                if output.wanted is None and key not in oracle:
-                    continue
-                covered.append(key)
-                results.append(_compare(path.name, kind.name, output, oracle))
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                for output in check(oracle):
+                    key = output.name.partition(" ")[0]
+                    if output.wanted is None and key not in oracle:
+                        continue
+                    covered.append(key)
+                    results.append(_compare(path.name, kind.name, output, oracle, bf16))
         except Exception as error:
             raised = True
             name = f"({check.__name__})"
@@ -103,11 +113,12 @@ def check_file(path: Path) -> list[Result]:
     return results + [Result(path.name, kind.name, name, status) for name in _grouped(rest, covered)]
 
 
-def _compare(file: str, kind: str, output: Output, oracle: Oracle) -> Result:
+def _compare(file: str, kind: str, output: Output, oracle: Oracle, bf16: bool = False) -> Result:
     name, got, tolerance, wanted = output
     got = as_array(got)
     wanted = as_array(oracle.array(name.partition(" ")[0]) if wanted is None else wanted)
-    told = str(tolerance)
+    by_norm = tolerance.bf16 if bf16 else None
+    told = str(tolerance) if by_norm is None else f"norm {by_norm:.2g} relative"
     if got.shape != wanted.shape:
         return Result(file, kind, name, "FAIL", tolerance=told, detail=f"shape {got.shape}, wanted {wanted.shape}")
     got, wanted = got.astype(np.float64), wanted.astype(np.float64)
@@ -118,9 +129,15 @@ def _compare(file: str, kind: str, output: Output, oracle: Oracle) -> Result:
     scale = size if tolerance.relative else size.max()
     relative = np.divide(error, scale, out=np.zeros_like(error), where=scale > 0)
     details = []
-    if tolerance.share < 1:
-        details.append(f"{100 * right.mean():.4g}% within")
-    status = "OK" if right.mean() >= tolerance.share else "FAIL"
+    if by_norm is not None:
+        norm = float(np.linalg.norm(error) / max(np.linalg.norm(wanted), np.finfo(float).tiny))
+        details.append(f"norm {norm:.2g}")
+        good = norm <= by_norm
+    else:
+        good = right.mean() >= tolerance.share
+        if tolerance.share < 1:
+            details.append(f"{100 * right.mean():.4g}% within")
+    status = "OK" if good else "FAIL"
     if status == "FAIL":
         place = np.unravel_index(np.where(right, -1, np.nan_to_num(error, nan=np.inf)).argmax(), error.shape)
         details.append(f"at {tuple(map(int, place))}: {got[place]:.9g}, wanted {wanted[place]:.9g}")
@@ -149,6 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of .npz files")
     parser.add_argument("only", nargs="*", metavar="FILE-GLOB or KIND", help="only these files (default: all)")
+    parser.add_argument("--autocast", choices=["bf16"], help="run everything under autocast")
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of lines")
     args = parser.parse_args(arguments)
     paths = sorted(args.folder.glob("*.npz"))
@@ -160,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     for path in paths:
         if args.only and not any(fnmatch(name, word) for name in _names(path) for word in args.only):
             continue
-        found = check_file(path)
+        found = check_file(path, args.autocast == "bf16")
         results += found
         if not args.json:
             width = max(len(result.output) for result in found)

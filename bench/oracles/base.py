@@ -68,12 +68,17 @@ def public(settings: dict[str, Any], momentum: float = 0.1) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Tolerance:
     """A value is right within `absolute` + `relative` * |wanted| + `of_max` * the largest |wanted| of the output; an
-    output is right if at least `share` of its values are."""
+    output is right if at least `share` of its values are.
+
+    bf16: where the networks run in bfloat16 an output is right if the norm of its error is at most so much of the
+    wanted values' norm. (A value has 8 bits there: each rounding is up to 0.4 % of it.) None for data: nothing changes.
+    """
 
     absolute: float = 0.0
     relative: float = 0.0
     of_max: float = 0.0
     share: float = 1.0
+    bf16: float | None = None
 
     def limits(self, size: np.ndarray) -> np.ndarray:
         """The largest error of each value, from their wanted sizes."""
@@ -118,7 +123,9 @@ class Kind(NamedTuple):
 
 
 def as_array(value: Any) -> np.ndarray:
-    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
+    return (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
 
 
 def leading(value: Any, oracle: Oracle, key: str) -> Any:
@@ -126,7 +133,9 @@ def leading(value: Any, oracle: Oracle, key: str) -> Any:
     return value[tuple(map(slice, oracle.array(key).shape))] if key in oracle else value
 
 
-def norms(oracle: Oracle, prefix: str, gradients: dict[str, Tensor | None], relative: float) -> Iterator[Output]:
+def norms(
+    oracle: Oracle, prefix: str, gradients: dict[str, Tensor | None], relative: float, bf16: float
+) -> Iterator[Output]:
     """The stored norms `prefix + name` against those of the gradients of these names, without norms below 1e-6.
 
     Those are biases before a batch norm: nothing but rounding.
@@ -138,7 +147,7 @@ def norms(oracle: Oracle, prefix: str, gradients: dict[str, Tensor | None], rela
         raise ValueError(f"no gradient for {', '.join(missing)}")
     wanted = [float(oracle.array(prefix + name)) for name in names]
     got = [float(gradients[name].norm()) for name in names]
-    yield Output(f"{prefix}*", got, Tolerance(relative=relative), wanted)
+    yield Output(f"{prefix}*", got, Tolerance(relative=relative, bf16=bf16), wanted)
 
 
 @contextmanager

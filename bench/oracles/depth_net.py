@@ -19,8 +19,9 @@ from models.public.bevdet import read_view
 from models.public.used import Used
 from models.rays import Rays, feature_pixels, frustum, pixel_rays
 
-OUT, COST = Tolerance(1e-5), Tolerance(5e-5)
-MAPS = Tolerance(1e-5, share=0.995)
+OUT, COST = Tolerance(1e-5, bf16=0.02), Tolerance(5e-5)  # the features that are compared are stored ones
+MAPS = Tolerance(1e-5, share=0.995, bf16=0.02)
+LOSS = Tolerance(relative=1e-5, bf16=0.003)
 FRUSTUM = Tolerance(of_max=1e-6)
 PLACES = Tolerance(1e-5)
 
@@ -93,7 +94,7 @@ def stereo(oracle: Oracle) -> Iterator[Output]:
         yield Output("stereo/cv_frustum_corner", torch.stack([fine[place] for place in corners]), FRUSTUM)
         bev, depth, _ = lift(oracle["inputs/x"], cameras, None)
         yield Output("stereo/noprev_depth_prob", leading(depth, oracle, "stereo/noprev_depth_prob"), OUT)
-        yield Output("stereo/noprev_bev_norm", bev.double().norm(), Tolerance(relative=1e-5))
+        yield Output("stereo/noprev_bev_norm", bev.double().norm(), Tolerance(relative=1e-5, bf16=0.002))
     yield from _lifted(oracle, "stereo", cost)
 
 
@@ -103,7 +104,7 @@ def _lifted(oracle: Oracle, name: str, cost: Tensor | None) -> Iterator[Output]:
     bev, depth, context = lift(features, cameras, cost)
     yield Output(f"{name}/mlp_input", cameras.vector(0), POSES)
     yield Output(f"{name}/depth_prob", leading(depth, oracle, f"{name}/depth_prob"), OUT)
-    yield Output(f"{name}/depth_argmax", depth.argmax(1), Tolerance(share=0.999))
+    yield Output(f"{name}/depth_argmax", depth.argmax(1), Tolerance(share=0.999, bf16=0.04))
     yield Output(f"{name}/context", context, OUT)
     yield Output(f"{name}/cell_flat", lift.cells(cameras), CELLS)
     yield Output(f"{name}/bev", bev, MAPS)
@@ -114,16 +115,17 @@ def _lifted(oracle: Oracle, name: str, cost: Tensor | None) -> Iterator[Output]:
     labels = lift.bins.labels(nearest_in_cells(depth_maps_of(oracle), STRIDE)).flatten(0, 1)
     yield Output(f"{name}/gt_bins", labels, Tolerance(share=0.999))
     loss = lift.depth_weight * depth_loss(depth, labels)
-    yield Output(f"{name}/depth_loss", loss, Tolerance(relative=1e-5))
+    yield Output(f"{name}/depth_loss", loss, LOSS)
     total = (bev * oracle[f"{name}/loss_weight"]).mean() + loss
-    yield Output(f"{name}/total", total, Tolerance(relative=1e-5))
+    yield Output(f"{name}/total", total, LOSS)
     total.backward()
-    yield Output(f"{name}/x_grad", leading(features.grad, oracle, f"{name}/x_grad"), Tolerance(of_max=GRADIENTS))
-    yield Output(f"{name}/x_grad_norm", features.grad.norm(), Tolerance(relative=GRADIENTS))
+    key = f"{name}/x_grad"
+    yield Output(key, leading(features.grad, oracle, key), Tolerance(of_max=GRADIENTS, bf16=0.25))
+    yield Output(f"{key}_norm", features.grad.norm(), Tolerance(relative=GRADIENTS, bf16=0.01))
     gradients = public_gradients(lift)
-    yield from norms(oracle, f"{name}/gradnorm/", gradients, GRADIENTS)
+    yield from norms(oracle, f"{name}/gradnorm/", gradients, GRADIENTS, 0.01)
     for parameter in oracle.below(f"{name}/grad/"):
-        yield Output(f"{name}/grad/{parameter}", gradients[parameter], Tolerance(of_max=GRADIENTS))
+        yield Output(f"{name}/grad/{parameter}", gradients[parameter], Tolerance(of_max=GRADIENTS, bf16=0.06))
 
 
 KINDS = (

@@ -1,15 +1,16 @@
 """GeoMIM's pretraining: the masked student, the target, and everything together with its gradients."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms, public, recorded
 from oracles.view_transform import (
     BEV,
+    CAMERA_STATISTICS,
     GRADIENTS,
     LOSS,
     MAPS,
-    STATISTICS,
     cameras_of,
     depth_map_of,
     gradients,
@@ -28,6 +29,9 @@ from models.public.geomim import ViewSpec, read_student, read_view_transform
 from models.public.used import Used
 
 CELL = 32  # px a side of what is masked as one
+TARGET = Tolerance(1e-5)
+# In training, batch norms of a map that is mostly empty divide by small deviations, which makes much of a rounding.
+BEV_IN_TRAINING = replace(BEV, bf16=0.08)
 
 # The student's file has no view transform; the model wants one.
 _SOME_GRID, _SOME_BINS = BevGrid((-54.0, 54.0), (-54.0, 54.0), (-10.0, 10.0), 0.3), DepthBins(1.0, 60.0, 0.5)
@@ -118,7 +122,7 @@ def student_in_training(oracle: Oracle) -> Iterator[Output]:
     maps = decode(oracle, model, "inputs", "noise")
     yield Output("train/geometry", maps.geometry, MAPS)
     for name, value in model.decoder.camera_gate.bn.named_buffers():
-        yield Output(f"train/bn_{name}", value, EQUAL if name == "num_batches_tracked" else STATISTICS)
+        yield Output(f"train/bn_{name}", value, EQUAL if name == "num_batches_tracked" else CAMERA_STATISTICS)
 
 
 # --- geomim_target ----------------------------------------------------------------------------------------------------
@@ -127,9 +131,9 @@ def student_in_training(oracle: Oracle) -> Iterator[Output]:
 def target(oracle: Oracle) -> Iterator[Output]:
     bev, patch = oracle["inputs/lidar_feature"], int(oracle.array("patch"))
     got = normalise_patches(bev, patch)
-    yield Output("out/target", got, MAPS)
+    yield Output("out/target", got, TARGET)
     losses = [reconstruction_loss(oracle[f"inputs/camera{half}"], got) for half in oracle.below("inputs/camera")]
-    yield Output("out/rec_loss", sum(losses) / len(losses), MAPS)
+    yield Output("out/rec_loss", sum(losses) / len(losses), TARGET)
 
     # The statistics of a patch are nowhere kept; what its extremes became tells them.
     before, after = (_patches(t.double(), patch) for t in (bev, got))
@@ -137,7 +141,7 @@ def target(oracle: Oracle) -> Iterator[Output]:
     span = after.gather(2, high) - after.gather(2, low)
     deviation = torch.where(span > 0, (before.gather(2, high) - before.gather(2, low)) / span, EPS**0.5)
     mean = before.gather(2, high) - deviation * after.gather(2, high)
-    yield Output("patch_mean", mean, MAPS)
+    yield Output("patch_mean", mean, TARGET)
     yield Output("patch_var", deviation**2 - EPS, Tolerance(absolute=1e-7, relative=1e-5))
     rows = leading(after * deviation + mean, oracle, "patchified_first_rows")
     yield Output("patchified_first_rows", rows, Tolerance(of_max=1e-5))
@@ -174,13 +178,14 @@ def whole(mode: str, oracle: Oracle) -> Iterator[Output]:
     yield Output(f"{mode}/depth_loss", model.depth_weight * losses.depth, LOSS)
     yield Output(f"{mode}/loss", losses.total, LOSS)
     for half, predicted in enumerate(made.bev):
-        yield Output(f"{mode}/pred{half}", leading(predicted, oracle, f"{mode}/pred{half}"), BEV)
-    yield from norms(oracle, f"{mode}/gradnorm/", gradients(oracle, f"{mode}/gradnorm/", model), GRADIENTS)
+        key, tolerance = f"{mode}/pred{half}", BEV_IN_TRAINING if mode == "train" else BEV
+        yield Output(key, leading(predicted, oracle, key), tolerance)
+    yield from norms(oracle, f"{mode}/gradnorm/", gradients(oracle, f"{mode}/gradnorm/", model), GRADIENTS, 0.06)
     every = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None])
-    yield Output(f"{mode}/total_grad_norm", every.norm(), Tolerance(relative=GRADIENTS))
+    yield Output(f"{mode}/total_grad_norm", every.norm(), Tolerance(relative=GRADIENTS, bf16=0.03))
     for name, gradient in gradients(oracle, f"{mode}/grad/", model).items():
         key = f"{mode}/grad/{name}"
-        yield Output(key, gradient, Tolerance(of_max=GRADIENTS))
+        yield Output(key, gradient, Tolerance(of_max=GRADIENTS, bf16=0.5 if mode == "train" else 0.04))
     yield from statistics(oracle, f"{mode}/bn_after/", model)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tasks.batches.images import decode
@@ -19,9 +20,10 @@ import parity  # noqa: E402
 from oracles.base import Kind, Oracle, Output, Tolerance  # noqa: E402
 
 
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("path", sorted(ORACLES.glob("*.npz")), ids=lambda path: path.stem)
-def test_the_originals_outputs(path):
-    results = parity.check_file(path)
+def test_the_originals_outputs(path, bf16):
+    results = parity.check_file(path, bf16)
     kind = parity.kind_of(Oracle(path))
     assert kind.name != "unknown"
     wrong = [r.line(0) for r in results if r.status != "OK"]
@@ -60,6 +62,20 @@ def test_a_changed_output_fails(tmp_path, capsys, name, output, place, by):
     assert [name for name, r in results.items() if r["status"] == "FAIL"] == [output]
     # float32 arrays take the change with its rounding
     assert results[output]["absolute_error"] == pytest.approx(by, rel=0.05)
+
+
+def test_cameras_in_bfloat16_fail(tmp_path):
+    """Also by what networks make of their images: no tolerance of a rounding network hides a wrong geometry."""
+    arrays = stored("geomim_lss")
+    for name in ("camera_intrinsics", "img_aug_matrix", "camera2lidar"):
+        matrices = torch.from_numpy(arrays[f"inputs/{name}"])
+        arrays[f"inputs/{name}"] = matrices.bfloat16().float().numpy()
+    np.savez(tmp_path / "rounded.npz", **arrays)
+    results = {r.output: r for r in parity.check_file(tmp_path / "rounded.npz", bf16=True)}
+    geometric = {"geom/cell_flat", "geom/xyz_sub", "geom/cell_sub (flat)"}
+    failed = {name for name, r in results.items() if r.status == "FAIL" and not name.startswith("depth/")}
+    assert failed == geometric | {"out/bev_pooled (own cells)", "out/bev (own cells)"}
+    assert all("norm" in results[name].tolerance for name in failed - geometric)
 
 
 # --- the original's numbers under other settings ----------------------------------------------------------------------
@@ -334,3 +350,41 @@ def test_one_output(tmp_path, monkeypatch, got, tolerance, status):
     (result,) = parity.check_file(tmp_path / "a.npz")
     assert result.status == status
     json.dumps(result.absolute_error, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("got", "tolerance", "status"),
+    [
+        ([1, 2, 3, 4.1], Tolerance(), "FAIL"),  # data
+        ([1, 2, 3, 4], Tolerance(), "OK"),
+        ([1, 2, 3, 4.1], Tolerance(bf16=0.02), "OK"),  # the norm of the wanted values is 5.5
+        ([1, 2, 3, 4.2], Tolerance(bf16=0.02), "FAIL"),
+        ([1.1, 2.1, 3.1, 4.1], Tolerance(1.0, bf16=0.02), "FAIL"),
+        ([1, 2, 3, np.nan], Tolerance(bf16=100), "FAIL"),
+        ([1, 2, 3, np.inf], Tolerance(bf16=100), "FAIL"),
+        ([1, 2, 3], Tolerance(bf16=100), "FAIL"),
+    ],
+)
+def test_one_output_in_bf16(tmp_path, monkeypatch, got, tolerance, status):
+    def check(oracle):
+        yield Output("value", np.array(got, float), tolerance)
+
+    monkeypatch.setattr(parity, "KINDS", (Kind("mine", ("value",), (), (check,)),))
+    np.savez(tmp_path / "a.npz", value=np.array([1, 2, 3, 4]))
+    (result,) = parity.check_file(tmp_path / "a.npz", bf16=True)
+    assert result.status == status
+
+
+def test_networks_round_where_they_are_asked_to(tmp_path, monkeypatch, capsys):
+    """The same product, of a network in float32 and of data in float64."""
+
+    def check(oracle):
+        a = oracle["value"]
+        yield Output("value (network)", a.float() @ torch.eye(3), Tolerance(bf16=0.01))
+        yield Output("value (data)", a @ torch.eye(3, dtype=torch.float64), Tolerance())
+
+    monkeypatch.setattr(parity, "KINDS", (Kind("mine", ("value",), (), (check,)),))
+    np.savez(tmp_path / "a.npz", value=np.array([[1266.0, 0, 816.0], [0, 1266.0, 491.0], [0, 0, 1]]))
+    for options, errors in (([], [0.0, 0.0]), (["--autocast", "bf16"], [2.0, 0.0])):
+        assert parity.main([str(tmp_path), "--json", *options]) == 0
+        assert [r["absolute_error"] for r in json.loads(capsys.readouterr().out)] == errors
