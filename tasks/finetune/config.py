@@ -10,7 +10,7 @@ from tasks.batches.images import ImageConfig
 from tasks.settings import Settings, external_file
 from tasks.training.settings import TrainingSettings
 
-VERSION = 3
+VERSION = 4
 BEV_STRIDE = 8  # of the BEV encoder's last map: the grid's cells must divide by it
 
 
