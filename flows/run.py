@@ -67,6 +67,12 @@ def run_one(config: PipelineConfig, root: Path, name: str, force: bool) -> None:
         planned.step.artifact.remove()
     if force or planned.state != "cached":
         run_in_child(config, root, name)
+    elif name == "ingest" and config.ingest.deep:  # an index that is there says nothing of its files today
+        from storage.index import Index
+        from tasks.ingest.run import check_index
+
+        index = Index.open(planned.step.artifact.path / "index.zarr")
+        check_index(index, config.dataroot, config.ingest, planned.step.artifact.path.parent)
     show_results(make_plan(config, root), [name])
 
 

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from models.names import CAMERAS, CATEGORY_TO_CLASS
-from tasks.ingest.faults import Faults
+from tasks.ingest.faults import SHOWN, Faults
 from tasks.ingest.links import DANGLING, LISTS, OPTIONAL, REQUIRED, Links, follow
 from tasks.ingest.selection import CHANNELS, Selection
 from tasks.ingest.tables import FIELDS, QUATERNION, VECTOR, Table, tokens_of
@@ -319,3 +319,20 @@ def _check_maps(tables: Tables, links: Links, faults: Faults) -> None:
         faults.add_rows(
             log.file, "token", "without a map: map.json names them in no log_tokens", MEND, ~mapped, log.named
         )
+
+
+def check_left_out(tables: Tables, selection: Selection, names: tuple[str, ...], faults: Faults) -> None:
+    """What the config leaves out is there, and something is left."""
+    sample, data = tables["sample"], tables["sample_data"]
+    there = {*sample["token"].tolist(), *data["filename"].tolist()} if names else set()
+    for name in names:
+        if name.encode() not in there:
+            what = f"no sample and no file is {name!r}, which ingest.leave_out names"
+            remedy = "name a token of sample.json, or a filename as it stands in sample_data.json"
+            faults.add(data.file, "filename", what, remedy)
+    if gone := len(selection.left_out):
+        shown = ", ".join(sample.text("token", selection.left_out[:SHOWN])) + (", ..." if gone > SHOWN else "")
+        if len(selection.samples) == 0:
+            faults.add(sample.file, "", f"all {gone:,} samples are left out", "name fewer in ingest.leave_out")
+        told = f"{gone:,} of {gone + len(selection.samples):,} samples are left out by ingest.leave_out ({shown})"
+        faults.warn("left_out", f"{told}: scores are those of the rest, and other people's are not")
