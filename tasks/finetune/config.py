@@ -86,7 +86,8 @@ class FinetuneConfig(TrainingSettings):
     velocity_weight: float = Field(1.0, ge=0, description="Of the velocity's loss beside a box's other parts'.")
     velocity_loss: Literal["l1", "squared"] = Field(
         "l1",
-        description="squared: for short trainings, in which L1 learns no more than that most boxes stand still.",
+        description="squared: for short trainings, in which L1 learns no more than that most boxes stand still; errors "
+        "over 10 m/s count linearly.",
     )
     gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
     score_threshold: float = Field(0.1, ge=0, lt=1, description="Boxes that score lower are not predicted.")
