@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from models.occupancy import RANGE
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
+from tasks.memory import camera_sizes, check_memory
 from tasks.settings import Settings, external_file
 from tasks.training.settings import TrainingSettings
 
@@ -129,6 +130,8 @@ class FinetuneConfig(TrainingSettings):
             raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
         if self.height[0] >= self.height[1]:
             raise ValueError(f"height {self.height} must ascend")
+        bev = {f"bev_range by bev_cell, a map of {cells:,.0f} x {cells:,.0f} cells,": 4 * self.context * cells**2}
+        check_memory(camera_sizes(self.image.size, self.depth_bins) | bev)
         if self.task != "detection" and self.view.key_ego != "lidar":
             raise ValueError(f"task {self.task} needs view.key_ego = lidar: its truth stands in that frame")
         if self.task == "occupancy" and self.bev_range != RANGE:
