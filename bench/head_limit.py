@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from models import nms
 from models.boxes import Boxes
 from models.center_head import ONE_GROUP, PARTS, CenterHeadSpec, CenterPointHead, Predictions, Targets
-from models.geometry import inverse
 from storage.index import Index, write_index
 from tasks.evaluation.ground_truth import ground_truth
 from tasks.evaluation.official import evaluate
+from tasks.finetune.frames import boxes_in_key_ego, boxes_in_lidar
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 
@@ -53,10 +53,9 @@ def limit(
     )
     found: dict[int, Boxes] = {}
     for sample in index.samples(split).tolist():
-        to_ego = index.lidar_to_ego[sample]
-        truth = replace(ground_truth(index, sample), scores=None).moved(to_ego)
+        truth = boxes_in_key_ego(index, sample, replace(ground_truth(index, sample), scores=None))
         (boxes,) = head.predict(perfect(head.targets([truth])))
-        found[sample] = boxes.moved(inverse(to_ego))
+        found[sample] = boxes_in_lidar(index, sample, boxes)
     return evaluate(index, dataroot, found, split, out)
 
 

@@ -12,7 +12,7 @@ from flows import store_commands
 from flows.export import Layout
 from flows.options import DEFAULT_ROOT, AsJson, ConfigFile, Dataroot, Force, Overrides, Processes, Root, Version
 from tasks.child import StageFailed
-from tasks.errors import DataError, UserError
+from tasks.errors import DataError, FileSystemError, UserError
 
 app = typer.Typer(
     name="geomim",
@@ -96,7 +96,28 @@ def _stage(name: str, help_text: str) -> None:
     app.command(name=name, help=f"{help_text}\n\nExample: geomim {name} --config configs/demo.yaml")(command)
 
 
-_stage("ingest", "Check a dataroot and write the index of its samples (no server).")
+@app.command()
+def ingest(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every image and read every point cloud too; sets ingest.deep.")
+    ] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    dataroot: Dataroot = None,
+    version: Version = None,
+    force: Force = False,
+) -> None:
+    """Check a dataroot and write the index of its samples (no server).
+
+    With --deep what was looked at is kept: an interrupted check goes on, and a later one looks at new files alone.
+
+    Example: geomim ingest --config configs/demo.yaml
+    """
+    chosen = ["ingest.deep=true"] if deep else []
+    _run_one("ingest", config, [*(overrides or []), *chosen], root, dataroot, version, force)
+
+
 _stage("fit", "Train the LiDAR detector that serves as teacher (no server).")
 
 
@@ -342,7 +363,7 @@ def main() -> None:
         sys.stdout.flush()
         print(f"geomim: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, DataError) else 2)
-    except StageFailed as error:
+    except (StageFailed, FileSystemError) as error:
         print(f"geomim: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.server import prefect_server
 from flows.show import console, plan_table, print_json, size
+from storage.artifact import Artifact
 from tasks.child import run_in_child
 from tasks.config import PipelineConfig
 from tasks.dataroot import ensure_dataroot
@@ -76,7 +77,17 @@ def run_one(config: PipelineConfig, root: Path, name: str, force: bool) -> None:
         if planned.step is None:
             raise UserError(planned.why)
         run_in_child(planned.step, force)
+    if name == "ingest" and config.ingest.deep and plan[0].state == "cached":
+        look_again(config, plan[0].step.artifact)
     show_results(config, make_plan(config, root), {planned.name for planned in plan})
+
+
+def look_again(config: PipelineConfig, ingested: Artifact) -> None:
+    """`ingest.deep` for an index that is there: it says nothing of its files today. Raises DataError with a report."""
+    from storage.index import Index
+    from tasks.ingest.run import check_index
+
+    check_index(Index.open(ingested.path / "index.zarr"), config.dataroot, config.ingest, ingested.path.parent)
 
 
 def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:

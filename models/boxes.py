@@ -56,7 +56,7 @@ class Boxes:
         )
 
     def moved(self, a_to_b: np.ndarray) -> "Boxes":
-        """The same boxes in frame b. Frames may tilt against each other; a box keeps its yaw alone."""
+        """Boxes of a level frame in frame b. If b tilts, a box keeps the x and y of its heading and velocity alone."""
         turn = a_to_b[:3, :3]
         heading = np.stack([np.cos(self.yaws), np.sin(self.yaws), np.zeros(len(self))], -1) @ turn.T
         velocity = np.concatenate([self.velocities, np.zeros((len(self), 1))], 1) @ turn.T
@@ -65,6 +65,28 @@ class Boxes:
             centers=apply(a_to_b, self.centers),
             yaws=np.arctan2(heading[:, 1], heading[:, 0]),
             velocities=velocity[:, :2],
+        )
+
+    def levelled(self, a_to_level: np.ndarray) -> "Boxes":
+        """Boxes of a tilted frame in a level one, exactly undoing `moved(level_to_a)`.
+
+        nuScenes' boxes and velocities are level in the GLOBAL frame. The LiDAR's and the ego's tilt against it, by some
+        degrees on a slope and by more where the LiDAR is mounted so, and boxes there keep only the x and y of their
+        heading. What was dropped follows from being level: the z that makes the global z component zero. Between two
+        tilted frames boxes therefore go through the global one: `boxes.levelled(a_to_global).moved(global_to_b)`.
+        """
+
+        def level(xy: np.ndarray) -> np.ndarray:
+            turn = a_to_level[:3, :3]
+            z = -(xy @ turn[2, :2]) / turn[2, 2]
+            return (np.column_stack([xy, z]) @ turn.T)[:, :2]
+
+        heading = level(np.stack([np.cos(self.yaws), np.sin(self.yaws)], -1))
+        return replace(
+            self,
+            centers=apply(a_to_level, self.centers),
+            yaws=np.arctan2(heading[:, 1], heading[:, 0]),
+            velocities=level(self.velocities),
         )
 
     def quaternions(self) -> np.ndarray:

@@ -40,6 +40,7 @@ PARTS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 
 HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: without it the first focal loss explodes
 LARGEST_LOG_SIZE = 5.0  # 148 m: only a network that has learnt nothing says more, and exp of it may overflow
+SQUARED_UP_TO = 10.0  # m/s of a velocity's error
 KEEP_MARGIN, KEEP_HEIGHT = 10.0, 10.0  # m beyond the map, m from zero: boxes farther out are not predicted
 _SURE = 1e-4  # the loss sees no probability nearer to 0 or 1
 
@@ -75,7 +76,8 @@ class CenterHeadSpec:
     code_weights: of the numbers of a box code in their loss, see `code_weights`; box_weight: of all of them against the
         heatmap's; heatmap_weight: of that.
     velocity_squared: learn velocity by its squared error in place of L1. L1's best answer is the median, zero wherever
-        a box more likely stands than not; the squared error's is the mean, which weak evidence already moves.
+        a box more likely stands than not; the squared error's is the mean, which weak evidence already moves. Beyond
+        SQUARED_UP_TO the error counts linearly: one annotation of 120 m/s must not outweigh a thousand others.
     """
 
     in_channels: int
@@ -244,12 +246,15 @@ def code_losses(
 ) -> Tensor:
     """(10,) weighted L1 loss of each number of the box codes, per box; a group's share of the loss is their sum.
 
-    velocity_squared: the last two, velocity's, are squared errors.
+    velocity_squared: the last two, velocity's, are squared errors, as far as SQUARED_UP_TO (Huber's loss).
     """
     known = targets.used[..., None] & ~targets.codes.isnan()
     # Weighting would not do: 0 * NaN is NaN.
     errors = torch.where(known, codes_at(maps, targets.cells) - targets.codes.nan_to_num(), 0)
-    velocity = errors[..., -2:].square() if velocity_squared else errors[..., -2:].abs()
+    velocity = errors[..., -2:].abs()
+    if velocity_squared:
+        near = velocity.clamp(max=SQUARED_UP_TO)
+        velocity = near * (2 * velocity - near)  # the square, and its tangent farther on
     distance = torch.cat([errors[..., :-2].abs(), velocity], 2).sum((0, 1))
     return box_weight * distance.new_tensor(weights) * distance / (targets.used.sum() + 1e-4)
 

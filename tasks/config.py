@@ -19,6 +19,8 @@ from tasks.simulate.config import SimulateConfig
 from tasks.teacher.config import FitConfig, LidarConfig, TeacherConfig
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
+LONGEST_SHOWN = 100  # letters of a value in a sentence
+DEEPEST = 10  # dots in an override
 
 # Sections that several stages share: written once at the top, handed to each of them.
 SHARED = {"lidar": ("fit", "teacher"), "backbone": ("pretrain", "finetune")}
@@ -78,14 +80,19 @@ class PipelineConfig(Settings):
         return self
 
 
-def read_preset(name: str) -> dict[str, Any]:
-    """The values of configs/NAME.yaml, over those of its own preset. Raises ValueError where there is no such file."""
+def read_preset(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of configs/NAME.yaml, over those of its own preset. Raises ValueError where there is no such file.
+
+    above: the presets that lead here; one of them again would never end.
+    """
     path = PRESETS / f"{name}.yaml"
-    if not path.is_file():
+    if not path.is_file() or not path.resolve().is_relative_to(PRESETS):
         there = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
         raise ValueError(f"there is no preset {name!r}; there are {there}")
+    if name in above:
+        raise ValueError(f"preset {name!r} begins with itself: {' -> '.join([*above, name])}")
     values = yaml.safe_load(path.read_text()) or {}
-    return merged(read_preset(values["preset"]), values) if "preset" in values else values
+    return merged(read_preset(values["preset"], (*above, name)), values) if "preset" in values else values
 
 
 def load_config(
@@ -151,19 +158,25 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: cannot be read ({error.strerror}); presets are in {PRESETS.name}/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: is not YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise UserError(f"{file}: is nested too deeply; sections have fields, and few of these have fields") from None
     if not isinstance(values or {}, dict):
         raise UserError(f"{file}: must hold sections such as `depth:`, not a {type(values).__name__}")
     return values or {}
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+
+
 def _parse_override(text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
-    if not equals or not all(name.split(".")):
-        raise UserError(f"--set {text}: write it as section.field=value, such as depth.sweeps=2")
+    if not equals or not all(name.split(".")) or name.count(".") > DEEPEST:
+        raise UserError(f"--set {_short(text)}: write it as section.field=value, such as depth.sweeps=2")
     try:
         out: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: {value!r} is not a value in YAML") from None
+    except (yaml.YAMLError, RecursionError):
+        raise UserError(f"--set {_short(text)}: {_short(value)!r} is not a value in YAML") from None
     for part in reversed(name.split(".")):
         out = {part: out}
     return out

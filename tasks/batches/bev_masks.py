@@ -1,20 +1,25 @@
 """Bird's-eye-view masks of a sample: where one can drive, and where vehicles stand."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from models.boxes import Boxes
-from models.geometry import apply, rotation_z
+from models.geometry import apply, inverse, rotation_z
+from models.names import CATEGORY_TO_CLASS
 from storage.index import Index
 from tasks.batches.drivable import Maps
+
+VEHICLES = {name for category, name in CATEGORY_TO_CLASS.items() if category.startswith("vehicle.")}  # classes
 
 
 class BevMasks:
     """Masks on a square grid of the key ego frame, x and y in +- `bev_range` m in cells of `bev_cell` m.
 
-    As in LSS (arXiv 2008.05711), a vehicle is every annotation of a `vehicle.` category, bicycles included. A cell
-    belongs to a mask where its centre does: there is no rounding of corners.
+    As in LSS (arXiv 2008.05711), a vehicle is every annotation of a `vehicle.` category, bicycles included, or of one
+    that `ingest.classes` maps to the class of such a category. A cell belongs to a mask where its centre does: there is
+    no rounding of corners.
     """
 
     def __init__(self, index: Index, dataroot: Path, bev_range: float, bev_cell: float):
@@ -29,14 +34,16 @@ class BevMasks:
         index = self._index
         places = self._centres if scene is None else apply(np.linalg.inv(scene), self._centres)
         drivable = self._maps.of(sample).contains(apply(index.lidar_ego_to_global[sample], places)[:, :2])
-        boxes = vehicles(index, sample).moved(index.lidar_to_ego[sample])
+        ego_to_global = index.lidar_ego_to_global[sample]
+        boxes = vehicles(index, sample).levelled(ego_to_global @ index.lidar_to_ego[sample])
+        boxes = boxes.moved(inverse(ego_to_global))
         return np.stack([drivable, footprints(boxes, places[:, :2])]).reshape(2, self._size, self._size)
 
 
 def vehicles(index: Index, sample: int) -> Boxes:
     """The boxes of a sample's vehicles in its LIDAR_TOP frame."""
-    rows = np.arange(len(index.box_label))[index.box_rows(sample)]
-    rows = rows[[str(name).startswith("vehicle.") for name in index.box_category[rows]]] if len(rows) else rows
+    rows = np.arange(index.box_rows(sample).start, index.box_rows(sample).stop)
+    rows = rows[[_is_vehicle(name, index.own_classes) for name in index.box_category[rows]]] if len(rows) else rows
     return Boxes(
         centers=index.box_center[rows],
         sizes=index.box_size[rows],
@@ -44,6 +51,12 @@ def vehicles(index: Index, sample: int) -> Boxes:
         velocities=index.box_velocity[rows],
         labels=index.box_label[rows].astype(np.int64),
     )
+
+
+def _is_vehicle(category: str, own_classes: Mapping[str, str]) -> bool:
+    if category in own_classes:
+        return own_classes[category] in VEHICLES
+    return category.startswith("vehicle.")
 
 
 def footprints(boxes: Boxes, xy: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from models.boxes import Boxes
 from storage.index import Index
 from tasks.evaluation.flat import RACK, FlatBoxes, counted
-from tasks.evaluation.submission import lidar_to_global, to_global
+from tasks.evaluation.submission import lidar_to_global
 
 
 def ground_truth(index: Index, sample: int) -> Boxes:
@@ -28,7 +28,7 @@ def flat_truth(index: Index, samples: Iterable[int]) -> FlatBoxes:
     """What the official evaluation looks for in these samples: `ground_truth` within range and outside racks."""
     parts = []
     for sample in samples:
-        boxes = to_global(ground_truth(index, sample), lidar_to_global(index, sample))
+        boxes = ground_truth(index, sample).levelled(lidar_to_global(index, sample))
         parts.append(FlatBoxes.from_boxes(sample, boxes, ground_truth_attributes(index, sample)))
     truth = FlatBoxes.joined(parts)
     return truth[counted(truth, ego(index), racks(index, samples))]
@@ -41,9 +41,9 @@ def ego(index: Index) -> np.ndarray:
 
 def racks(index: Index, samples: Iterable[int]) -> dict[int, Boxes]:
     """The bicycle racks of those of the samples that have any, in the global frame."""
-    rows = {s: np.arange(len(index.box_label))[index.box_rows(s)] for s in samples}
+    rows = {s: _rows(index, s) for s in samples}
     found = {s: r[index.box_category[r] == RACK] for s, r in rows.items()}
-    return {s: to_global(_boxes(index, r), lidar_to_global(index, s)) for s, r in found.items() if len(r)}
+    return {s: _boxes(index, r).levelled(lidar_to_global(index, s)) for s, r in found.items() if len(r)}
 
 
 def _boxes(index: Index, rows: np.ndarray) -> Boxes:
@@ -58,6 +58,11 @@ def _boxes(index: Index, rows: np.ndarray) -> Boxes:
 
 
 def _counted_rows(index: Index, sample: int) -> np.ndarray:
-    rows = np.arange(len(index.box_label))[index.box_rows(sample)]
+    rows = _rows(index, sample)
     points = index.box_lidar_points[rows] + index.box_radar_points[rows]
     return rows[(index.box_label[rows] >= 0) & (points > 0)]
+
+
+def _rows(index: Index, sample: int) -> np.ndarray:
+    rows = index.box_rows(sample)
+    return np.arange(rows.start, rows.stop)

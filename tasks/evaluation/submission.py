@@ -65,31 +65,6 @@ def motion_attributes(boxes: Boxes) -> list[str]:
     return [MOTION_ATTRIBUTES[CLASSES[label]][0 if moves else 1] for label, moves in zip(boxes.labels, moving)]
 
 
-def to_global(boxes: Boxes, lidar_to_global: np.ndarray) -> Boxes:
-    """LiDAR-frame boxes in the global frame, exactly undoing `Boxes.moved(global_to_lidar)`.
-
-    nuScenes boxes and velocities are level in the GLOBAL frame. The LiDAR frame tilts against it by a few degrees on a
-    slope, and a LiDAR-frame box keeps only the x and y of its heading. What was dropped follows from being level: the z
-    that makes the global z component zero.
-    """
-
-    def level(xy: np.ndarray) -> np.ndarray:
-        turn = lidar_to_global[:3, :3]
-        z = -(xy @ turn[2, :2]) / turn[2, 2]
-        return np.column_stack([xy, z]) @ turn.T
-
-    moved = boxes.moved(lidar_to_global)
-    heading = level(np.stack([np.cos(boxes.yaws), np.sin(boxes.yaws)], -1))
-    return Boxes(
-        centers=moved.centers,
-        sizes=boxes.sizes,
-        yaws=np.arctan2(heading[:, 1], heading[:, 0]),
-        velocities=level(boxes.velocities)[:, :2],
-        labels=boxes.labels,
-        scores=boxes.scores,
-    )
-
-
 def lidar_to_global(index: Index, sample: int) -> np.ndarray:
     return index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
 
@@ -106,7 +81,7 @@ def _best(
         if len(names) != len(boxes):
             raise ValueError(f"sample {token}: {len(names)} attributes for {len(boxes)} boxes")
         rows = np.argsort(-boxes.scores, kind="stable")[:MAX_BOXES]
-        boxes = to_global(boxes[rows], lidar_to_global(index, sample))
+        boxes = boxes[rows].levelled(lidar_to_global(index, sample))
         values = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.scores])
         if not np.isfinite(values).all() or (boxes.sizes <= 0).any():
             raise ValueError(f"sample {token}: a predicted box is not finite or has a size that is not positive")

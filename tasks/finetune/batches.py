@@ -19,7 +19,7 @@ from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
 from tasks.files import of_sample
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
-from tasks.finetune.frames import camera_to_key_ego, frames_of, lidar_to_key_ego
+from tasks.finetune.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
 from tasks.finetune.goals.goal import Truth, goal_of
 from tasks.training.order import generator_at, sample_at
 
@@ -103,7 +103,7 @@ class Batches:
         post = np.stack([post_homography(draw, size) for draw in draws])  # (N, 4, 4)
         frames = frames_of(index, sample, view.images)
         truth = sample_boxes(index, sample, self.config.min_lidar_points)
-        truth = truth.moved(lidar_to_key_ego(index, sample, view.key_ego))
+        truth = boxes_in_key_ego(index, sample, truth, view.key_ego)
         return Batch(
             samples=np.array([sample]),
             tokens=[str(index.token[sample])],

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from models.occupancy import RANGE
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
+from tasks.memory import camera_sizes, check_memory
 from tasks.settings import Settings, external_file, runtime
 from tasks.training.settings import TrainingSettings
 
@@ -85,6 +86,8 @@ class DetectorConfig(Settings):
             raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
         if self.height[0] >= self.height[1]:
             raise ValueError(f"height {self.height} must ascend")
+        bev = {f"bev_range by bev_cell, a map of {cells:,.0f} x {cells:,.0f} cells,": 4 * self.context * cells**2}
+        check_memory(camera_sizes(self.image.size, self.depth_bins) | bev)
         if self.task != "detection" and self.view.key_ego != "lidar":
             raise ValueError(f"task {self.task} needs view.key_ego = lidar: its truth stands in that frame")
         if self.task == "occupancy" and self.bev_range != RANGE:
@@ -107,7 +110,8 @@ class FinetuneConfig(DetectorConfig, TrainingSettings):
     velocity_weight: float = Field(1.0, ge=0, description="Of the velocity's loss beside a box's other parts'.")
     velocity_loss: Literal["l1", "squared"] = Field(
         "l1",
-        description="squared: for short trainings, in which L1 learns no more than that most boxes stand still.",
+        description="squared: for short trainings, in which L1 learns no more than that most boxes stand still; errors "
+        "over 10 m/s count linearly.",
     )
     gaussian_radius: int = Field(2, ge=0, description="Least radius of a centre in the heatmap target (cells).")
     min_lidar_points: int = Field(1, ge=0, description="Boxes with fewer LiDAR points are not learnt from.")

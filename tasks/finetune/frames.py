@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 
+from models.boxes import Boxes
 from models.geometry import inverse
 from models.names import CAMERAS
 from storage.index import Index
@@ -39,12 +40,22 @@ def camera_to_key_ego(index: Index, sample: int, frames: list[int], of: KeyEgo =
     return inverse(ego_to_global) @ index.camera_ego_to_global[frames] @ index.camera_to_ego[frames]
 
 
-def lidar_to_key_ego(index: Index, sample: int, of: KeyEgo = "lidar") -> np.ndarray:
-    """(4, 4): the sample's LIDAR_TOP frame, where the index has its boxes -> the ego in which the detector has them.
+def boxes_in_key_ego(index: Index, sample: int, boxes: Boxes, of: KeyEgo = "lidar") -> Boxes:
+    """Boxes of the sample's LIDAR_TOP frame, where the index has them -> the ego in which the detector has them.
 
     of: the time of the key LiDAR sweep, or of CAM_FRONT's image: the released detectors have no one time for both.
     """
-    if of == "lidar":
-        return index.lidar_to_ego[sample]
-    ego_to_global = index.camera_ego_to_global[sample, BOXES_CAMERA]
-    return inverse(ego_to_global) @ index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
+    return boxes.levelled(_lidar_to_global(index, sample)).moved(inverse(_boxes_ego_to_global(index, sample, of)))
+
+
+def boxes_in_lidar(index: Index, sample: int, boxes: Boxes, of: KeyEgo = "lidar") -> Boxes:
+    """The way back."""
+    return boxes.levelled(_boxes_ego_to_global(index, sample, of)).moved(inverse(_lidar_to_global(index, sample)))
+
+
+def _boxes_ego_to_global(index: Index, sample: int, of: KeyEgo) -> np.ndarray:
+    return index.lidar_ego_to_global[sample] if of == "lidar" else index.camera_ego_to_global[sample, BOXES_CAMERA]
+
+
+def _lidar_to_global(index: Index, sample: int) -> np.ndarray:
+    return index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]

@@ -72,9 +72,8 @@ def camera_tile(
     draw = ImageDraw.Draw(image)
     camera_to_global = index.camera_ego_to_global[sample, camera] @ index.camera_to_ego[sample, camera]
     lidar_to_global = index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
-    lidar_to_camera = inverse(camera_to_global) @ lidar_to_global
     for boxes, colour in layers:
-        for corners in apply(lidar_to_camera, boxes.corners()):
+        for corners in apply(inverse(camera_to_global), boxes.levelled(lidar_to_global).corners()):
             for a, b in EDGES:
                 if (line := _in_front(corners[a], corners[b])) is not None:
                     uvw = line @ index.intrinsics[sample, camera].T

@@ -125,6 +125,7 @@ def _boxes(
     box = tables["sample_annotation"]
     sample = place[links["sample_annotation", "sample_token"]]
     order = np.argsort(sample, kind="stable")
+    order = order[sample[order] >= 0]  # those of samples that the index has
     to_lidar = global_to_lidar[sample[order]]  # (N, 4, 4)
     turn = to_lidar[:, :3, :3]
     rotation = quaternion_to_rotation(box["rotation"][order])

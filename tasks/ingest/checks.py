@@ -5,12 +5,14 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from models.names import CAMERAS, CATEGORY_TO_CLASS
-from tasks.ingest.faults import Faults
+from tasks.ingest.faults import SHOWN, Faults
 from tasks.ingest.links import DANGLING, LISTS, OPTIONAL, REQUIRED, Links, follow
 from tasks.ingest.selection import CHANNELS, Selection
 from tasks.ingest.tables import FIELDS, QUATERNION, VECTOR, Table, tokens_of
 
 LIMITS = {"translation": 1e8, "size": 1e5}  # m: twice around the earth; longer than any thing, in mm too
+LONGEST_NAME = 200  # bytes; file systems take 255, with the ending
+SHOWN_LETTERS = 40
 UNIT_TOLERANCE = 1e-3  # of a quaternion's norm; nuScenes' own are within 1e-6
 MEND = "mend these rows, or unpack the nuScenes metadata again"
 RECALIBRATE = "mend the calibration: the devkit would take it as it is"
@@ -82,7 +84,8 @@ def _check_chains(tables: Tables, links: Links, faults: Faults) -> None:
     scene = links["sample", "scene_token"]
     sensor = follow(links["sample_data", "calibrated_sensor_token"], links["calibrated_sensor", "sensor_token"], -1)
     reading = follow(links["sample_data", "sample_token"], scene, -1) * (tables["sensor"].rows + 1) + sensor
-    box_time = follow(links["sample_annotation", "sample_token"], sample["timestamp"], -1)
+    stamps = np.where(sample.good("timestamp"), sample["timestamp"], -1)
+    box_time = follow(links["sample_annotation", "sample_token"], stamps, -1)
     instance = links["sample_annotation", "instance_token"]
     _check_chain(sample, links, "sample", scene, "scene", sample["timestamp"], faults)
     _check_chain(data, links, "sample_data", reading, "scene and sensor", data["timestamp"], faults)
@@ -131,7 +134,7 @@ def _check_chain(
         table.named,
     )
     if name == "sample_annotation":
-        timed = linked & (time >= 0)
+        timed = linked & (time >= 0) & (follow(previous, time, -1) >= 0)
         field = "prev"
     else:
         good = table.good("timestamp")
@@ -226,6 +229,10 @@ def _check_cameras(tables: Tables, links: Links, selection: Selection, faults: F
 def _check_samples(tables: Tables, links: Links, selection: Selection, faults: Faults) -> None:
     """Every sample has one key frame of the LiDAR and of each camera."""
     sample, data = tables["sample"], tables["sample_data"]
+    # Flags that say neither yes nor no have a fault of their own: what they hide is not missing.
+    hidden = np.zeros(sample.rows, bool)
+    unclear = links["sample_data", "sample_token"][~data.good("is_key_frame")]
+    hidden[unclear[unclear >= 0]] = True
     # A missing table or sensor link takes every key frame with it: then its own fault says enough.
     if all(tables[name].readable for name in ("sample_data", "calibrated_sensor", "sensor")):
         keys = np.concatenate([selection.cameras, selection.lidar[:, None]], 1)  # (S, 7)
@@ -237,7 +244,7 @@ def _check_samples(tables: Tables, links: Links, selection: Selection, faults: F
                 "token",
                 f"without a key frame of {channel} in sample_data.json",
                 "unpack the metadata again, or take the sample out of the tables",
-                lacking,
+                lacking & ~hidden,
                 sample.named,
             )
     faults.add_rows(
@@ -302,6 +309,21 @@ def _check_paths(tables: Tables, faults: Faults) -> None:
         )
 
 
+    # What other paths are made of: maps/expansion/LOCATION.json, gts/SCENE/SAMPLE/labels.npz.
+    for name, field in (("log", "location"), ("scene", "name"), ("sample", "token")):
+        table = tables[name]
+        values = table[field].tolist()
+        bad = np.fromiter((leaves_dataroot(value) or len(value) > LONGEST_NAME for value in values), bool, len(values))
+        faults.add_rows(
+            table.file,
+            field,
+            "that no file can be named by",
+            f"use at most {LONGEST_NAME} bytes, no `..` and no leading slash",
+            bad & table.good(field),
+            lambda row, v=values: v[row].decode("utf-8", "replace")[:SHOWN_LETTERS],
+        )
+
+
 def leaves_dataroot(path: bytes) -> bool:
     """Whether a path of the tables is absolute, climbs by `..`, or holds a NUL byte."""
     if path[:1] != b"/" and b".." not in path and b"\0" not in path:
@@ -319,3 +341,20 @@ def _check_maps(tables: Tables, links: Links, faults: Faults) -> None:
         faults.add_rows(
             log.file, "token", "without a map: map.json names them in no log_tokens", MEND, ~mapped, log.named
         )
+
+
+def check_left_out(tables: Tables, selection: Selection, names: tuple[str, ...], faults: Faults) -> None:
+    """What the config leaves out is there, and something is left."""
+    sample, data = tables["sample"], tables["sample_data"]
+    there = {*sample["token"].tolist(), *data["filename"].tolist()} if names else set()
+    for name in names:
+        if name.encode() not in there:
+            what = f"no sample and no file is {name!r}, which ingest.leave_out names"
+            remedy = "name a token of sample.json, or a filename as it stands in sample_data.json"
+            faults.add(data.file, "filename", what, remedy)
+    if gone := len(selection.left_out):
+        shown = ", ".join(sample.text("token", selection.left_out[:SHOWN])) + (", ..." if gone > SHOWN else "")
+        if len(selection.samples) == 0:
+            faults.add(sample.file, "", f"all {gone:,} samples are left out", "name fewer in ingest.leave_out")
+        told = f"{gone:,} of {gone + len(selection.samples):,} samples are left out by ingest.leave_out ({shown})"
+        faults.warn("left_out", f"{told}: scores are those of the rest, and other people's are not")

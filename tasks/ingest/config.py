@@ -43,6 +43,12 @@ class IngestConfig(Settings):
         default_factory=dict,
         description="Category of the dataset's own -> detection class, or `ignore`: {Car: car, tram: ignore}.",
     )
+    leave_out: tuple[str, ...] = Field(
+        (),
+        description="Tokens of samples, and files as sample_data.json names them, that the index goes without. A key "
+        "frame's file takes its sample along; an earlier sweep or frame is passed over.",
+    )
+    deep: bool = runtime(False, "Decode every image and read every point cloud, however long it takes.")
     read_gigabytes: float = runtime(
         24.0,
         "Point clouds are looked at by their values, key frames first, up to this much; the rest by size only. "
@@ -50,6 +56,11 @@ class IngestConfig(Settings):
         ge=0,
     )
     threads: int = runtime(16, "Threads that look at files.", ge=1, le=256)
+
+    @field_validator("leave_out")
+    @classmethod
+    def _in_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(names)))
 
     @field_validator("classes")
     @classmethod

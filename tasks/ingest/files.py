@@ -21,8 +21,9 @@ from tasks.ingest.selection import Selection
 from tasks.ingest.tables import Table
 from tasks.progress import progress
 
-FETCH = "get the file again from the nuScenes archives"
-FETCH_OR_FEWER = FETCH + ", or ask for fewer with ingest.sweeps or ingest.frames"
+FETCH_MAP = "get the file again from the nuScenes archives"
+FETCH = FETCH_MAP + ", or name it in ingest.leave_out"
+FEWER = ", or ask for fewer with ingest.sweeps or ingest.frames"
 AT_ONCE = 64  # files that a thread looks at before it reports
 
 
@@ -54,7 +55,8 @@ def check_files(
     _warn_of_turned([image_paths[i] for i in np.flatnonzero(orientation != 1)], faults)
     maps = check_maps(dataroot, tables, config, faults)
     # Sizes first, contents of as many clouds as the budget holds afterwards; a cloud with a fault has size 0 here.
-    read = np.flatnonzero((cloud_bytes > 0) & (np.cumsum(cloud_bytes) <= config.read_gigabytes * 1e9)).tolist()
+    budget = 0 if config.deep else config.read_gigabytes * 1e9  # `check_deep` reads all of them
+    read = np.flatnonzero((cloud_bytes > 0) & (np.cumsum(cloud_bytes) <= budget)).tolist()
 
     def contents(i: int) -> Found | None:
         return contents_fault(dataroot / cloud_paths[i], config.lidar_columns)
@@ -67,7 +69,11 @@ def check_maps(dataroot: Path, tables: dict[str, Table], config: IngestConfig, f
     """Look at the map masks, without which the devkit opens no dataset. Returns their count."""
     rows = _inside(tables["map"], np.arange(tables["map"].rows))
     paths = [str(name) for name in tables["map"].text("filename", rows)]
-    look_at("map.filename", paths, range(len(paths)), lambda i: png_fault(dataroot / paths[i]), config, faults)
+
+    def look(i: int) -> Found | None:
+        return png_fault(dataroot / paths[i])
+
+    look_at("map.filename", paths, range(len(paths)), look, config, faults, usual=FETCH_MAP)
     return len(paths)
 
 
@@ -78,17 +84,21 @@ def look_at(
     look: Callable[[int], Found | None],
     config: IngestConfig,
     faults: Faults,
-    what: str = "files",
+    what: str = "look at files",
+    usual: str = FETCH,
 ) -> None:
-    """`look(i)` at the files `paths[i]` in threads; what is found goes into the faults, kind by kind."""
+    """`look(i)` at the files `paths[i]` in threads; what is found goes into the faults, kind by kind.
+
+    usual: the remedy where `Found` has none of its own.
+    """
     which = list(which)
     by_kind: dict[tuple[str, str], list[tuple[str, str, str]]] = defaultdict(list)
     with ThreadPoolExecutor(config.threads) as pool:
         found = zip(which, _in_order(pool, look, which, 4 * config.threads), strict=True)
         for i, fault in progress(found, f"ingest: {what}", len(which), "files"):
             if fault is not None:
-                usual = FETCH_OR_FEWER if paths[i].startswith("sweeps/") else FETCH
-                by_kind[fault.what, fault.remedy or usual].append((paths[i], field, fault.detail))
+                fewer = FEWER if paths[i].startswith("sweeps/") else ""
+                by_kind[fault.what, fault.remedy or usual + fewer].append((paths[i], field, fault.detail))
     for (words, remedy), files in by_kind.items():
         faults.add_files(words, remedy, files)
 

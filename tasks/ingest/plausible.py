@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from models.names import CAMERAS, CLASSES
+from models.names import CAMERAS, CLASSES, LIDAR
 from tasks.ingest.faults import Faults
 from tasks.ingest.links import Links, follow
 from tasks.ingest.tables import Table
@@ -18,6 +18,7 @@ Arrays = Mapping[str, np.ndarray]
 UPRIGHT = np.cos(np.deg2rad(45))  # least component along z of an axis that should point up
 YAWS = (0, -55, 55, 180, 110, -110)  # degrees in the ego frame, where each of CAMERAS looks on nuScenes' car
 MOST_TURNED, MOST_TILTED = 60, 35  # degrees away from that
+MOST_LEANING = 75  # degrees of the LiDAR
 PRINCIPAL = (0.2, 0.8)  # where the principal point lies in an image, as a share of its sides
 FAR_SENSOR, NO_SENSOR = 10, 100  # m from the ego's origin: odd, none
 INTERVAL = (0.02, 3.0)  # s between key frames
@@ -119,12 +120,24 @@ def _check_cameras(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> 
         sentence = f"the principal point of {CAMERAS[c]}, {told} px, is far from the middle of its {size} px image"
         faults.warn("principal_point", f"{sentence}: intrinsics must be those of the images as they are stored")
     sensors = np.concatenate([arrays["camera_to_ego"], arrays["lidar_to_ego"][:, None]], 1)
+    _check_lidar_leans(tables, arrays, faults)
     far = np.linalg.norm(sensors[:, :, :3, 3], axis=2).max(initial=0)
     if far > NO_SENSOR:
         told = f"a sensor is {far:,.0f} m away from the ego{_unit_of(far / 2)}"
         faults.add(tables["calibrated_sensor"].file, "translation", told, "write metres")
     elif far > FAR_SENSOR:
         faults.warn("sensor_places", f"a sensor is {far:.1f} m away from the ego's origin")
+
+
+def _check_lidar_leans(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> None:
+    """Seen from its side, a box's heading is lost in the x and y of the LiDAR's frame."""
+    lean = np.rad2deg(np.arccos(np.clip(np.abs(arrays["lidar_to_ego"][:, 2, 2]), 0, 1))).max(initial=0)
+    told = f"{LIDAR} leans by {lean:.0f} degrees"
+    if lean > MOST_LEANING:
+        remedy = "turn its points and its rotation, so that its z axis points up: boxes are told by yaw in its frame"
+        faults.add(tables["calibrated_sensor"].file, "rotation", told, remedy)
+    elif lean > MOST_TILTED:
+        faults.warn("lidar_upright", told)
 
 
 def _check_times(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> None:

@@ -8,12 +8,13 @@ import numpy as np
 from models.names import CAMERAS, CLASSES
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
-from storage.index import IndexAttributes, write_index
+from storage.index import Index, IndexAttributes, write_index
 from tasks.errors import DataError, UserError
 from tasks.ingest.build import build_arrays
 from tasks.ingest.categories import check_categories
-from tasks.ingest.checks import check_tables
+from tasks.ingest.checks import check_left_out, check_tables
 from tasks.ingest.config import IngestConfig
+from tasks.ingest.deep import check_deep, record_of
 from tasks.ingest.faults import Faults
 from tasks.ingest.files import check_files
 from tasks.ingest.links import Links, resolve
@@ -29,7 +30,8 @@ from tasks.stage import Inputs
 
 def run(config: IngestConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
     """Check everything, then write `index.zarr`. Raises DataError with the report, and writes nothing, on any fault."""
-    arrays, attributes, looked_at = ingest(inputs.dataroot, inputs.version, config)
+    record = record_of(inputs.dataroot, artifact.path.parent)
+    arrays, attributes, looked_at = ingest(inputs.dataroot, inputs.version, config, record)
     write_index(artifact.path / "index.zarr", arrays, attributes)
     summary = {"version": inputs.version, **counts_of(arrays), **looked_at}
     write_bytes(artifact.path / "report.md", report(summary).encode())
@@ -37,11 +39,11 @@ def run(config: IngestConfig, inputs: Inputs, artifact: Artifact) -> dict[str, A
 
 
 def ingest(
-    dataroot: Path, version: str, config: IngestConfig
+    dataroot: Path, version: str, config: IngestConfig, record: Path | None = None
 ) -> tuple[dict[str, np.ndarray], IndexAttributes, dict[str, Any]]:
     """The index's arrays and attributes, and what was looked at: counts, and warnings by name.
 
-    Raises UserError or DataError.
+    record: of `config.deep`, see tasks/ingest/deep.py. Raises UserError or DataError.
     """
     faults = Faults()
     tables, links, selection = checked_tables(dataroot, version, config, faults)
@@ -50,6 +52,8 @@ def ingest(
         arrays = build_arrays(tables, links, selection, scene_split, config.classes)
         check_plausible(tables, links, arrays, faults)
     counts = check_files(dataroot, tables, selection, config, faults)
+    if config.deep and not faults:
+        counts |= check_deep(dataroot, arrays, config, record, faults)
     if not faults:
         check_sight(dataroot, version, arrays, config, faults)
     for sentence in faults.warnings.values():
@@ -58,6 +62,16 @@ def ingest(
         raise DataError(faults.report(f"{dataroot} ({version})"))
     attributes = IndexAttributes(version, CAMERAS, CLASSES, split_names, config.lidar_columns, config.classes)
     return arrays, attributes, counts | {"warnings": faults.warnings}
+
+
+def check_index(index: Index, dataroot: Path, config: IngestConfig, folder: Path) -> dict[str, int]:
+    """`config.deep` for a dataset that was ingested before, its record in `folder`. Raises DataError with a report."""
+    faults = Faults()
+    arrays = {name: getattr(index, name) for name in ("camera_path", "frame_path", "lidar_path", "sweep_path")}
+    counts = check_deep(dataroot, arrays, config, record_of(dataroot, folder), faults)
+    if faults:
+        raise DataError(faults.report(f"{dataroot} ({index.version})"))
+    return counts
 
 
 def checked_tables(
@@ -74,4 +88,5 @@ def checked_tables(
     selection = select(tables, links, config)
     check_tables(tables, links, selection, faults)
     check_categories(tables, links, config.classes, faults)
+    check_left_out(tables, selection, config.leave_out, faults)
     return tables, links, selection

@@ -21,6 +21,7 @@ class Selection:
     lidar: np.ndarray  # (S,)
     sweeps: np.ndarray  # (S, W), nearest first
     frames: np.ndarray  # (S, 6, F), nearest first
+    left_out: np.ndarray  # (n,) rows of the sample table that the config leaves out
     channel: np.ndarray  # (rows of sample_data,) position in CHANNELS, NONE for other sensors
     doubled: np.ndarray  # (rows of sample_data,) bool: a second key frame of its sensor in its sample
 
@@ -50,6 +51,10 @@ def select(tables: dict[str, Table], links: Links, config: IngestConfig) -> Sele
     doubled = np.zeros(data.rows, bool)
     doubled[keys] = table[sample[keys], channel[keys]] != keys
 
+    unwanted = [name.encode() for name in config.leave_out]
+    files = np.isin(data["filename"], unwanted)
+    left = np.isin(tables["sample"]["token"], unwanted) | follow(table, files, False).any(1)
+    left_out, samples = samples[left[samples]], samples[~left[samples]]
     table = table[samples]
     cameras, lidar = table[:, :-1], table[:, -1]
     previous = links["sample_data", "prev"]
@@ -57,18 +62,21 @@ def select(tables: dict[str, Table], links: Links, config: IngestConfig) -> Sele
         samples=samples,
         cameras=cameras,
         lidar=lidar,
-        sweeps=_before(lidar, previous, config.sweeps),
-        frames=_before(cameras, previous, config.frames),
+        sweeps=_before(lidar, previous, config.sweeps, files),
+        frames=_before(cameras, previous, config.frames, files),
+        left_out=left_out,
         channel=channel,
         doubled=doubled,
     )
 
 
-def _before(rows: np.ndarray, previous: np.ndarray, count: int) -> np.ndarray:
-    """(..., count) rows that come before `rows` along the chain, nearest first."""
+def _before(rows: np.ndarray, previous: np.ndarray, count: int, passed_over: np.ndarray) -> np.ndarray:
+    """(..., count) rows that come before `rows` along the chain, nearest first, without those to be passed over."""
     out = np.full((*rows.shape, count), NONE, np.int64)
     for step in range(count):
         rows = follow(rows, previous, NONE)
+        for _ in range(np.count_nonzero(passed_over)):
+            rows = np.where(follow(rows, passed_over, False), follow(rows, previous, NONE), rows)
         rows = np.where(rows >= 0, rows, NONE)
         out[..., step] = rows
     return out

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from models.boxes import Boxes
-from models.geometry import inverse
+from models.geometry import apply, inverse
 from tasks.batches.points import read_cloud, without_car
 from tasks.depth.project import Rig, project_cloud
 from tasks.ingest.config import IngestConfig
@@ -57,7 +57,9 @@ def _seen(arrays: Arrays, sample: int, points: np.ndarray) -> int:
 def _check_boxes(arrays: Arrays, clouds: Mapping[int, np.ndarray], faults: Faults) -> None:
     """Boxes that are said to hold points do."""
     holds = []
-    for sample, points in clouds.items():
+    for sample, cloud in clouds.items():
+        lidar_to_global = arrays["lidar_ego_to_global"][sample] @ arrays["lidar_to_ego"][sample]
+        points = apply(lidar_to_global, cloud[:, :3].astype(np.float64))
         rows = np.arange(*arrays["box_offsets"][sample : sample + 2])
         rows = rows[arrays["box_lidar_points"][rows] >= 5]
         boxes = Boxes(
@@ -66,11 +68,11 @@ def _check_boxes(arrays: Arrays, clouds: Mapping[int, np.ndarray], faults: Fault
             arrays["box_yaw"][rows],
             arrays["box_velocity"][rows],
             arrays["box_label"][rows],
-        )
+        ).levelled(lidar_to_global)
         reach = np.linalg.norm(boxes.sizes, axis=1) / 2
         for i in range(len(boxes)):
             near = (np.abs(points[:, :2] - boxes.centers[i, :2]) <= reach[i]).all(1)
-            holds.append(boxes[[i]].contains(points[near, :3]).any())
+            holds.append(boxes[[i]].contains(points[near]).any())
     if len(holds) >= FEWEST_BOXES and np.mean(holds) < IN_BOXES:
         told = f"points lie in only {np.mean(holds):.0%} of {len(holds)} boxes that are said to hold five or more"
         faults.warn("points_in_boxes", f"{told}: boxes, poses and clouds do not fit together")

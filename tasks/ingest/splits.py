@@ -5,14 +5,15 @@ names are train, val and test, or mini_train and mini_val. Otherwise the devkit'
 for a version that ends in mini, train, val and test for any other. A scene of no list belongs to no split ("").
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from tasks.files import read_regular
 from tasks.ingest.config import SPLITS_FILE
 from tasks.ingest.faults import Faults
+from tasks.ingest.tables import parse_json
 
 # The devkit's name of a split -> ours.
 OURS = {"train": "train", "val": "val", "test": "test", "mini_train": "train", "mini_val": "val"}
@@ -44,8 +45,11 @@ def split_scenes(
 
 def _custom(dataroot: Path, file: str, faults: Faults) -> Mapping[str, list[str]]:
     try:
-        lists = json.loads((dataroot / file).read_bytes())
-    except (OSError, ValueError) as error:
+        lists = parse_json(read_regular(dataroot / file))
+    except OSError as error:
+        faults.add(file, "", f"cannot be read ({error.strerror})", REMEDY)
+        return {}
+    except ValueError as error:
         faults.add(file, "", f"cannot be read as JSON ({error})", REMEDY)
         return {}
     if not isinstance(lists, dict):

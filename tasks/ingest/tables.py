@@ -5,6 +5,7 @@ piece, so that Python objects exist for one piece at a time. A value that is mis
 its kind's blank, and is marked in `Table.bad`, so that later checks can pass over it and go on.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from tasks.files import read_regular
 from tasks.ingest.config import TABLES
 from tasks.ingest.faults import Faults
 
@@ -74,6 +76,14 @@ def _is_intrinsics(value: Any) -> bool:
     return value == [] or (type(value) is list and len(value) == 3 and all(_numbers(3).fits(row) for row in value))
 
 
+def _is_stamp(value: Any) -> bool:
+    return INTEGER.fits(value) or (type(value) is float and value.is_integer() and abs(value) < 2**53)
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool or (type(value) is int and value in (0, 1))
+
+
 NO_INTRINSICS = np.full((3, 3), np.nan)
 TEXT = Kind(
     "text", lambda v: _are(str, v) and _short(v), lambda v: type(v) is str and len(v) <= LONGEST_TEXT, _text_column, ""
@@ -100,7 +110,20 @@ INTEGER = Kind(
     lambda v: np.array(v, np.int64),
     0,
 )
-FLAG = Kind("true or false", lambda v: _are(bool, v), lambda v: type(v) is bool, lambda v: np.array(v, bool), False)
+STAMP = Kind(
+    "a whole number of microseconds",
+    lambda v: INTEGER.all_fit(v) or all(map(_is_stamp, v)),
+    lambda v: _is_stamp(v),
+    lambda v: np.array(v, np.int64),  # the devkit computes the same with 5.0 as with 5
+    0,
+)
+FLAG = Kind(
+    "true or false",
+    lambda v: _are(bool, v) or all(map(_is_flag, v)),
+    lambda v: _is_flag(v),
+    lambda v: np.array(v, bool),  # the devkit asks 1 and 0 as it does true and false
+    False,
+)
 VECTOR = _numbers(3)
 QUATERNION = _numbers(4)
 INTRINSICS = Kind(
@@ -128,13 +151,13 @@ FIELDS: dict[str, dict[str, Kind]] = {
     "ego_pose": {"token": TOKEN, "translation": VECTOR, "rotation": QUATERNION},
     "log": {"token": TOKEN, "location": OPTIONAL_TEXT},
     "scene": {"token": TOKEN, "name": TOKEN, "log_token": OPTIONAL_TEXT},
-    "sample": {"token": TOKEN, "timestamp": INTEGER, "scene_token": TOKEN, "prev": TEXT, "next": TEXT},
+    "sample": {"token": TOKEN, "timestamp": STAMP, "scene_token": TOKEN, "prev": TEXT, "next": TEXT},
     "sample_data": {
         "token": TOKEN,
         "sample_token": TOKEN,
         "ego_pose_token": TOKEN,
         "calibrated_sensor_token": TOKEN,
-        "timestamp": INTEGER,
+        "timestamp": STAMP,
         "is_key_frame": FLAG,
         "height": INTEGER,
         "width": INTEGER,
@@ -246,7 +269,7 @@ def read_table(dataroot: Path, file: str, kinds: dict[str, Kind], faults: Faults
 
 def _pieces(path: Path) -> Iterator[list]:
     """The rows of a JSON list, some 1 MB of text at a time. Raises OSError, or ValueError for what is no JSON list."""
-    data = path.read_bytes()
+    data = read_regular(path)
     start, end = data.find(b"[") + 1, data.rfind(b"]")
     if len(data) <= 2 * PIECE or start == 0 or data[: start - 1].strip() or data[end + 1 :].strip():
         yield _parse(data)
@@ -266,19 +289,27 @@ def _pieces(path: Path) -> Iterator[list]:
 
 
 def _parse(text: bytes) -> list:
-    try:
-        rows = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        try:
-            # Python's own parser takes NaN and Infinity, which are then found by field; other errors it names by line.
-            rows = json.loads(text)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"not UTF-8 at byte {error.start}") from None
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
+    rows = parse_json(text)
     if not isinstance(rows, list):
         raise ValueError(f"a {type(rows).__name__} stands at the top")
     return rows
+
+
+def parse_json(text: bytes) -> Any:
+    """JSON as the devkit reads it: UTF-8 without a byte order mark. Raises ValueError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    if text.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it begins with a byte order mark, at which the devkit stops: save it as UTF-8 without one")
+    try:
+        # Python's own parser takes NaN and Infinity, which are then found by field; other errors it names by line.
+        return json.loads(text.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 Notes = dict[tuple[str, str], list[tuple[int, str]]]  # (field, what) -> [(row, detail)]

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.images import ImageConfig
+from tasks.memory import camera_sizes, check_memory
 from tasks.settings import Settings, external_file, runtime
 from tasks.training.settings import TrainingSettings
 
@@ -83,6 +84,7 @@ class PretrainConfig(TrainingSettings):
         low, high, step = self.depth_bins
         if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
             raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
+        check_memory(camera_sizes(self.image.size, self.depth_bins))
         if self.reconstruction_weight == self.depth_weight == 0:
             raise ValueError("reconstruction_weight and depth_weight are both 0: there is nothing to learn")
         if self.height[0] >= self.height[1]:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
 from models.names import CLASSES
+from tasks.memory import check_memory
 from tasks.settings import Settings, external_file, runtime
 
 FIT_VERSION = 3
@@ -23,7 +24,7 @@ class LidarConfig(Settings):
     )
     voxel_size: Triple = Field((0.075, 0.075, 0.2), description="Along x, y, z (m).")
     max_points: int = Field(10, ge=1, description="Points a voxel keeps.")
-    max_voxels: int = Field(160_000, ge=1, description="Voxels a sample keeps.")
+    max_voxels: int = Field(160_000, ge=2, description="Voxels a sample keeps.")
     sweeps: int = Field(9, ge=0, le=10, description="Previous LiDAR sweeps added to the key sweep, nearest first.")
     widths: tuple[int, int, int, int] = Field((16, 32, 64, 128), description="Channels of the encoder's four levels.")
     out_width: int = Field(128, ge=1, description="Channels of the encoder's last convolution, per layer of height.")
@@ -46,7 +47,9 @@ class LidarConfig(Settings):
                 )
         if min(*self.widths, self.out_width) < 1:
             raise ValueError("widths must be positive")
-        encoder_output_shape(self.grid.sparse_shape, self.out_width)
+        channels, x, y = encoder_output_shape(self.grid.sparse_shape, self.out_width)
+        told = f"range by voxel_size, a map of {x:,} x {y:,} cells and {channels:,} channels,"
+        check_memory({told: 4.0 * channels * x * y})
         return self
 
     @property

@@ -15,6 +15,7 @@ from storage.index import Index
 from tasks.batches.lidar import LidarAugmentation, augmented, pasted, sample_boxes
 from tasks.batches.points import load_points
 from tasks.batches.train_split import check_boxes, training_samples
+from tasks.errors import DataError
 from tasks.progress import progress
 from tasks.teacher.config import FitConfig
 from tasks.teacher.network import FITTED, WEIGHTS, build_detector
@@ -92,7 +93,13 @@ def _train(
             points, truth = augmented(points, truth, augmentation.draw(random))
             clouds.append(torch.from_numpy(points))
             boxes.append(truth)
-        return Batch(voxel_batch(clouds, config.lidar.grid), boxes, [str(index.token[s]) for s in chosen])
+        batch = Batch(voxel_batch(clouds, config.lidar.grid), boxes, [str(index.token[s]) for s in chosen])
+        if len(batch.voxels.means) == 1:
+            raise DataError(
+                f"fit: {', '.join(batch.tokens)}: a single voxel of lidar.range has points in it, of which batch "
+                "normalisation has no statistics; name the sample in ingest.leave_out, or widen lidar.range"
+            )
+        return batch
 
     def loss_terms(batch: Batch) -> dict[str, torch.Tensor]:
         return model.head.loss(model(batch.voxels.to(device)), batch.boxes)

@@ -90,6 +90,7 @@ def test_the_squared_loss_of_velocity_is_its_squared_error_and_the_rest_stays_l1
     head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8))
     truth = [some_boxes(0), some_boxes(1), Boxes.empty()]
     torch.manual_seed(0)
+    truth[0].velocities[1] = [-120.0, 9.0]  # as wrong annotations say
     (maps,), (targets,) = head(torch.randn(3, 8, 30, 40)), head.targets(truth)
     plain = code_losses(maps, targets, code_weights(0.3), 0.25)
     squared = code_losses(maps, targets, code_weights(0.3), 0.25, velocity_squared=True)
@@ -98,9 +99,27 @@ def test_the_squared_loss_of_velocity_is_its_squared_error_and_the_rest_stays_l1
     for b, slot in targets.used.nonzero().tolist():
         y, x = divmod(targets.cells[b, slot].item(), 40)
         off = maps["vel"][b, :, y, x].detach().numpy() - targets.codes[b, slot, -2:].numpy()
-        boxes, error = boxes + 1, error + np.nan_to_num(off**2)  # an unknown velocity counts as a box, and as no error
+        square = np.where(abs(off) < 10, off**2, 100 + 20 * (abs(off) - 10))
+        boxes, error = boxes + 1, error + np.nan_to_num(square)  # an unknown velocity counts as a box, and as no error
     assert boxes == targets.used.sum() > 10
     np.testing.assert_allclose(squared[-2:].detach(), 0.25 * 0.3 * error / boxes, rtol=1e-5)
+
+
+def test_an_absurd_speed_does_not_outweigh_the_rest():
+    """Annotated at 120 m/s, it pulls as hard as an error of 10 m/s, not twelve times as hard."""
+    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, velocity_weight=1.0, velocity_squared=True)
+    pulls = {}
+    for speed in (1.0, 10.0, 120.0):
+        truth = some_boxes(0)
+        truth.velocities[:] = 0
+        truth.velocities[3, 0] = speed
+        maps = perfect(head, [truth])
+        maps[0]["vel"] = torch.zeros_like(maps[0]["vel"], requires_grad=True)
+        loss = head.loss(maps, [truth])["task0.box"]
+        loss.backward()
+        pulls[speed] = maps[0]["vel"].grad.abs().max().item()
+    assert pulls[10.0] == pytest.approx(10 * pulls[1.0])
+    assert pulls[120.0] == pytest.approx(pulls[10.0])
 
 
 def test_a_head_told_to_learns_velocity_by_its_squared_error():

@@ -84,3 +84,29 @@ def test_how_a_stage_runs_is_not_what_it_computes():
     a, b = load_config(None, ["depth.workers=1"]), load_config(None, ["depth.workers=2"])
     assert a.depth.key_fields() == b.depth.key_fields()
     assert "workers" not in a.depth.key_fields()
+
+
+def test_values_nested_too_deeply_are_one_sentence(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("depth: " + "[" * 20_000)
+    with pytest.raises(UserError, match=r"config\.yaml: is nested too deeply") as raised:
+        load_config(file)
+    assert len(str(raised.value)) < 300
+    for override in ("depth.sweeps=" + "[" * 20_000, ".".join("a" * 5_000) + "=1"):
+        with pytest.raises(UserError, match="--set ") as raised:
+            load_config(None, [override])
+        assert len(str(raised.value)) < 400
+
+
+def test_presets_that_lead_back_to_themselves_or_out_of_the_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.config.PRESETS", tmp_path / "configs")
+    (tmp_path / "configs").mkdir()
+    for name, below in (("own", "own"), ("a", "b"), ("b", "c"), ("c", "a")):
+        (tmp_path / "configs" / f"{name}.yaml").write_text(f"preset: {below}\n")
+    with pytest.raises(UserError, match="preset 'own' begins with itself: own -> own"):
+        load_config(None, ["preset=own"])
+    with pytest.raises(UserError, match="preset 'a' begins with itself: a -> b -> c -> a"):
+        load_config(tmp_path / "configs" / "c.yaml")
+    (tmp_path / "outside.yaml").write_text("depth: {sweeps: 1}\n")
+    with pytest.raises(UserError, match=r"there is no preset '\.\./outside'; there are a, b, c, own"):
+        load_config(None, ["preset=../outside"])

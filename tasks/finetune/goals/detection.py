@@ -10,13 +10,12 @@ from torch import Tensor
 from models import nms
 from models.boxes import Boxes
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, Predictions, code_weights
-from models.geometry import inverse
 from storage.index import Index
 from tasks.evaluation import table
 from tasks.evaluation.official import evaluate as scored
 from tasks.evaluation.official import evaluation_split, unscored
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
-from tasks.finetune.frames import lidar_to_key_ego
+from tasks.finetune.frames import boxes_in_lidar
 from tasks.finetune.goals.goal import Found, Truth
 from tasks.finetune.picture import PICTURES, draw_worst
 from tasks.training.ranks import gathered
@@ -77,7 +76,7 @@ class Detection:
         """The boxes of each sample, in its LIDAR_TOP frame, best first."""
         own = {}
         for sample, boxes, _ in found:
-            own[sample] = boxes.moved(inverse(lidar_to_key_ego(self._index, sample, self._config.view.key_ego)))
+            own[sample] = boxes_in_lidar(self._index, sample, boxes, self._config.view.key_ego)
         return {sample: boxes for share in gathered(own) for sample, boxes in share.items()}
 
     def evaluate(self, collected: dict[int, Boxes], folder: Path) -> dict | None:

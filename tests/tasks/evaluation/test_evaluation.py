@@ -15,7 +15,7 @@ from tasks.evaluation import table
 from tasks.evaluation.ground_truth import ground_truth, ground_truth_attributes
 from tasks.evaluation.official import RESULTS, evaluate
 from tasks.evaluation.quick import annotated_samples, average_precisions
-from tasks.evaluation.submission import MAX_BOXES, submission, to_global, write_submission
+from tasks.evaluation.submission import MAX_BOXES, submission, write_submission
 
 REAL = Path(__file__).parents[4] / "shared" / "real-keyframe"
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
@@ -139,7 +139,7 @@ def test_to_global_undoes_the_way_into_a_tilted_lidar_frame(roll, pitch, yaw, se
         scores=np.ones(n),
     )
     lidar_to_global = tilted(roll, pitch, yaw)
-    back = to_global(level.moved(inverse(lidar_to_global)), lidar_to_global)
+    back = level.moved(inverse(lidar_to_global)).levelled(lidar_to_global)
     np.testing.assert_allclose(back.centers, level.centers, atol=1e-9)
     np.testing.assert_allclose(np.exp(1j * back.yaws), np.exp(1j * level.yaws), atol=1e-9)
     np.testing.assert_allclose(back.velocities, level.velocities, atol=1e-9)

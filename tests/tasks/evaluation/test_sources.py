@@ -20,7 +20,7 @@ from tasks.evaluation.ground_truth import ego, flat_truth, ground_truth, ground_
 from tasks.evaluation.metrics import evaluate as our_metrics
 from tasks.evaluation.official import RESULTS, SamplesEval, evaluate, evaluation_split, scores_of, unscored
 from tasks.evaluation.results import read_results
-from tasks.evaluation.submission import lidar_to_global, to_global
+from tasks.evaluation.submission import lidar_to_global
 
 VERSION = "v1.0-mini"
 
@@ -84,7 +84,7 @@ def test_the_odd_world_has_what_it_is_for(odd):
     samples = index.samples("val").tolist()
     names = partial(ground_truth_attributes, index)
     everything = FlatBoxes.joined(
-        FlatBoxes.from_boxes(s, to_global(ground_truth(index, s), lidar_to_global(index, s)), names(s)) for s in samples
+        FlatBoxes.from_boxes(s, ground_truth(index, s).levelled(lidar_to_global(index, s)), names(s)) for s in samples
     )
     in_range = counted(everything, ego(index), {}).sum()
     assert 0 < len(flat_truth(index, samples)) < in_range < len(everything) < len(index.box_label)

@@ -1,6 +1,7 @@
 """Every kind of fault, on a damaged copy of a tiny dataset: named by file and field, and without noise around it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -34,7 +35,15 @@ TABLE_FAULTS = [
     ("scene", lambda rows: rows.append("x"), "-", "not objects"),
     ("sample", first("timestamp", "noon"), "timestamp", "not a whole number"),
     ("sample", first("timestamp", float("nan")), "timestamp", "not a whole number"),
-    ("sample_data", first("is_key_frame", 1), "is_key_frame", "not true or false"),
+    ("sample_data", first("is_key_frame", 2), "is_key_frame", "not true or false"),
+    ("sample_data", lambda rows: [r.update(is_key_frame="yes") for r in rows], "is_key_frame", "not true or false"),
+    ("sample", lambda rows: [r.update(timestamp=r["timestamp"] / 1e6) for r in rows], "timestamp", "of microseconds"),
+    (
+        "sample_data",
+        lambda rows: [r.update(timestamp=r["timestamp"] + 0.5) for r in rows],
+        "timestamp",
+        "of microseconds",
+    ),
     ("sample_data", first("filename", ""), "filename", "not a token"),
     ("sample_data", first("filename", None), "filename", "null"),
     ("ego_pose", first("translation", [1, 2]), "translation", "3 numbers"),
@@ -71,6 +80,11 @@ TABLE_FAULTS = [
     ("sample_data", first("filename", "/etc/passwd"), "filename", "out of the dataroot"),
     ("sample_data", first("filename", "samples/../../x.jpg"), "filename", "out of the dataroot"),
     ("map", first("filename", "../map.png"), "filename", "out of the dataroot"),
+    ("log", first("location", "../../etc/hosts"), "location", "no file can be named by"),
+    ("log", first("location", "/etc/hosts"), "location", "no file can be named by"),
+    ("log", first("location", "x" * 300), "location", "no file can be named by"),
+    ("scene", first("name", "../scene-1"), "name", "no file can be named by"),
+    ("scene", first("name", "a\0b"), "name", "no file can be named by"),
     ("map", first("log_tokens", ["gone", "log0"]), "log_tokens", "log.json"),
     ("map", first("log_tokens", []), "token", "without a map"),
     (
@@ -105,6 +119,10 @@ def test_a_fault_in_a_table(world, table, damage, field, words):
         (b"[{", "not a JSON list"),
         (b"\xff\xfe[]", "not a JSON list"),
         (b'{"a": 1}', "dict stands at the top"),
+        (b"\xef\xbb\xbf[]", "begins with a byte order mark, at which the devkit stops"),
+        ("[]".encode("utf-16"), "begins with a byte order mark"),
+        (b"[" * 100_000, "nested too deeply"),
+        ("pipe", "is no regular file"),
         (b"[]", "empty"),
     ],
 )
@@ -114,6 +132,8 @@ def test_a_table_that_is_none(world, table, content, words):
     path.unlink()
     if content == "folder":
         path.mkdir()
+    elif content == "pipe":
+        os.mkfifo(path)
     elif content is not None:
         path.write_bytes(content)
     faults = report_of(world)
@@ -204,6 +224,7 @@ def test_a_fault_in_a_map(world, damage, words):
         ('{"mine": []}', "none of the splits"),
         ('{"val": ["scene-0061"], "train": ["scene-0061"]}', "scene-0061 is in"),
         ('{"val": [], "mini_val": []}', "both would be val"),
+        ('\ufeff{"val": ["scene-0061"]}', "byte order mark"),
     ],
 )
 def test_a_fault_in_custom_splits(world, content, words):
@@ -283,3 +304,28 @@ def test_json_with_nan_text_is_read(world):
         text.replace(json.dumps(row["translation"]), "[Infinity, -Infinity, NaN]", 1)
     )
     assert "inf, -inf, nan" in report_of(world)[0][2]
+
+
+def test_splits_that_are_a_pipe_do_not_hang(world):
+    os.mkfifo(world.root / "v1.0-mini" / "splits.json")
+    assert "is no regular file" in report_of(world)[0][2]
+
+
+def test_flags_as_numbers_and_whole_stamps_as_floats_are_what_the_devkit_takes_them_for(world):
+    """Other people's writers make 1 of true and 5.0 of 5; the devkit's own sums and questions come out the same."""
+    plain, _, _ = ingest(world.root, world.version, IngestConfig(sweeps=3, frames=2))
+    world.edit("sample_data", lambda rows: [row.update(is_key_frame=int(row["is_key_frame"])) for row in rows])
+    for table in ("sample", "sample_data"):
+        world.edit(table, lambda rows: [row.update(timestamp=float(row["timestamp"])) for row in rows])
+    arrays, _, _ = ingest(world.root, world.version, IngestConfig(sweeps=3, frames=2))
+    for name, value in plain.items():
+        np.testing.assert_array_equal(arrays[name], value)
+    from nuscenes.nuscenes import NuScenes
+
+    devkit = NuScenes(world.version, str(world.root), verbose=False)
+    for box, velocity, sample in zip(
+        arrays["box_token"], arrays["box_velocity"], np.repeat(np.arange(6), np.diff(arrays["box_offsets"]))
+    ):
+        to_global = arrays["lidar_ego_to_global"][sample] @ arrays["lidar_to_ego"][sample]
+        theirs = to_global[:3, :3].T @ (devkit.box_velocity(box) * [1, 1, 0])
+        np.testing.assert_allclose(velocity, theirs[:2], atol=1e-9)

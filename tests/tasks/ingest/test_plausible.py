@@ -126,6 +126,12 @@ FAULTS = {
         "translation",
         "1e+08 m",
     ),
+    "a LiDAR on its side": (
+        edits("calibrated_sensor", lambda rows: [turned(80, 1)(row) for row in rows if not row["camera_intrinsic"]]),
+        "calibrated_sensor",
+        "rotation",
+        "LIDAR_TOP leans by 80 degrees",
+    ),
     "cameras that look up": (
         edits(
             "calibrated_sensor",
@@ -179,6 +185,11 @@ WARNINGS = {
         "degrees away from its x axis",
     ),
     "cameras exchanged": (edits("sensor", each(front_to_back)), "camera_axes", "CAM_FRONT looks to yaw 180"),
+    "a LiDAR that leans": (
+        edits("calibrated_sensor", lambda rows: [turned(50, 1)(row) for row in rows if not row["camera_intrinsic"]]),
+        "lidar_upright",
+        "LIDAR_TOP leans by 50 degrees",
+    ),
     "cameras upside down": (
         edits("calibrated_sensor", lambda rows: [turned(180)(row) for row in rows if row["camera_intrinsic"]]),
         "cameras_upright",

@@ -12,6 +12,8 @@ from tasks.pretrain.config import PretrainConfig, check_grid
         ({"backbone": {"embed_dim": 30}}, r"num_heads\[0\] is 4, which does not divide the 30 channels"),
         ({"decoder": {"width": 100, "num_heads": 8}}, "num_heads is 8, which does not divide the width 100"),
         ({"depth_bins": (60.0, 1.0, 0.5)}, "nearest < farthest"),
+        ({"depth_bins": (1.0, 60.0, 1e-9)}, "depth_bins, 59,000,000,000 of them, would take"),
+        ({"image": {"size": (320_000, 704_000)}}, "image.size of 320,000 x 704,000 px would take"),
         ({"mask_ratio": 0.3}, "greater than or equal to 0.5"),
         (
             {"batch_size": 12, "accumulate": 2, "ranks": 4},

@@ -7,7 +7,7 @@ import pytest
 import zarr
 from safetensors.torch import load_file
 
-from tasks.errors import UserError
+from tasks.errors import DataError, UserError
 from tasks.teacher import fit
 from tasks.teacher.network import WEIGHTS, build_detector
 
@@ -115,3 +115,11 @@ def test_every_head_and_pasted_objects_learn(world, folder, small_fit):
         fit.run(small_fit.model_copy(update=change), world.inputs, out := folder(name))
         rows = [json.loads(line) for line in (out.path / "log" / "metrics.jsonl").read_text().splitlines()]
         assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_a_batch_of_one_voxel_is_one_sentence(world, folder, small_fit):
+    for s in range(6):
+        np.array([[1, 1, 0, 5, 0]], np.float32).tofile(world.dataroot / f"{s}.bin")
+    config = small_fit.model_copy(update={"batch": 1, "lidar": small_fit.lidar.model_copy(update={"sweeps": 0})})
+    with pytest.raises(DataError, match=r"fit: sample\d: a single voxel of lidar.range has points in it.*leave_out"):
+        fit.run(config, world.inputs, folder("fit"))

@@ -1,0 +1,24 @@
+"""Configs that no machine could hold, told before anything is allocated."""
+
+from collections.abc import Mapping
+
+CAMERAS, FLOAT = 6, 4
+CELL = 16  # px of the images' features along a side
+MOST = 8e9  # bytes of one tensor of one sample; the published networks' largest take a fiftieth
+
+
+def check_memory(sizes: Mapping[str, float]) -> None:
+    """Raise ValueError where a tensor is too big. sizes: what makes it, in the config's words -> bytes a sample."""
+    for name, size in sizes.items():
+        if size > MOST:
+            raise ValueError(f"{name} would take {size / 1e9:,.0f} GB a sample: make it coarser or smaller")
+
+
+def camera_sizes(size: tuple[int, int], depth_bins: tuple[float, float, float]) -> dict[str, float]:
+    """What images of (height, width) px and bins of (nearest, farthest, step) m take."""
+    (height, width), (low, high, step) = size, depth_bins
+    bins = (high - low) / step
+    return {
+        f"image.size of {height:,} x {width:,} px": CAMERAS * 3 * FLOAT * float(height * width),
+        f"depth_bins, {bins:,.0f} of them,": CAMERAS * FLOAT * bins * height * width / CELL**2,
+    }
