@@ -40,6 +40,15 @@ Processes = Annotated[
     int | None,
     typer.Option("--nproc", help="Processes that share each step, one a GPU.", min=1, show_default=False),
 ]
+PublicConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-config",
+        help="The public config of --checkpoint, where shapes do not tell all: its Python file, JSON or YAML.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Run it although it is cached.")]
 DEFAULT_ROOT = Path("artifacts")
 
@@ -130,6 +139,7 @@ def teacher(
             show_default=False,
         ),
     ] = None,
+    public_config: PublicConfig = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     root: Root = DEFAULT_ROOT,
@@ -142,6 +152,7 @@ def teacher(
     Example: geomim teacher --checkpoint lidar-only-det.pth --dataroot data/nuscenes --version v1.0-trainval
     """
     chosen = [f"teacher.weights={json.dumps(str(checkpoint))}"] if checkpoint else []
+    chosen += [f"teacher.public_config={json.dumps(str(public_config))}"] if public_config else []
     _run_one("teacher", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
@@ -178,6 +189,7 @@ def finetune(
         bool,
         typer.Option("--eval-only", help="Train nothing: evaluate the detector in --checkpoint, BEVDet's or ours."),
     ] = False,
+    public_config: PublicConfig = None,
     nproc: Processes = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -194,6 +206,10 @@ def finetune(
         raise UserError("--eval-only needs --checkpoint FILE, the detector to evaluate")
     field = "checkpoint" if eval_only else "init"
     chosen = [f"finetune.{field}={json.dumps(str(checkpoint))}"] if checkpoint else []
+    if public_config:
+        if not eval_only:
+            raise UserError("--public-config needs --eval-only and --checkpoint, the detector that it describes")
+        chosen.append(f"finetune.public_config={json.dumps(str(public_config))}")
     chosen += [f"finetune.ranks={nproc}"] if nproc else []
     _run_one("finetune", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 

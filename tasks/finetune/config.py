@@ -61,6 +61,11 @@ class FinetuneConfig(TrainingSettings):
     checkpoint: str | None = external_file(
         None, "A trained detector to evaluate as it is: nothing is trained. BEVDet's layout, or a detector of ours."
     )
+    public_config: str | None = external_file(
+        None,
+        "The public config of `checkpoint`, where shapes do not tell all of its network: BEVDet's Python file, or the "
+        "resolved one as JSON or YAML. It must agree with ours.",
+    )
     from_scratch: bool = Field(True, description="Train the same detector without `init` too, to show the gain.")
 
     label_fraction: float = Field(1.0, gt=0, le=1, description="Share of the train scenes that are learnt from.")
@@ -123,6 +128,8 @@ class FinetuneConfig(TrainingSettings):
             raise ValueError(
                 f"2 * bev_range / bev_cell = {cells:g} must be a multiple of {BEV_STRIDE} (the BEV encoder's stride)"
             )
+        if self.public_config and (self.checkpoint is None or self.task != "detection"):
+            raise ValueError("public_config describes the detector in finetune.checkpoint: set that too")
         low, high, step = self.depth_bins
         if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
             raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")

@@ -27,7 +27,7 @@ from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.detect import detect
 from tasks.finetune.goals.goal import goal_of
 from tasks.finetune.labels import labelled
-from tasks.finetune.network import build_detector, load_backbone, load_detector, save_detector
+from tasks.finetune.network import build_detector, build_public, load_backbone, load_detector, save_detector
 from tasks.finetune.objective import Objective, Whole
 from tasks.finetune.optimiser import parameter_groups
 from tasks.finetune.report import report
@@ -89,7 +89,7 @@ def _arm(config: FinetuneConfig, inputs: Inputs, artifact: Artifact, arm: str) -
     if arm != GIVEN and not weights.is_file():
         _train(config, batches, inputs, artifact, arm, weights)
         wait_for_ranks()  # for rank 0's file
-    detector = build_detector(config)
+    detector = build_public(config) if config.public_config else build_detector(config)
     told = load_detector(detector, weights, config)
     if rank() == 0 and arm == GIVEN:
         say(f"finetune: {told}")

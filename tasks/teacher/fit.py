@@ -17,7 +17,7 @@ from tasks.batches.points import load_points
 from tasks.errors import UserError
 from tasks.progress import progress
 from tasks.teacher.config import FitConfig
-from tasks.teacher.network import FITTED, WEIGHTS, build_detector
+from tasks.teacher.network import WEIGHTS, build_detector, fit_metadata
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.loop import train
@@ -49,7 +49,7 @@ def run(config: FitConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
         else:
             _train(config, model, index, inputs.dataroot, samples, steps, artifact, checkpoint)
             tensors = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
-            write_bytes(weights, save(tensors, {FITTED: config.model_dump_json()}))
+            write_bytes(weights, save(tensors, fit_metadata(config)))
         checkpoint.remove()
         scores = _evaluate(config, model, index, inputs.dataroot, artifact.path)
     summary = {"steps": steps, "train_samples": len(samples)}

@@ -36,6 +36,18 @@ def test_there_must_be_something_to_evaluate(finetune):
     assert finetune("--eval-only") == (2, "geomim: --eval-only needs --checkpoint FILE, the detector to evaluate\n")
 
 
+def test_a_public_config_describes_the_detector_that_is_evaluated(finetune, tmp_path):
+    (tmp_path / "detector.pth").write_bytes(b"x")
+    named = ("--checkpoint", str(tmp_path / "detector.pth"), "--public-config", "nowhere.py")
+    code, told = finetune(*named, "--eval-only")
+    assert (code, told) == (2, "geomim: finetune.public_config: there is no file nowhere.py\n")
+    code, told = finetune(*named)
+    assert (code, told) == (
+        2,
+        "geomim: --public-config needs --eval-only and --checkpoint, the detector that it describes\n",
+    )
+
+
 def test_processes_share_a_step(finetune):
     code, told = finetune("--nproc", "5")
     assert code == 2
