@@ -101,7 +101,8 @@ def load_detector(detector: BevDet, file: Path, config: FinetuneConfig) -> str:
         checkpoint = Checkpoint(OURS, True, tensors, {n: n for n in tensors}, []) if ours else read_bevdet(tensors)
         filled = fill_bevdet(detector, checkpoint)
     except WeightsMismatch as error:
-        raise UserError(f"{file}: is no detector of this config: {error}; set `finetune` to its sizes") from None
+        remedy = "set `finetune` to its sizes, or name its config by --public-config"
+        raise UserError(f"{file}: is no detector of this config: {error}; {remedy}") from None
     return "\n".join(line for line in (f"{file.name}, {checkpoint.layout} layout", str(filled), unchecked) if line)
 
 

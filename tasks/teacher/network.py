@@ -132,7 +132,12 @@ def _spec_of(
     if reason:
         return spec, reason
     try:
-        return described(tensors, spec), ""
+        spec = described(tensors, spec)
+        say(
+            f"teacher: {path.name}: what no shape tells (attention heads, queries, limits of boxes, the norms' eps) is "
+            "taken as published; teacher.public_config would say it"
+        )
+        return spec, ""
     except CheckpointMismatch as error:
         if config.gate_samples == 0:
             return spec, str(error)
