@@ -10,7 +10,18 @@ import typer
 
 from flows import store_commands
 from flows.export import Layout
-from flows.options import DEFAULT_ROOT, AsJson, ConfigFile, Dataroot, Force, Overrides, Processes, Root, Version
+from flows.options import (
+    DEFAULT_ROOT,
+    AsJson,
+    ConfigFile,
+    Dataroot,
+    Force,
+    Overrides,
+    Processes,
+    PublicConfig,
+    Root,
+    Version,
+)
 from tasks.child import StageFailed
 from tasks.errors import DataError, FileSystemError, UserError
 
@@ -131,6 +142,7 @@ def teacher(
             show_default=False,
         ),
     ] = None,
+    public_config: PublicConfig = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     root: Root = DEFAULT_ROOT,
@@ -143,6 +155,7 @@ def teacher(
     Example: geomim teacher --checkpoint lidar-only-det.pth --dataroot data/nuscenes --version v1.0-trainval
     """
     chosen = [f"teacher.weights={json.dumps(str(checkpoint))}"] if checkpoint else []
+    chosen += [f"teacher.public_config={json.dumps(str(public_config))}"] if public_config else []
     _run_one("teacher", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
@@ -179,6 +192,7 @@ def finetune(
         bool,
         typer.Option("--eval-only", help="Train nothing: evaluate the detector in --checkpoint, BEVDet's or ours."),
     ] = False,
+    public_config: PublicConfig = None,
     nproc: Processes = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -195,6 +209,10 @@ def finetune(
         raise UserError("--eval-only needs --checkpoint FILE, the detector to evaluate")
     field = "evaluate.checkpoint" if eval_only else "finetune.init"
     chosen = [f"{field}={json.dumps(str(checkpoint))}"] if checkpoint else []
+    if public_config:
+        if not eval_only:
+            raise UserError("--public-config needs --eval-only and --checkpoint, the detector that it describes")
+        chosen.append(f"evaluate.public_config={json.dumps(str(public_config))}")
     chosen += [f"finetune.ranks={nproc}"] if nproc else []
     _run_one("finetune", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 

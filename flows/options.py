@@ -24,5 +24,14 @@ Processes = Annotated[
     int | None,
     typer.Option("--nproc", help="Processes that share each step, one a GPU.", min=1, show_default=False),
 ]
+PublicConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-config",
+        help="The public config of --checkpoint, where shapes do not tell all: its Python file, JSON or YAML.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Run it although it is cached.")]
 DEFAULT_ROOT = Path("artifacts")

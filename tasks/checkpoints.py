@@ -75,8 +75,12 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The text that a .safetensors file carries beside its tensors; empty for other files."""
     if path.suffix != ".safetensors":
         return {}
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: its header is damaged ({reason}); copy or download it again") from None
 
 
 def _refusal(path: Path, error: Exception) -> str:

@@ -22,8 +22,8 @@ from typing import Any
 from torch import Tensor
 
 from models.bevdet.detector import BevDet
-from models.layouts.checkpoint import Checkpoint, Filled, WeightsMismatch, backbone_sizes, fitted
-from models.layouts.swin import BUFFERS, swin_from_mmdet, swin_to_mmdet, without_prefix
+from models.layouts.checkpoint import Checkpoint, Filled, WeightsMismatch, as_it_is, fitted
+from models.layouts.swin import BUFFERS, swin_from_mmdet, swin_sizes, swin_to_mmdet, without_prefix
 
 # public prefix -> ours; the first that fits counts
 _PARTS = (
@@ -84,9 +84,10 @@ def read_bevdet(tensors: dict[str, Tensor]) -> Checkpoint:
 
 
 def fill_bevdet(detector: BevDet, checkpoint: Checkpoint) -> Filled:
-    """Fill a detector in place: all of it, position tables of the backbone resized. Raises WeightsMismatch."""
+    """Fill a detector in place: all of it, and every tensor as it is: with position tables of another size it would be
+    another detector. Raises WeightsMismatch."""
     given, filled = fitted(
-        detector.state_dict(), checkpoint.weights, checkpoint.names, None, checkpoint.ignored, detector_sizes
+        detector.state_dict(), checkpoint.weights, checkpoint.names, None, checkpoint.ignored, detector_sizes, as_it_is
     )
     detector.load_state_dict(given, strict=False)
     return filled
@@ -108,7 +109,8 @@ def detector_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
     if bins and context and not camera_aware:
         bins -= context
     heatmap = re.compile(r"head\.net\.task_heads\.\d+\.heatmap\.1\.weight")
-    return backbone_sizes(state) | {
+    swin = swin_sizes(without_prefix(state, "backbone."))
+    return swin | {
         "image_out": side("image_neck.conv.3.weight"),
         "frames": inputs and context and inputs // context,
         "camera_aware": camera_aware,

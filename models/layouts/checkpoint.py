@@ -157,7 +157,7 @@ def fill_geomim(model: nn.Module, checkpoint: Checkpoint) -> Filled:
             decoder = {name for name in weights if name.startswith("decoder.")}
             weights = {name: tensor for name, tensor in weights.items() if name not in decoder}
             ignored = sorted([*ignored, *(checkpoint.names[name] for name in decoder)])
-    given, filled = fitted(own, weights, checkpoint.names, may_lack, ignored, backbone_sizes)
+    given, filled = fitted(own, weights, checkpoint.names, may_lack, ignored, backbone_sizes, resized)
     model.load_state_dict(given, strict=False)
     return filled
 
@@ -169,7 +169,7 @@ def fill_backbone(backbone: Swin, checkpoint: Checkpoint) -> Filled:
     unused = [checkpoint.names[name] for name in checkpoint.weights if name not in weights]
     may_lack = None if checkpoint.whole else _MAY_LACK
     ignored = sorted([*checkpoint.ignored, *unused])
-    given, filled = fitted(own, weights, checkpoint.names, may_lack, ignored, backbone_sizes)
+    given, filled = fitted(own, weights, checkpoint.names, may_lack, ignored, backbone_sizes, resized)
     backbone.load_state_dict(without_prefix(given, "backbone."), strict=False)
     return filled
 
@@ -181,18 +181,20 @@ def fitted(
     may_lack: re.Pattern | None,
     ignored: list[str],
     sizes_of: Callable[[dict[str, Tensor]], dict[str, Any]],
+    resize: Callable[[str, Tensor, torch.Size], Tensor],
 ) -> tuple[dict[str, Tensor], Filled]:
-    """`weights` with position tables of the sizes of `own`, and what became of them.
+    """`weights`, resized, and what became of them.
 
     may_lack: names in `own` that may stay as they are. names, ignored: as in `Checkpoint`. sizes_of: what weights say
-    of their network, called as in the config. Raises WeightsMismatch.
+    of their network, called as in the config. resize: `resized` where a network begins from other weights, `as_it_is`
+    where it is to be the one that they are of. Raises WeightsMismatch.
     """
-    given, resized = {}, Counter()
+    given, tables = {}, Counter()
     for name in filter(weights.__contains__, own):
-        given[name] = _resized(name, weights[name], own[name].shape)
+        given[name] = resize(name, weights[name], own[name].shape)
         if given[name].shape != weights[name].shape:
             what = "position embedding" if name.endswith("pos_embed") else "bias tables"
-            resized[f"{what} {_size(weights[name])} to {_size(given[name])}"] += 1
+            tables[f"{what} {_size(weights[name])} to {_size(given[name])}"] += 1
     lacking = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
     left = [name for name in lacking if may_lack and may_lack.match(name)]
     other = [name for name in given if given[name].shape != own[name].shape]
@@ -211,10 +213,15 @@ def fitted(
                 ]
             )
         )
-    return given, Filled(list(given), left, resized, ignored)
+    return given, Filled(list(given), left, tables, ignored)
 
 
-def _resized(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+def as_it_is(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+    """The tensor, whatever is wanted."""
+    return tensor
+
+
+def resized(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     """A position table of another size as one of `shape`; any other tensor, or no square window's table, as it is."""
     if name.endswith("relative_position_bias_table") and tensor.shape[1:] == shape[1:]:
         square = len(tensor) == (2 * window_of(tensor) - 1) ** 2

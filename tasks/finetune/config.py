@@ -140,7 +140,7 @@ class FinetuneConfig(DetectorConfig, TrainingSettings):
     @classmethod
     def _of_old(cls, given: Any) -> Any:
         """Say where the fields of evaluation are now."""
-        for name in ("checkpoint", "nms", "score_threshold", "pictures"):
+        for name in ("checkpoint", "public_config", "nms", "score_threshold", "pictures"):
             if isinstance(given, dict) and name in given:
                 raise ValueError(f"{name} is evaluate.{name} now: a section of its own, which no weights depend on")
         return given
@@ -163,6 +163,11 @@ class EvaluateConfig(Settings):
     checkpoint: str | None = external_file(
         None, "A trained detector to evaluate as it is: nothing is trained. BEVDet's layout, or a detector of ours."
     )
+    public_config: str | None = external_file(
+        None,
+        "The public config of `checkpoint`, where shapes do not tell all of its network: BEVDet's Python file, or the "
+        "resolved one as JSON or YAML. It must agree with ours.",
+    )
     score_threshold: float = Field(0.1, ge=0, lt=1, description="Boxes that score lower are not predicted.")
     nms: Literal["circle", "rotated"] = Field(
         "rotated",
@@ -170,6 +175,12 @@ class EvaluateConfig(Settings):
         "overlap when grown by a factor for each class (BEVDet's scale-NMS).",
     )
     pictures: int = Field(4, ge=0, description="Pictures of the samples with most missed and false boxes.")
+
+    @model_validator(mode="after")
+    def _describes_something(self) -> "EvaluateConfig":
+        if self.public_config and self.checkpoint is None:
+            raise ValueError("public_config describes the detector in evaluate.checkpoint: set that too")
+        return self
 
 
 EVALUATE = EvaluateConfig()  # the default
@@ -180,6 +191,12 @@ class Evaluation(Settings):
 
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     detector: FinetuneConfig = Field(default_factory=FinetuneConfig)
+
+    @model_validator(mode="after")
+    def _describes_a_detector(self) -> "Evaluation":
+        if self.evaluate.public_config and self.detector.task != "detection":
+            raise ValueError("evaluate.public_config describes a detector of boxes, and finetune.task is another")
+        return self
 
     def key_fields(self) -> dict[str, Any]:
         """Of the detector what evaluation alone depends on; the rest where no finetune artifact stands for it."""

@@ -17,7 +17,7 @@ from tasks.finetune.batches import Batches
 from tasks.finetune.config import Evaluation
 from tasks.finetune.detect import detect
 from tasks.finetune.goals.goal import goal_of
-from tasks.finetune.network import build_detector, load_detector
+from tasks.finetune.network import build_detector, build_public, load_detector
 from tasks.finetune.report import report
 from tasks.finetune.run import WEIGHTS
 from tasks.progress import say
@@ -52,8 +52,10 @@ def _evaluate(config: Evaluation, inputs: Inputs, artifact: Artifact) -> None:
     index = Index.open(inputs["ingest"].path / "index.zarr")
     batches = Batches(config.detector, index, inputs.dataroot, evaluate=config.evaluate)
     goal, given = batches.goal, config.evaluate.checkpoint
-    detector = build_detector(config.detector, config.evaluate)
-    told = load_detector(detector, Path(given) if given else inputs["finetune"].path / WEIGHTS, config.detector)
+    build = build_public if config.evaluate.public_config else build_detector
+    detector = build(config.detector, config.evaluate)
+    weights = Path(given) if given else inputs["finetune"].path / WEIGHTS
+    told = load_detector(detector, weights, config.detector, zoomed=not given)
     if given and rank() == 0:
         say(f"evaluate: {told}")
         write_bytes(artifact.path / COVERAGE, f"{told}\n".encode())

@@ -1,9 +1,6 @@
 """The detector of a config, and how other weights get into it."""
 
-import json
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -15,18 +12,18 @@ from models.bevdet.necks import FpnSpec
 from models.depth_bins import DepthBins
 from models.layouts import Checkpoint, WeightsMismatch, fill_backbone, read_layout
 from models.lift_splat import BevGrid
+from models.public.bevdet import read_bevdet as read_bevdet_config
+from models.public.used import UnreadableConfig
 from storage.atomic import write_bytes
 from tasks.backbone import build_backbone
 from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import goal_of
+from tasks.finetune.meaning import BEFORE, DETECTOR, check, check_public, metadata
+from tasks.public_config import read_public_config
 
 OURS = "geomim"  # the layout of a file that we write
-
-# What must be as it was in training and shows in no tensor's shape: it stands in such a file's metadata.
-TRAINED_WITH = "geomim.finetune"
-MEANING = ("task", "view.channels", "view.depth_spacing", "bev_range", "bev_cell", "height", "depth_bins")
 
 
 def detector_spec(config: FinetuneConfig) -> BevDetSpec:
@@ -78,35 +75,39 @@ def load_backbone(detector: BevDet, file: Path) -> str:
     return f"backbone of {file.name}, {checkpoint.layout} layout\n{filled}"
 
 
-def load_detector(detector: BevDet, file: Path, config: FinetuneConfig) -> str:
+def build_public(config: FinetuneConfig, evaluate: EvaluateConfig) -> BevDet:
+    """The detector of `evaluate.public_config`, with weights drawn from torch's global generator.
+
+    Raises UserError for a config that is not one of BEVDet's family, and for one that contradicts ours.
+    """
+    file = Path(evaluate.public_config)
+    try:
+        public = read_bevdet_config(read_public_config(file))
+    except UnreadableConfig as error:
+        raise UserError(f"{file}: {error}") from None
+    check_public(file, public, config, evaluate)
+    return public.build()
+
+
+def load_detector(detector: BevDet, file: Path, config: FinetuneConfig, zoomed: bool = False) -> str:
     """Fill the detector from a released checkpoint or from one of ours; what was done, in a few lines.
 
-    Strict: every weight of the detector must be there. Raises UserError.
+    Strict: every weight of the detector must be there, and mean what it meant in training. zoomed: apart from
+    `image.resize_test`, which may be another. Raises UserError.
     """
-    tensors, trained = read_tensors(file), read_metadata(file).get(TRAINED_WITH)
-    if trained:
-        _check_meaning(file, json.loads(trained), config)
+    tensors, written = read_tensors(file), read_metadata(file)
+    ours = DETECTOR in written or BEFORE in written
+    unchecked = check(file, written, detector, config, zoomed) if ours else ""
     try:
-        checkpoint = Checkpoint(OURS, True, tensors, {n: n for n in tensors}, []) if trained else read_bevdet(tensors)
+        checkpoint = Checkpoint(OURS, True, tensors, {n: n for n in tensors}, []) if ours else read_bevdet(tensors)
         filled = fill_bevdet(detector, checkpoint)
     except WeightsMismatch as error:
-        raise UserError(f"{file}: is no detector of this config: {error}; set `finetune` to its sizes") from None
-    return f"{file.name}, {checkpoint.layout} layout\n{filled}"
+        remedy = "set `finetune` to its sizes, or name its config by --public-config"
+        raise UserError(f"{file}: is no detector of this config: {error}; {remedy}") from None
+    return "\n".join(line for line in (f"{file.name}, {checkpoint.layout} layout", str(filled), unchecked) if line)
 
 
 def save_detector(detector: BevDet, file: Path, config: FinetuneConfig) -> None:
-    """Write the weights, with the fields of the config that give them their meaning."""
+    """Write the weights, with all that gives them their meaning."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    write_bytes(file, save(weights, {TRAINED_WITH: json.dumps(_meaning(config))}))
-
-
-def _meaning(config: FinetuneConfig) -> dict[str, Any]:
-    values = {name: attrgetter(name)(config) for name in MEANING}
-    return json.loads(json.dumps(values))  # as they are read back
-
-
-def _check_meaning(file: Path, trained: dict[str, Any], config: FinetuneConfig) -> None:
-    """Raise UserError for weights that would load, and be wrong: on another grid, or with other depth bins."""
-    for name, now in _meaning(config).items():
-        if trained[name] != now:
-            raise UserError(f"{file}: was trained with finetune.{name} = {trained[name]}, not {now}; set it so")
+    write_bytes(file, save(weights, metadata(detector, config)))

@@ -40,6 +40,12 @@ class PretrainConfig(TrainingSettings):
         None, "Checkpoint to begin from: MixMAE's (as in the original), a Swin's or a GeoMIM's; none: random weights."
     )
 
+    public_config: str | None = external_file(
+        None,
+        "The public config of a whole GeoMIM in `init`, whose attention heads no shape tells: its YAML file. It must "
+        "agree with ours.",
+    )
+
     target: Literal["bev", "pixels"] = Field(
         "bev", description="GeoMIM's, or the hidden pixels: plain MIM without LiDAR, depth and other cameras."
     )
@@ -89,6 +95,8 @@ class PretrainConfig(TrainingSettings):
             raise ValueError("reconstruction_weight and depth_weight are both 0: there is nothing to learn")
         if self.height[0] >= self.height[1]:
             raise ValueError(f"height {self.height} must ascend")
+        if self.public_config and (self.init is None or self.target != "bev"):
+            raise ValueError("public_config describes the GeoMIM in pretrain.init: set that too")
         return self
 
     @property

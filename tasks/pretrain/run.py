@@ -30,7 +30,7 @@ from tasks.pretrain.model import build_model
 from tasks.pretrain.objective import Objective, load_parts
 from tasks.pretrain.picture import draw_picture
 from tasks.pretrain.pixels import HeldOutPixels, PixelObjective, build_pixel_model
-from tasks.pretrain.weights import initialise
+from tasks.pretrain.weights import check_public, initialise
 from tasks.progress import say
 from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
@@ -72,6 +72,8 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         for unused in (model.view_transform.downsample, model.head):
             unused.requires_grad_(config.reconstruction_weight > 0)  # ranks wait for gradients of whatever asks for one
     model.backbone.checkpointing = model.decoder.checkpointing = config.checkpointing
+    if config.public_config:
+        check_public(config, model)
     if config.init:
         told = initialise(model, Path(config.init))
         if first:

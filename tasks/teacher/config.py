@@ -136,6 +136,11 @@ class TeacherConfig(Settings):
     mmdet3d: str | None = external_file(
         None, "An mmdet3d config file: its detector, with `weights` as its checkpoint, is the teacher."
     )
+    public_config: str | None = external_file(
+        None,
+        "The public config of the checkpoint in `weights`, where shapes do not tell all of its network: BEVFusion's "
+        "Python file, or the resolved one as JSON or YAML. It must agree with `lidar`.",
+    )
     output: Literal["encoder", "neck"] = Field(
         "encoder", description="The map: of the sparse encoder (256 channels if published), or of SECONDFPN (512)."
     )
@@ -161,6 +166,8 @@ class TeacherConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TeacherConfig":
+        if self.public_config and (self.mmdet3d or self.weights in ("fit", "random")):
+            raise ValueError("public_config describes a checkpoint: name that in teacher.weights, without mmdet3d")
         if self.mmdet3d and self.weights == "fit":
             raise ValueError("mmdet3d needs weights: set teacher.weights to that config's checkpoint, or to random")
         return self

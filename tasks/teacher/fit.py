@@ -18,7 +18,7 @@ from tasks.batches.train_split import check_boxes, training_samples
 from tasks.errors import DataError
 from tasks.progress import progress
 from tasks.teacher.config import FitConfig
-from tasks.teacher.network import FITTED, WEIGHTS, build_detector
+from tasks.teacher.network import WEIGHTS, build_detector, fit_metadata
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.log import omissions
@@ -47,7 +47,7 @@ def run(config: FitConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
         # At once where the checkpoint is of the last step: the evaluation was interrupted.
         _train(config, model, index, inputs.dataroot, samples, steps, artifact)
         tensors = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
-        write_bytes(artifact.path / WEIGHTS, save(tensors, {FITTED: config.model_dump_json()}))
+        write_bytes(artifact.path / WEIGHTS, save(tensors, fit_metadata(config)))
         scores = _evaluate(config, model, index, inputs.dataroot, artifact.path)
     summary = {"steps": steps, "train_samples": len(samples), **omissions(artifact.path / LOG)}
     if scores is not None:

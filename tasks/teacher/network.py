@@ -1,5 +1,6 @@
 """The networks of the configs, and the teacher with its weights."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,23 @@ from models.lidar.detector import build_detector as build
 from models.lidar.encoder import EncoderSpec, SparseEncoder
 from models.lidar.teacher import LidarTeacher, Teacher
 from models.lidar.transfusion import TransFusionSpec
+from models.names import CLASSES
 from models.norm import LIKE_SECOND, Norm
+from models.public.bevfusion import read_lidar, read_sweeps
+from models.public.used import UnreadableConfig
 from storage.index import Index
 from tasks.batches.points import load_points
 from tasks.checkpoints import read_metadata, read_tensors
 from tasks.config import explain
 from tasks.errors import UserError
+from tasks.meaning import first_difference, plain
 from tasks.progress import say
+from tasks.public_config import read_public_config
 from tasks.teacher.config import ATTENTION_HEADS, FitConfig, LidarConfig, TeacherConfig
 
 WEIGHTS = "detector.safetensors"
-FITTED = "geomim.fit"  # in the weights' metadata: the config they were fitted with
+# In the metadata of weights that are fitted here: the config, and the whole network that it made.
+FITTED, SPEC = "geomim.fit", "geomim.lidar"
 
 
 def encoder_spec(lidar: LidarConfig, norm: Norm = LIKE_SECOND) -> LidarSpec:
@@ -63,6 +70,16 @@ def detector_spec(config: FitConfig) -> LidarSpec:
     return replace(encoder_spec(lidar, norm), bev_backbone=backbone, head=head)
 
 
+def fit_metadata(config: FitConfig) -> dict[str, str]:
+    """Of a file of the fitted detector's weights."""
+    return {FITTED: config.model_dump_json(), SPEC: json.dumps(_network(config))}
+
+
+def _network(config: FitConfig) -> dict[str, Any]:
+    """The whole network that a config makes, as JSON has it."""
+    return {"classes": plain(CLASSES)} | plain(detector_spec(config))
+
+
 def build_encoder(lidar: LidarConfig) -> SparseEncoder:
     """The encoder alone, with weights drawn from torch's global generator."""
     return SparseEncoder(lidar.grid.sparse_shape, encoder_spec(lidar).encoder)
@@ -83,55 +100,105 @@ def build_teacher(config: TeacherConfig, index: Index, dataroot: Path, fitted: P
     if config.weights == "random":
         return _random_teacher(config, index, dataroot)
     path = fitted or Path(config.weights)
-    tensors, fit_config = read_tensors(path), read_metadata(path).get(FITTED)
+    tensors, written = read_tensors(path), read_metadata(path)
     try:
-        spec = _fitted_spec(path, fit_config, config.lidar) if fit_config else _file_spec(config, tensors)
-        if isinstance(spec, str):
-            return _encoder_alone(config, path, tensors, spec)
+        spec, reason = _spec_of(config, path, tensors, written)
+        if reason:
+            return _encoder_alone(config, path, tensors, spec, reason)
         detector = build(spec)
         loaded = load_detector(detector, tensors)
     except CheckpointMismatch as error:
-        raise UserError(f"{path}: does not fit the network of `lidar:`: {error}") from None
+        what = config.public_config or "the network of `lidar:`"
+        raise UserError(f"{path}: does not fit {what}: {error}") from None
     if loaded.ignored:
         say(f"teacher: {path.name} ({loaded.layout.name}): ignored {', '.join(loaded.ignored)}")
     return _teacher(config, detector.encoder, detector.bev_backbone, detector)
 
 
-def _file_spec(config: TeacherConfig, tensors: dict[str, Tensor]) -> LidarSpec | str:
-    """The detector that a file of other people's holds, or why its encoder alone serves. Raises CheckpointMismatch."""
-    if reason := why_encoder_alone(tensors):
-        return reason
+def _spec_of(
+    config: TeacherConfig, path: Path, tensors: dict[str, Tensor], written: dict[str, str]
+) -> tuple[LidarSpec, str]:
+    """What a file's weights are of, and why its encoder alone serves; empty where all of it does.
+
+    written: the file's metadata. Raises UserError, and CheckpointMismatch where its tensors do not tell.
+    """
+    if FITTED in written:
+        return _fitted_spec(path, written, config.lidar), ""
+    reason = why_encoder_alone(tensors) or ""
+    if config.public_config:
+        spec = _public_spec(Path(config.public_config), config.lidar)
+        return spec, reason or ("" if spec.head else "its public config has no other part of a LiDAR detector")
+    spec = encoder_spec(config.lidar)
+    if reason:
+        return spec, reason
     try:
-        return described(tensors, encoder_spec(config.lidar))
+        spec = described(tensors, spec)
+        say(
+            f"teacher: {path.name}: what no shape tells (attention heads, queries, limits of boxes, the norms' eps) is "
+            "taken as published; teacher.public_config would say it"
+        )
+        return spec, ""
     except CheckpointMismatch as error:
         if config.gate_samples == 0:
-            return str(error)
+            return spec, str(error)
         raise CheckpointMismatch(
             f"{error}; teacher.gate_samples = 0 takes its sparse encoder all the same, and checks nothing"
         ) from None
 
 
-def _encoder_alone(config: TeacherConfig, path: Path, tensors: dict[str, Tensor], reason: str) -> LidarTeacher:
-    encoder = build_encoder(config.lidar)
+def _public_spec(file: Path, lidar: LidarConfig) -> LidarSpec:
+    """The detector of `teacher.public_config`. UserError where it is none, or contradicts `lidar:`."""
+    settings = read_public_config(file)
+    try:
+        spec, sweeps = read_lidar(settings), read_sweeps(settings)
+    except UnreadableConfig as error:
+        raise UserError(f"{file}: {error}") from None
+    grid, encoder = spec.grid, spec.encoder
+    told = {
+        "range": grid.range,
+        "voxel_size": grid.voxel_size,
+        "max_points": grid.max_points,
+        "max_voxels": grid.max_voxels,
+        "sweeps": lidar.sweeps if sweeps is None else sweeps,
+        "widths": encoder.widths,
+        "out_width": encoder.out_width,
+        "blocks": encoder.blocks[0] if len(set(encoder.blocks)) == 1 else lidar.blocks,  # ours says one number
+    }
+    for name, value in told.items():
+        if value != getattr(lidar, name):
+            raise UserError(f"{file}: says {name} = {value}, and lidar.{name} is {getattr(lidar, name)}; set it so")
+    return spec
+
+
+def _encoder_alone(
+    config: TeacherConfig, path: Path, tensors: dict[str, Tensor], spec: LidarSpec, reason: str
+) -> LidarTeacher:
+    encoder = SparseEncoder(spec.grid.sparse_shape, spec.encoder)
     ignored = load_encoder(encoder, tensors)
     names = f"; ignored: {grouped(ignored, depth=1)}" if ignored else ""
     say(f"teacher: of {path.name} the sparse encoder alone serves, for {reason}{names}")
     return _teacher(config, encoder)
 
 
-def _fitted_spec(path: Path, fit_config: str, wanted: LidarConfig) -> LidarSpec:
-    """The detector of a file that `fit` wrote. UserError where it was fitted on another grid: it would load, and be
-    wrong."""
+def _fitted_spec(path: Path, written: dict[str, str], wanted: LidarConfig) -> LidarSpec:
+    """The detector of a file that `fit` wrote. UserError where it would load and be another: on another grid, or of a
+    version of geomim that built it otherwise."""
     try:
-        fit = FitConfig.model_validate_json(fit_config)
+        fit = FitConfig.model_validate_json(written[FITTED])
+        kept = json.loads(written.get(SPEC, "null"))
     except ValidationError as error:
         raise UserError(
             f"{path}: was fitted by another version of geomim, or is damaged: {explain(error, FitConfig)}; fit it again"
         ) from None
+    except ValueError:
+        raise UserError(f"{path}: what it says of its network is damaged; take another copy of it") from None
     for name in LidarConfig.model_fields:
         fitted, now = getattr(fit.lidar, name), getattr(wanted, name)
         if fitted != now:
             raise UserError(f"{path}: was fitted with lidar.{name} = {fitted}, not {now}; set it so, or fit another")
+    if kept and (found := first_difference(kept, _network(fit))):
+        name, then, now = found
+        raise UserError(f"{path}: was fitted with {name} = {then}, and this version of geomim has {now}; fit it again")
     return detector_spec(fit)
 
 

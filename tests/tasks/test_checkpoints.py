@@ -1,6 +1,7 @@
 """Reading checkpoint files: what is taken, and the sentence for each that is not."""
 
 import argparse
+import json
 import os
 
 import numpy as np
@@ -64,6 +65,19 @@ def test_code_is_refused(tmp_path, capfd, thing, named):
         with pytest.raises(UserError, match=rf"harmful\.pth: refused.*code of its own.*{named}"):
             read_tensors(tmp_path / "harmful.pth")
     assert "must not run" not in capfd.readouterr().out
+
+
+def test_a_damaged_header_is_a_sentence(tmp_path):
+    """Metadata must be text; what is in the text is for those to judge who wrote it."""
+    header = json.dumps({"__metadata__": {"geomim.fit": 3}}).encode()
+    (tmp_path / "number.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (tmp_path / "length.safetensors").write_bytes(b"\xff" * 8 + header)
+    for name in ("number", "length"):
+        for read in (read_tensors, read_metadata):
+            sentence = rf"{name}\.safetensors: .*(whole checkpoint|header is damaged)"
+            with pytest.raises(UserError, match=sentence) as error:
+                read(tmp_path / f"{name}.safetensors")
+            assert "\n" not in str(error.value)
 
 
 def test_bad_files_each_have_their_sentence(tmp_path):

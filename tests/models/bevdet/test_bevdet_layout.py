@@ -65,12 +65,25 @@ def test_what_follows_from_the_config_is_not_read():
     assert not any("index" in name for name in checkpoint.weights)
 
 
-def test_other_windows_and_position_grids_are_resized():
-    net, other = with_head(), with_head(seed=1)
-    public = bevdet_to_public(net.state_dict())
-    public["img_backbone.absolute_pos_embed"] = torch.rand(1, 8, 6, 6)
-    filled = fill_bevdet(other, read_bevdet(public))
-    assert dict(filled.resized) == {"position embedding 6x6 to 4x4": 1}
+@pytest.mark.parametrize(
+    ("name", "table", "sentence"),
+    [
+        ("absolute_pos_embed", torch.rand(1, 8, 6, 6), "pretrain_grid is 6 in the file, 4 in the config"),
+        (
+            "stages.3.blocks.0.attn.w_msa.relative_position_bias_table",
+            torch.rand(49, 1),
+            r"window_sizes is \(4, 4, 4, 4\) in the file, \(4, 4, 4, 2\) in the config",
+        ),
+    ],
+)
+def test_other_windows_and_position_grids_are_another_detector(name, table, sentence):
+    """A backbone that begins from such tables has them resized; a detector that is evaluated is not what it was."""
+    public = bevdet_to_public(with_head().state_dict())
+    other = with_head(seed=1)
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    with pytest.raises(WeightsMismatch, match=sentence):
+        fill_bevdet(other, read_bevdet(public | {f"img_backbone.{name}": table}))
+    assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
 
 
 def test_what_a_file_says_of_its_detector():
@@ -79,6 +92,8 @@ def test_what_a_file_says_of_its_detector():
         "embed_dim": 8,
         "depths": (1, 1, 1, 1),
         "num_heads": (1, 1, 1, 1),
+        "window_sizes": (4, 4, 4, 2),
+        "pretrain_grid": 4,
         "image_out": 8,
         "frames": 3,
         "camera_aware": True,

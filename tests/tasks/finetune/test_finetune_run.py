@@ -9,6 +9,7 @@ import zarr
 from safetensors.torch import load_file, save_file
 from what_kernels_get import Geometry
 
+from models.bevdet.layout import bevdet_to_public
 from models.layouts import swin_to_mmdet, swin_to_original
 from storage.artifact import Artifact
 from storage.index import write_index
@@ -148,9 +149,11 @@ def test_a_checkpoint_of_another_detector_is_refused(world, tmp_path):
     coarser = world.configured(bev_range=40.0, bev_cell=2.5)
     with pytest.raises(UserError, match=r"ours\.safetensors: was trained with finetune\.bev_range = 51\.2, not 40\.0"):
         load_detector(build_detector(coarser), tmp_path / "ours.safetensors", coarser)
+    public = {"state_dict": bevdet_to_public(build_detector(world.config).state_dict())}
+    torch.save(public, tmp_path / "public.pth")
     wider = world.configured(image_width=16)
     with pytest.raises(UserError, match="is no detector of this config: image_out is 8 in the file, 16 in the config"):
-        load_detector(build_detector(wider), tmp_path / "ours.safetensors", wider)
+        load_detector(build_detector(wider), tmp_path / "public.pth", wider)
     save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"other\.safetensors: is no detector of this config: no public BEVDet"):
         load_detector(build_detector(world.config), tmp_path / "other.safetensors", world.config)

@@ -1,10 +1,13 @@
 """`pretrain.init` and the files that leave: through real files, and through an artifact with its teacher beside it."""
 
+import json
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from public_configs import GEOMIM, changed
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from flows.export import Layout
@@ -12,10 +15,11 @@ from models.geomim.model import GeoMIM
 from models.layouts import swin_to_original, without_prefix
 from storage.artifact import Artifact, Recipe
 from storage.bev import BevAttributes, BevWriter
+from tasks.backbone import BackboneConfig
 from tasks.errors import UserError
-from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.config import DecoderConfig, PretrainConfig
 from tasks.pretrain.model import build_model
-from tasks.pretrain.weights import BACKBONE_LAYOUTS, ORIGINAL, export, initialise
+from tasks.pretrain.weights import BACKBONE_LAYOUTS, ORIGINAL, check_public, export, initialise
 
 CONFIG = PretrainConfig(
     backbone={"embed_dim": 8, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4), "window_sizes": (4, 4, 4, 2)},
@@ -130,6 +134,57 @@ def test_larger_windows_are_said(artifact):
     )
     assert "bias tables 7x7 to 15x15 (4), bias tables 3x3 to 7x7" in told
     assert "position embedding 56x56 to 28x28" in told
+
+
+# The small public GeoMIM's settings in ours; its teacher's grid is 10x8 cells of 1.6 m.
+PUBLIC = CONFIG.model_copy(
+    update={
+        "backbone": BackboneConfig(
+            embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_sizes=(4, 4, 4, 2), pretrain_grid=8
+        ),
+        "decoder": DecoderConfig(width=16, num_heads=4, depth=4),
+        "depth_bins": (1.0, 9.0, 1.0),
+        "context": 6,
+    }
+)
+
+
+def check(path, config: PretrainConfig, public: dict, reach: float = 6.4) -> None:
+    path.write_text(json.dumps(public))
+    model = build_model(config, 16, (-8.0, -reach, -5.0, 8.0, reach, 3.0), 1.6)
+    check_public(config.model_copy(update={"public_config": str(path)}), model)
+
+
+def test_a_public_config_that_says_the_same(tmp_path):
+    check(tmp_path / "public.json", PUBLIC, GEOMIM)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"decoder": DecoderConfig(width=16, num_heads=2, depth=4)}, r"decoder\.num_heads = 4, and the config says 2"),
+        ({"decoder": DecoderConfig(width=16, num_heads=4, depth=8)}, r"decoder\.depth = 4, and the config says 8"),
+        ({"context": 8}, "context = 6, and the config says 8"),
+        ({"height": (-5.0, 5.0)}, r"height = \(-10, 10\), and the config says \(-5\.0, 5\.0\)"),
+        (
+            {"splat_ratio": 1},
+            "splats into x .* by 0.8 m, and the teacher's grid with pretrain.splat_ratio 1 .* by 1.6 m",
+        ),
+    ],
+    ids=str,
+)
+def test_a_public_config_that_contradicts_ours_is_refused(tmp_path, fields, sentence):
+    with pytest.raises(UserError, match=rf"public\.json: (says pretrain\.)?{sentence}"):
+        check(tmp_path / "public.json", PUBLIC.model_copy(update=fields), GEOMIM)
+
+
+def test_a_public_config_of_another_grid_or_of_something_else(tmp_path):
+    with pytest.raises(UserError, match=r"y \(-6\.4, 6\.4\) by 0\.8 m, and the teacher's grid .* y \(-8\.0, 8\.0\)"):
+        check(tmp_path / "public.json", PUBLIC, GEOMIM, reach=8.0)
+    with pytest.raises(UserError, match=r"nothing here knows what model\.encoders\.camera\.neck means"):
+        check(tmp_path / "public.json", PUBLIC, changed(GEOMIM, "model.encoders.camera.neck", {}))
+    with pytest.raises(ValidationError, match=r"public_config describes the GeoMIM in pretrain\.init"):
+        PretrainConfig(public_config="a.yaml")
 
 
 def test_what_is_wrong_is_said_in_a_sentence(artifact, tmp_path):

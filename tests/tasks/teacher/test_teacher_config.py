@@ -41,6 +41,9 @@ def test_what_decides_the_result_is_in_the_key():
     assert FitConfig(lidar=LidarConfig(blocks=1)).key_fields() != FitConfig().key_fields()
     assert TeacherConfig(weights="random").external_files() == {}
     assert str(TeacherConfig(weights="a/b.pth").external_files()["weights"]) == "a/b.pth"
+    public = TeacherConfig(weights="a.pth", public_config="b.py")
+    assert str(public.external_files()["public_config"]) == "b.py"
+    assert public.key_fields() != TeacherConfig(weights="a.pth").key_fields()
 
 
 def test_config_imports_no_torch():
@@ -54,6 +57,17 @@ def test_config_imports_no_torch():
         (FitConfig, {"head": "transfusion", "head_width": 36}, "no multiple of the 8 attention heads"),
         (FitConfig, {"head": "transfusion", "queries": 400_000}, "more than the 324000 places"),
         (TeacherConfig, {"mmdet3d": "a.py"}, "mmdet3d needs weights"),
+        (
+            TeacherConfig,
+            {"public_config": "a.py"},
+            "public_config describes a checkpoint: name that in teacher.weights",
+        ),
+        (TeacherConfig, {"public_config": "a.py", "weights": "b.pth", "mmdet3d": "c.py"}, "without mmdet3d"),
+        (
+            FitConfig,
+            {"lidar": {"range": (-5.4, -5.4, -5, 5.4, 5.4, 3), "voxel_size": (0.15, 0.15, 0.2)}},
+            "makes a map of 9x9 cells, which SECOND's stride of 2 does not divide",
+        ),
     ],
 )
 def test_impossible_networks(model, fields, sentence):
