@@ -33,8 +33,9 @@ from tasks.public_config import read_public_config
 from tasks.teacher.config import ATTENTION_HEADS, FitConfig, LidarConfig, TeacherConfig
 
 WEIGHTS = "detector.safetensors"
-# In the metadata of weights that are fitted here: the config, and the whole network that it made.
-FITTED, SPEC = "geomim.fit", "geomim.lidar"
+# In the metadata of weights that are fitted here: the config, and the whole network that it made. The second is what it
+# was called when it held the config alone.
+FITTED, BEFORE = "geomim.lidar", "geomim.fit"
 
 
 def encoder_spec(lidar: LidarConfig, norm: Norm = LIKE_SECOND) -> LidarSpec:
@@ -71,8 +72,8 @@ def detector_spec(config: FitConfig) -> LidarSpec:
 
 
 def fit_metadata(config: FitConfig) -> dict[str, str]:
-    """Of a file of the fitted detector's weights."""
-    return {FITTED: config.model_dump_json(), SPEC: json.dumps(_network(config))}
+    """Of a file of the fitted detector's weights. One entry: several come in another order in every file."""
+    return {FITTED: json.dumps({"fit": config.model_dump(mode="json"), "network": _network(config)})}
 
 
 def _network(config: FitConfig) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _spec_of(
 
     written: the file's metadata. Raises UserError, and CheckpointMismatch where its tensors do not tell.
     """
-    if FITTED in written:
+    if FITTED in written or BEFORE in written:
         return _fitted_spec(path, written, config.lidar), ""
     reason = why_encoder_alone(tensors) or ""
     if config.public_config:
@@ -183,20 +184,22 @@ def _encoder_alone(
 def _fitted_spec(path: Path, written: dict[str, str], wanted: LidarConfig) -> LidarSpec:
     """The detector of a file that `fit` wrote. UserError where it would load and be another: on another grid, or of a
     version of geomim that built it otherwise."""
+    before = FITTED not in written
     try:
-        fit = FitConfig.model_validate_json(written[FITTED])
-        kept = json.loads(written.get(SPEC, "null"))
+        kept = json.loads(written[BEFORE if before else FITTED])
+        settings, network = (kept, None) if before else (kept["fit"], kept["network"])
+        fit = FitConfig.model_validate(settings)
     except ValidationError as error:
         raise UserError(
             f"{path}: was fitted by another version of geomim, or is damaged: {explain(error, FitConfig)}; fit it again"
         ) from None
-    except ValueError:
-        raise UserError(f"{path}: what it says of its network is damaged; take another copy of it") from None
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: what it says of its training is damaged; take another copy of it") from None
     for name in LidarConfig.model_fields:
         fitted, now = getattr(fit.lidar, name), getattr(wanted, name)
         if fitted != now:
             raise UserError(f"{path}: was fitted with lidar.{name} = {fitted}, not {now}; set it so, or fit another")
-    if kept and (found := first_difference(kept, _network(fit))):
+    if network and (found := first_difference(network, _network(fit))):
         name, then, now = found
         raise UserError(f"{path}: was fitted with {name} = {then}, and this version of geomim has {now}; fit it again")
     return detector_spec(fit)

@@ -17,7 +17,7 @@ from tasks.batches.points import load_points
 from tasks.errors import UserError
 from tasks.teacher import parts, teacher
 from tasks.teacher.config import TeacherConfig
-from tasks.teacher.network import FITTED, WEIGHTS, build_detector, build_encoder
+from tasks.teacher.network import WEIGHTS, build_detector, build_encoder, fit_metadata
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def fitted(world, folder, small_fit):
     torch.manual_seed(5)
     detector = build_detector(small_fit).eval()
     world.inputs["fit"] = folder("fit")
-    save_file(detector.state_dict(), world.inputs["fit"].path / WEIGHTS, {FITTED: small_fit.model_dump_json()})
+    save_file(detector.state_dict(), world.inputs["fit"].path / WEIGHTS, fit_metadata(small_fit))
     return detector
 
 
