@@ -47,7 +47,7 @@ def draw_listed(
 def picture(index: Index, dataroot: Path, sample: int, tiles: Tiles, bev_range: float) -> bytes:
     """A PNG: six images in two rows, and below them the maps, the car's front up."""
     cameras = [camera_tile(index, dataroot, sample, CAMERAS.index(name), ()) for name in VIEWS]
-    height, side = cameras[0].height, 3 * TILE_WIDTH // 2
+    height, side = max(tile.height for tile in cameras), 3 * TILE_WIDTH // 2
     out = Image.new("RGB", (3 * TILE_WIDTH, 2 * height + side), BACKGROUND)
     for i, tile in enumerate(cameras):
         out.paste(tile, (i % 3 * TILE_WIDTH, i // 3 * height))
