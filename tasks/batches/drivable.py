@@ -6,6 +6,7 @@ The map expansion (`maps/expansion/<location>.json`) has the drivable area itsel
 
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -101,6 +102,7 @@ class Maps:
     def __init__(self, index: Index, dataroot: Path):
         self._index, self._dataroot = index, dataroot
         self._open: dict[Path, DrivableArea] = {}
+        self._lock = threading.Lock()  # the loaders' threads ask at once, and a mask takes seconds to decode
 
     def of(self, sample: int) -> DrivableArea:
         """Raises UserError where the sample's map cannot be read or its scene names none."""
@@ -111,6 +113,7 @@ class Maps:
             name = self._index.scene_name[scene]
             raise UserError(f"{self._dataroot}: scene {name} names no log, so no map; set its log_token in scene.json")
         path = expansion if expansion.is_file() else self._dataroot / mask
-        if path not in self._open:
-            self._open[path] = PolygonArea(path) if path == expansion else MaskArea(path)
-        return self._open[path]
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = PolygonArea(path) if path == expansion else MaskArea(path)
+            return self._open[path]

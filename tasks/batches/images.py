@@ -220,20 +220,24 @@ def decode(data: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray:
     return simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height)
 
 
-def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
-    """The network's input from a file: decoded at the cheapest scale, then `apply_draw`.
+def read_image(path: Path, at_least: tuple[int, int] | None = None) -> np.ndarray:
+    """`decode` of a file: its pixels as they are stored, whatever EXIF says; a grey image in all three channels.
 
-    Raises DataError where the file is gone or damaged, FileSystemError as `read_file` does.
+    Raises DataError where it is gone or damaged, FileSystemError as `read_file` does.
     """
-    wanted = resized(source_size, draw.resize)
-    smaller = wanted[0] <= source_size[0] and wanted[1] <= source_size[1]
     data = read_file(path)
     try:
-        image = decode(data, wanted if smaller else None)
+        return decode(data, at_least)
     except ValueError as error:
         remedy = "fetch the file again; `geomim ingest --deep` finds all such files, ingest.leave_out does without them"
         raise DataError(f"{path}: does not decode ({error}); {remedy}") from None
-    return apply_draw(image, draw, size, source_size)
+
+
+def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
+    """The network's input from a file, decoded at the cheapest scale, by `apply_draw`. Raises as `read_image` does."""
+    wanted = resized(source_size, draw.resize)
+    smaller = wanted[0] <= source_size[0] and wanted[1] <= source_size[1]
+    return apply_draw(read_image(path, wanted if smaller else None), draw, size, source_size)
 
 
 def normalise(images: "Tensor") -> "Tensor":

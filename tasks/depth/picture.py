@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from storage.depth import DepthReader
 from storage.index import Index
+from tasks.batches.images import read_image
 
 # As one sees them standing in the car: the front from left to right, then the back from left to right.
 LAYOUT = (
@@ -32,8 +32,8 @@ def save_picture(path: Path, dataroot: Path, index: Index, store: DepthReader, s
     for row, names in zip(axes, LAYOUT, strict=True):
         for axis, name in zip(row, names, strict=True):
             camera = index.cameras.index(name)
-            with Image.open(dataroot / index.camera_path[sample, camera]) as image:
-                grey = np.asarray(image.convert("RGB"), np.float32).mean(2)  # so that colour means depth alone
+            # Grey, so that colour means depth alone.
+            grey = read_image(dataroot / index.camera_path[sample, camera]).mean(2, dtype=np.float32)
             u, v, depth = points.camera(camera, sweeps)
             far_first = np.argsort(-depth)
             dots = {"s": 7, "linewidths": 0, "cmap": "turbo_r", "norm": LogNorm(NEAR, FAR)}

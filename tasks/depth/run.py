@@ -64,8 +64,8 @@ def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, An
     save_picture(artifact.path / "depth.png", inputs.dataroot, index, store, sample)
     return {
         "samples": len(store),
-        "points": int(counts.sum()),
-        "points_per_sample": round(float(counts.mean()), 1),
+        "points_in_images": int(counts.sum()),  # one that two cameras see counts twice
+        "points_in_images_per_sample": round(float(counts.mean()), 1),
         "samples_without_points": int((counts == 0).sum()),
         "picture": {"sample": index.token[sample], "file": "depth.png"},
     }

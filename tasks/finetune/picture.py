@@ -12,7 +12,7 @@ from models.geometry import apply, inverse
 from models.names import CAMERAS
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
-from tasks.batches.images import decode
+from tasks.batches.images import read_image
 from tasks.finetune.misses import Misses, misses
 
 Colour = tuple[int, int, int]
@@ -66,7 +66,7 @@ def camera_tile(
     index: Index, dataroot: Path, sample: int, camera: int, layers: Sequence[tuple[Boxes, Colour]]
 ) -> Image.Image:
     """One camera's image, TILE_WIDTH wide, with boxes of the sample's LIDAR_TOP frame, each layer in its colour."""
-    image = Image.fromarray(decode((dataroot / str(index.camera_path[sample, camera])).read_bytes()))
+    image = Image.fromarray(read_image(dataroot / str(index.camera_path[sample, camera])))
     scale = TILE_WIDTH / image.width
     image = image.resize((TILE_WIDTH, round(image.height * scale)), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(image)

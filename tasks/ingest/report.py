@@ -10,7 +10,7 @@ from models.names import CLASSES
 
 
 def counts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Of the index's arrays. `boxes` are all annotations of its samples, `classes` those of each detection class."""
+    """Of the index's arrays: boxes are annotations of its samples, sweeps and frames are files, each counted once."""
     splits, labels = Counter(arrays["split"].tolist()), arrays["box_label"]
     classes = np.bincount(labels[labels >= 0], minlength=len(CLASSES))
     others = Counter(arrays["box_category"][labels < 0].tolist())
@@ -21,8 +21,8 @@ def counts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "boxes": len(labels),
         "classes": {name: int(count) for name, count in zip(CLASSES, classes)},
         "of_no_class": dict(others.most_common()),
-        "sweeps": int(arrays["sweep_count"].sum()),
-        "frames": int(arrays["frame_count"].sum()),
+        "sweeps": len(set(arrays["sweep_path"].ravel().tolist()) - {""}),
+        "frames": len(set(arrays["frame_path"].ravel().tolist()) - {""}),
     }
 
 

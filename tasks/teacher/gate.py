@@ -25,7 +25,9 @@ NOTHING = 0.02  # AP below which a class counts as not found
 def check(
     config: TeacherConfig, teacher: Teacher, index: Index, dataroot: Path, device: torch.device, folder: Path
 ) -> dict[str, Any] | None:
-    """`mAP`, `samples` and `classes` (name -> AP), kept in `folder/gate.json`; None where nothing can be measured.
+    """`mAP` (of the classes that are there), `samples` and `classes` (name -> AP), kept in `folder/gate.json`.
+
+    None where nothing can be measured.
 
     Raises UserError where the mAP is below `config.min_map`, and where that is given and cannot be measured.
     """
@@ -47,7 +49,7 @@ def check(
         gate = {"mAP": float(np.mean(list(precisions.values()))), "samples": len(samples), "classes": precisions}
         write_json(file, gate)
     named = ", ".join(f"{name} {value:.2f}" for name, value in gate["classes"].items())
-    say(f"teacher: mAP {gate['mAP']:.3f} on {gate['samples']} annotated samples ({named})")
+    say(f"teacher: mAP {gate['mAP']:.3f} of these classes on {gate['samples']} annotated samples: {named}")
     least = LEAST if config.min_map is None else config.min_map
     if gate["mAP"] < least:
         raise UserError(

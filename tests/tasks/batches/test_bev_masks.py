@@ -1,6 +1,9 @@
 """Masks against the devkit's map reader and boxes asked cell by cell."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 from models.boxes import Boxes
 from models.geometry import apply
+from tasks.batches import drivable
 from tasks.batches.bev_masks import BevMasks, footprints, vehicles
 from tasks.batches.drivable import Maps, MaskArea, PolygonArea
 from tasks.errors import UserError
@@ -166,3 +170,27 @@ def test_a_bad_expansion_is_one_sentence(tmp_path, content, sentence):
     (tmp_path / "map.json").write_text(content)
     with pytest.raises(UserError, match=sentence):
         PolygonArea(tmp_path / "map.json")
+
+
+def test_a_map_is_opened_once_whatever_asks_for_it(simulated, monkeypatch):
+    opened, real = [], drivable.MaskArea
+    monkeypatch.setattr(drivable, "MaskArea", lambda path: (time.sleep(0.05), opened.append(path), real(path))[2])
+    maps = drivable.Maps(simulated.index, simulated.dataroot)
+    with ThreadPoolExecutor(8) as pool:
+        areas = list(pool.map(maps.of, [0] * 8))
+    assert len(opened) == len(set(map(id, areas))) == 1
+
+
+def test_vehicles_of_own_categories_are_those_of_their_class():
+    names = ["vehicle.car", "vehicle.emergency.police", "Car", "Bike", "Walker", "Tram", "vehicle.bus.rigid", "animal"]
+    index = SimpleNamespace(
+        box_rows=lambda sample: slice(0, len(names)),
+        box_category=np.array(names, object),
+        own_classes={"Car": "car", "Bike": "bicycle", "Walker": "pedestrian", "vehicle.bus.rigid": "ignore"},
+        box_center=np.arange(24.0).reshape(8, 3),
+        box_size=np.ones((8, 3)),
+        box_yaw=np.zeros(8),
+        box_velocity=np.zeros((8, 2)),
+        box_label=np.full(8, -1, np.int8),
+    )
+    assert vehicles(index, 0).centers[:, 0].tolist() == [0, 3, 6, 9]

@@ -199,6 +199,6 @@ def test_the_real_key_frame(tmp_path):
     arrays, attributes, _ = ingest(REAL, "v1.0-mini", IngestConfig())
     write_index(tmp_path / "ingest" / "index.zarr", arrays, attributes)
     summary = stage.run(DepthConfig(), Inputs(REAL, Place(tmp_path / "ingest")), Place(tmp_path))
-    assert summary["points"] == 22103
+    assert summary["points_in_images"] == 22103
     counts = DepthReader(tmp_path / "depth.zarr").counts()[0]
     assert counts.tolist() == [3053, 3076, 3696, 4820, 4089, 3369]

@@ -30,6 +30,7 @@ def test_a_dataset_with_nuscenes_names_warns_of_nothing(world):
     assert counts["boxes"] == 12
     assert counts["classes"] == {name: {"car": 6, "pedestrian": 4}.get(name, 0) for name in CLASSES}
     assert counts["of_no_class"] == {"animal": 2}
+    assert (counts["sweeps"], counts["frames"]) == (8, 0)  # of ten clouds the last of each scene comes before none
 
 
 def test_unknown_categories_are_said_with_their_boxes_and_what_to_set(world):
