@@ -7,7 +7,8 @@ import numpy as np
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance
 
 from models.public.images import read_bevfusion_images
-from tasks.batches.images import ImageConfig, ImageDraw, apply_draw, decode, draw_middle, post_homography, resized
+from tasks.batches.image_config import ImageConfig
+from tasks.batches.images import ImageDraw, apply_draw, decode, draw_middle, post_homography, resized
 
 LINEAR = Tolerance(1e-6)
 

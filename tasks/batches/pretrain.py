@@ -23,7 +23,8 @@ from storage.depth import DepthReader
 from storage.index import Index
 from tasks.backbone import STRIDE
 from tasks.batches.depth_maps import depth_map
-from tasks.batches.images import ImageConfig, draw_test, draw_training, load_image, normalise, post_homography
+from tasks.batches.image_config import ImageConfig
+from tasks.batches.images import draw_test, draw_training, load_image, normalise, post_homography
 from tasks.files import of_sample
 from tasks.pretrain.config import PretrainConfig
 from tasks.training.order import MASKS, generator_at, sample_at

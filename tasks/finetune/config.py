@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from models.occupancy import RANGE
 from tasks.backbone import STRIDE, BackboneConfig
-from tasks.batches.images import ImageConfig
+from tasks.batches.image_config import ImageConfig
 from tasks.memory import camera_sizes, check_memory
 from tasks.settings import Settings, external_file, runtime
 from tasks.training.settings import TrainingSettings
