@@ -1,6 +1,8 @@
 """What ingest can be told, and the digests of the tables it reads (its key names no path)."""
 
+import contextlib
 import difflib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -8,6 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from models.names import CLASSES
+from tasks.files import patiently
 from tasks.settings import Settings, runtime
 
 VERSION = 3
@@ -78,7 +81,13 @@ class IngestConfig(Settings):
 def digest_tables(dataroot: Path, version: str, digest: Callable[[Path], str]) -> dict[str, str]:
     """`version/table.json` -> SHA-256 of each table that is there, and of splits.json where there is one.
 
-    A missing table has no entry: it is for ingest to report, beside all other faults.
+    A table that is missing or cannot be read has no entry: it is for ingest to report, beside all other faults. Raises
+    FileSystemError where the file system fails.
     """
-    names = [f"{version}/{table}.json" for table in TABLES] + [f"{version}/{SPLITS_FILE}"]
-    return {name: digest(dataroot / name) for name in names if (dataroot / name).is_file()}
+    found = {}
+    for name in [*(f"{version}/{table}.json" for table in TABLES), f"{version}/{SPLITS_FILE}"]:
+        path = dataroot / name
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                found[name] = patiently(path, functools.partial(digest, path))
+    return found

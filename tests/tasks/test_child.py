@@ -64,3 +64,13 @@ def test_a_flow_with_its_worker_hears_the_stages_own_sentence(tmp_path):
     told = outcome(tmp_path, kill_worker=False)
     assert told.startswith("DataError"), told
     assert "v1.0-mini/map.json" in told
+
+
+def test_a_file_system_that_fails_is_no_mistake_of_the_users(tmp_path):
+    """The stage ends as one that was killed does, which a flow tries again; a UserError it would not."""
+    (tmp_path / "v1.0-mini").mkdir()
+    (tmp_path / "v1.0-mini" / "scene.json").symlink_to("/proc/self/mem")  # reading it is an input/output error
+    told = outcome(tmp_path, kill_worker=False)
+    assert told.startswith("StageFailed: ingest: "), told
+    assert "scene.json: the file system failed 4 times" in told
+    assert "the same command goes on from there" in told

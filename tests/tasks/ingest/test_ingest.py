@@ -1,6 +1,7 @@
 """The index against the devkit, on a tiny dataset and on the real key frame."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -231,6 +232,10 @@ def test_digests_name_tables_and_no_path(world):
     assert digests == {f"v1.0-mini/{table}.json": f"{table}.json" for table in TABLES}
     (world.root / world.version / "log.json").unlink()
     assert "v1.0-mini/log.json" not in digest_tables(world.root, world.version, lambda path: path.name)
+    os.mkfifo(world.root / world.version / "log.json")
+    assert digest_tables(world.root, world.version, lambda path: path.read_bytes()).keys() == digests.keys() - {
+        "v1.0-mini/log.json"
+    }
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real key frame is not beside the repository")
