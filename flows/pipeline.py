@@ -17,7 +17,7 @@ from prefect.states import Completed, Failed, State
 from flows.tasks import TASKS, sentence, simulate, without_tracebacks
 from storage.artifact import Artifact
 from tasks.config import PipelineConfig
-from tasks.errors import DataError, UserError
+from tasks.errors import DataError, FileSystemError, UserError
 from tasks.plan import Planned, is_meant, make_plan, with_inputs_checked
 from tasks.roots import usable_root
 from tasks.stage import STAGES, StageName
@@ -74,6 +74,8 @@ def run_stages(
         if chosen[0].step is None:
             raise UserError(chosen[0].why)
         chosen = with_inputs_checked(chosen)
+    except FileSystemError as error:
+        return Failed(message=str(error))
     except UserError as error:
         return Failed(message=str(error), name="Failed" if isinstance(error, DataError) else MISTAKE)
     return outcome(submitted(chosen, forced))

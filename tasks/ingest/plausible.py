@@ -30,6 +30,7 @@ EGO_SPEED, NO_SPEED = 60, 200  # m/s: odd, none
 MOVING = 1.0  # m/s from which the ego's motion says where it heads
 FAR_BOX, NO_BOX = 300, 1000  # m from the LiDAR: odd, none
 BOX_SPEED = 60  # m/s
+SHARE = 0.001  # of the boxes, beyond which they are no slips of a single annotator
 SIZE_FACTOR, NO_SIZE = 2.5, 20  # between a class's boxes and nuScenes': odd, none
 LONGEST = 100  # m of a box that is not odd
 FEWEST_BOXES = 5  # of a class, to say anything about their size
@@ -193,7 +194,7 @@ def _check_box_places(tables: dict[str, Table], arrays: Arrays, faults: Faults) 
     if usual > NO_BOX:
         told = f"boxes are {usual:,.0f} m away from the LiDAR (the median)"
         faults.add(tables["sample_annotation"].file, "translation", told, "write metres in the frame of ego_pose.json")
-    elif far.any():
+    elif far.mean() > SHARE:
         share = f"{far.sum():,} of {len(far):,} boxes are over {FAR_BOX} m away from the LiDAR"
         faults.warn("box_places", f"{share}, the farthest {distance.max():,.0f} m")
 
@@ -237,7 +238,7 @@ def _check_velocities(tables: dict[str, Table], links: Links, arrays: Arrays, fa
         told = f"only {known:,} of {linked:,} boxes with a neighbour in time have a velocity"
         faults.warn("box_velocities", f"{told}: more than 1.5 s lie between the others")
     fast = speed > BOX_SPEED
-    if fast.any():
+    if np.count_nonzero(fast) > SHARE * known:
         names = [CLASSES[label] if label >= 0 else "of no class" for label in arrays["box_label"][fast]]
         classes = ", ".join(f"{name} {names.count(name):,}" for name in dict.fromkeys(names))
         told = f"{fast.sum():,} of {known:,} boxes are faster than {BOX_SPEED} m/s, up to {np.nanmax(speed):,.0f}"

@@ -26,5 +26,5 @@ def finished(world, tmp_path_factory):
 def cli(finished, tmp_path):
     """The command line on a root of the test's own, in which every stage is cached."""
     done, _ = finished
-    shutil.copytree(done.root, tmp_path / "artifacts", ignore=shutil.ignore_patterns(".prefect"))
+    shutil.copytree(done.root, tmp_path / "artifacts", ignore=shutil.ignore_patterns(".prefect*"))
     return Cli(done.dataroot, tmp_path / "artifacts")

@@ -138,6 +138,30 @@ def test_a_wrong_parameter_is_refused_before_a_run_exists(prefect, cli):
     assert "sweeps" in output
 
 
+def test_an_unknown_stage_is_refused_before_a_run_exists(prefect, cli):
+    code, output = prefect.run("pipeline/pipeline", config=config_of(cli), root=str(cli.root), stages=["depht"])
+    assert code != 0
+    assert "depht" in output
+
+
+def test_force_makes_a_cached_stage_again(prefect, cli):
+    manifest = cli.path("depth") / "manifest.json"
+    before = manifest.stat().st_mtime_ns
+    code, output = prefect.run("depth/depth", config=config_of(cli), root=str(cli.root), force=True)
+    assert code == 0, output
+    assert manifest.stat().st_mtime_ns > before
+
+
+def test_a_flow_simulates_the_dataroot_that_its_config_describes(prefect, tmp_path):
+    """As the README's deployment of the demo does in a fresh clone."""
+    config = yaml.safe_load(TINY.read_text()) | {"dataroot": str(tmp_path / "data")}
+    config["simulate"] |= {"scenes": 10}
+    code, output = prefect.run("ingest/ingest", config=config, root=str(tmp_path / "root"))
+    assert code == 0, output
+    assert (tmp_path / "data" / "simulated.json").is_file()
+    assert list((tmp_path / "root" / "ingest").glob("*/manifest.json"))
+
+
 def test_bad_data_ends_as_a_failed_state_with_its_sentence(prefect, cli, tmp_path):
     code, output = prefect.run("ingest/ingest", config={"dataroot": str(tmp_path / "nowhere")}, root=str(cli.root))
     assert code != 0

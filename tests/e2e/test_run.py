@@ -72,6 +72,22 @@ def test_force_runs_a_cached_stage(cli):
     assert (cli.path("depth") / "manifest.json").stat().st_mtime_ns > made
 
 
+def test_two_runs_at_once_share_the_work(world, tmp_path):
+    """On one empty root: each has a Prefect server of its own, and what one makes the other takes."""
+    cli = Cli(world, tmp_path / "artifacts")
+    runs = [cli.start("run", "--to", "ingest") for _ in range(2)]
+    told = [run.communicate(timeout=500)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    assert not any("Traceback" in text for text in told)
+    assert len(list((cli.root / "ingest").glob("*/manifest.json"))) == 1
+
+
+def test_a_mistake_in_a_run_exits_with_2(cli):
+    done = cli("run", "--to", "teacher", "--force", "teacher", "--set", "teacher.min_map=0.9", code=2)
+    assert "is below teacher.min_map = 0.9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_stage_whose_input_is_missing_names_the_command(world, tmp_path):
     failed = Cli(world, tmp_path / "empty")("depth", code=2)
     assert "run `geomim ingest` first" in failed.stderr

@@ -33,6 +33,13 @@ class Cli:
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
+    def store(self, *args, code=0):
+        """A command about what is in the root, which reads no config."""
+        command = [str(part) for part in (GEOMIM, *args[:1], "--root", self.root, *args[1:])]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
     def gain(self, *args, code=0):
         options = ["--config", TINY, "--dataroot", self.dataroot, "--root", self.root]
         command = [str(part) for part in (GEOMIM, "experiment", "gain", *options, *args)]

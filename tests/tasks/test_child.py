@@ -104,3 +104,13 @@ def test_a_bug_is_never_told_to_go_on(tmp_path, monkeypatch, capfd, error, kind,
     assert type(raised.value) is kind
     assert "goes on from there" not in str(raised.value)
     assert ("Traceback" in capfd.readouterr().err) == (kind is Bug)
+
+
+def test_a_file_system_that_fails_is_no_mistake_of_the_users(tmp_path):
+    """The stage ends as one that was killed does, which a flow tries again; a UserError it would not."""
+    (tmp_path / "v1.0-mini").mkdir()
+    (tmp_path / "v1.0-mini" / "scene.json").symlink_to("/proc/self/mem")  # reading it is an input/output error
+    told = outcome(tmp_path, kill_worker=False)
+    assert told.startswith("StageFailed: ingest: "), told
+    assert "scene.json: the file system failed 4 times" in told
+    assert "the same command goes on from there" in told

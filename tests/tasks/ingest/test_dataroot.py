@@ -1,5 +1,6 @@
 """What of a dataroot is in ingest's key: the tables' bytes, and which files there are; never where it lies."""
 
+import os
 import shutil
 
 import pytest
@@ -39,6 +40,8 @@ def test_what_there_is(world, digests, tmp_path):
 
 def test_a_missing_table_has_no_entry(world, digests):
     (world.root / world.version / "log.json").unlink()
+    assert "v1.0-mini/log.json" not in digests(world)
+    os.mkfifo(world.root / world.version / "log.json")
     assert "v1.0-mini/log.json" not in digests(world)
 
 

@@ -1,0 +1,94 @@
+"""What is damaged is told, set aside or made again in part; what is whole and what is a user's own stays."""
+
+import shutil
+import subprocess
+
+import pytest
+import zarr
+from driver import GEOMIM, environment
+
+from storage.artifact import Artifact
+
+
+def artifact_of(cli, node) -> Artifact:
+    row = cli.status()[node]
+    return Artifact(cli.root, node, row["key"])
+
+
+def flip(file) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def contents(artifact) -> dict[str, bytes]:
+    return {str(p.relative_to(artifact.path)): p.read_bytes() for p in artifact.path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["flipped", "deleted"])
+def test_a_damaged_part_alone_is_made_again(cli, lost):
+    artifact = artifact_of(cli, "depth")
+    before, store = contents(artifact), artifact.path / "depth.zarr"
+    shards = sorted((store / "u" / "c").rglob("0"))
+    times = {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
+    shards[1].unlink() if lost else flip(shards[1])
+    told = cli.store("verify", "depth", code=1)
+    assert "depth.zarr/u/c/" in told.stdout
+    assert "geomim repair" in told.stderr
+    refused = cli("pretrain", "--force", code=1)
+    assert f"geomim repair {artifact.path}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    cli.store("repair", artifact.path)
+    cli.store("verify", "--all")
+    after = contents(artifact)
+    assert {name for name in before if before[name] != after.get(name)} <= {"manifest.json"}
+    part = shards[1].relative_to(store / "u" / "c").parts[0]
+    again = {file.relative_to(store).parts for file, time in times.items() if file.stat().st_mtime_ns != time}
+    assert again
+    assert {(place[1], place[2]) for place in again} == {("c", part)}
+
+
+def test_a_run_sets_what_is_damaged_aside_and_makes_it_again(cli):
+    artifact = artifact_of(cli, "fit")
+    flip(artifact.path / "detector.safetensors")
+    told = cli("fit")
+    assert "it is kept as" in told.stderr
+    (aside,) = (cli.root / "fit").glob("*.damaged-*")
+    assert (aside / "detector.safetensors").is_file()
+    assert not list(artifact.damages("all"))
+
+
+def test_a_damaged_log_is_no_reason_to_train_again(cli):
+    artifact = artifact_of(cli, "fit")
+    weights = (artifact.path / "detector.safetensors").stat().st_mtime_ns
+    (log,) = artifact.path.rglob("metrics.jsonl")
+    flip(log)
+    assert "with which nobody computes" in cli("fit").stderr
+    cli.store("repair", artifact.path)
+    cli.store("verify", "fit")
+    assert (artifact.path / "detector.safetensors").stat().st_mtime_ns == weights
+    assert list(log.parent.glob("metrics.jsonl.damaged-*"))
+
+
+def test_a_note_and_consolidated_metadata_do_no_harm(cli):
+    artifact = artifact_of(cli, "teacher")
+    before = contents(artifact)
+    (artifact.path / "NOTES.txt").write_text("the good one")
+    zarr.consolidate_metadata(artifact.path / "bev.zarr")
+    cli("run")
+    cli.store("verify", "--all")
+    after = contents(artifact)
+    assert {name for name in before if before[name] != after.get(name)} <= {"bev.zarr/zarr.json"}
+    assert (artifact.path / "NOTES.txt").is_file()
+
+
+def test_an_artifact_is_copied_whole_with_what_it_was_made_from(cli, tmp_path):
+    artifact = artifact_of(cli, "evaluate")
+    command = [GEOMIM, "cp", artifact.path, tmp_path / "copy", "--inputs"]
+    subprocess.run(command, check=True, env=environment(), capture_output=True)
+    shutil.rmtree(cli.root)
+    moved = type(cli)(cli.dataroot, tmp_path / "copy")
+    rows = moved.status()
+    assert {name for name, row in rows.items() if row["state"] == "cached"} == {
+        "ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate",
+    }  # fmt: skip
