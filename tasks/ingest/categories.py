@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from models.names import CATEGORY_TO_CLASS, CLASSES, OTHER_CATEGORIES
-from tasks.ingest.config import IGNORE
 from tasks.ingest.faults import Faults
 from tasks.ingest.links import Links, follow
 from tasks.ingest.tables import Table
@@ -56,9 +55,11 @@ def box_counts(tables: dict[str, Table], links: Links) -> dict[str, int]:
 
 
 def _guess(category: str) -> str:
-    """The class whose name is most like a category's, or "ignore"."""
+    """The class that a category's name is most like, "?" where none is."""
+    meant = {name.rsplit(".", 1)[-1]: label for name, label in CATEGORY_TO_CLASS.items()}  # adult: pedestrian
+    meant |= {name: name for name in CLASSES}
     words = category.lower().replace("-", "_").replace(" ", "_")
     for text in (words, words.rsplit(".", 1)[-1], words.rsplit(".", 1)[0]):
-        if near := difflib.get_close_matches(text, CLASSES, n=1, cutoff=0.75):
-            return near[0]
-    return next((name for name in CLASSES if name in words), IGNORE)
+        if near := difflib.get_close_matches(text, meant, n=1, cutoff=0.75):
+            return meant[near[0]]
+    return next((label for name, label in meant.items() if name in words), "?")

@@ -172,7 +172,7 @@ def _warn_of_turned(paths: list[str], faults: Faults) -> None:
     if paths:
         faults.warn(
             "exif_orientation",
-            f"EXIF says that {len(paths):,} images are to be turned before they are shown ({paths[0]}, ...): the "
+            f"images of which EXIF says to turn them before they are shown: {len(paths):,}, such as {paths[0]}; the "
             "network gets the pixels as they are stored, which the calibration must be of",
         )
 

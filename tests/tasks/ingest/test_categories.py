@@ -43,6 +43,24 @@ def test_unknown_categories_are_said_with_their_boxes_and_what_to_set(world):
     assert counts_of(arrays)["of_no_class"] == {"Car": 6, "VRU/Pedestrian": 4, "animal": 2}
 
 
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("Car", "car"),
+        ("BARRIER", "barrier"),
+        ("TRAFFICCONE", "traffic_cone"),
+        ("Adult", "pedestrian"),
+        ("bus.double-decker", "bus"),
+        ("Heavy Truck", "truck"),
+        ("zork", "?"),
+    ],
+)
+def test_a_class_is_proposed_by_name_or_left_to_the_user(world, name, guess):
+    rename(world, {"animal": name})
+    warning = ingest(world.root, world.version, IngestConfig())[2]["warnings"]["unknown_categories"]
+    assert f"ingest.classes={{{name}: {guess}}}" in warning
+
+
 def test_mapped_categories_are_the_same_boxes(world):
     plain, _, _ = ingest(world.root, world.version, IngestConfig())
     rename(world, {"vehicle.car": "Car", "human.pedestrian.adult": "PEDESTRIAN", "animal": "Dog"})

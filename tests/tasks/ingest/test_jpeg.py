@@ -105,7 +105,7 @@ def test_an_image_to_be_turned_is_said_and_taken_as_it_is_stored(world, value):
     path.write_bytes(picture(**orientation(value)))
     _, _, facts = ingest(world.root, world.version, IngestConfig())
     warning = facts["warnings"]["exif_orientation"]
-    assert "1 images are to be turned before they are shown (samples/CAM_FRONT/0-0.jpg" in warning
+    assert "to turn them before they are shown: 1, such as samples/CAM_FRONT/0-0.jpg;" in warning
     assert "the network gets the pixels as they are stored" in warning
     np.testing.assert_array_equal(pixels(path), plain)
     path.write_bytes(picture(**orientation(1)))
