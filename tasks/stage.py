@@ -67,7 +67,7 @@ STAGES: dict[str, Stage] = {
             ("ingest",),
             "tasks.teacher.fit:run",
             "FitConfig",
-            ("torch", "mmdet3d"),
+            ("torch", "numpy"),
             on_device=True,
         ),
         Stage(
