@@ -62,14 +62,14 @@ class DepthWriter:
         self.parts, self.part_samples = self.store.parts, self.store.part_size
         self._most = most
 
-    def samples_of(self, part: int) -> range:
+    def samples(self, part: int) -> range:
         """The samples of a part."""
         return self.store.samples(part)
 
     def write(self, part: int, points: Sequence[SamplePoints]) -> None:
         """Write and flag a part: the points of each of its samples. Raises ValueError for another number of samples."""
-        if len(points) != len(self.samples_of(part)):
-            raise ValueError(f"part {part} has {len(self.samples_of(part))} samples, not {len(points)}")
+        if len(points) != len(self.samples(part)):
+            raise ValueError(f"part {part} has {len(self.samples(part))} samples, not {len(points)}")
         with self.store.writing(part) as writer:
             for row, sample in enumerate(points):
                 edges = sample.offsets.tolist()

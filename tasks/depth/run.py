@@ -53,8 +53,8 @@ def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, An
     for damage in writer.store.mend():
         say(f"depth: {damage.path}: {damage.what}; its part is made again")
     parts = writer.parts.pending()
-    work = (sample_jobs(index, inputs.dataroot, config, writer.samples_of(part)) for part in parts)
-    done = len(index) - sum(len(writer.samples_of(part)) for part in parts)
+    work = (sample_jobs(index, inputs.dataroot, config, writer.samples(part)) for part in parts)
+    done = len(index) - sum(len(writer.samples(part)) for part in parts)
     points = _in_samples(compute(work, _workers(config, len(parts))), writer, parts)
     for _ in progress(points, "depth", len(index), "samples", done):
         pass
@@ -141,7 +141,7 @@ def _in_samples(parts_points: Iterator[list[SamplePoints]], writer: DepthWriter,
     """Write part after part, and yield every sample that is on disk."""
     for part, points in zip(parts, parts_points, strict=True):
         writer.write(part, points)
-        yield from writer.samples_of(part)
+        yield from writer.samples(part)
 
 
 def _workers(config: DepthConfig, parts: int) -> int:

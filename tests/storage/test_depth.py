@@ -49,7 +49,7 @@ def write_all(path: Path, points: list[SamplePoints], part_samples: int = 2, sto
     writer = open_writer(path, points, part_samples)
     for part in writer.parts.pending():
         if stop is None or part < stop:
-            writer.write(part, [points[s] for s in writer.samples_of(part)])
+            writer.write(part, [points[s] for s in writer.samples(part)])
 
 
 def files(path: Path) -> dict[str, bytes]:
@@ -214,7 +214,7 @@ def test_parts_can_be_written_in_any_order(tmp_path):
     points = some_points(COUNTS)
     writer = open_writer(tmp_path / "depth.zarr", points)
     for part in (2, 0, 1):
-        writer.write(part, [points[s] for s in writer.samples_of(part)])
+        writer.write(part, [points[s] for s in writer.samples(part)])
     check(tmp_path / "depth.zarr", points)
 
 
