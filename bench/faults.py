@@ -233,8 +233,10 @@ def lose(chance: random.Random) -> Callable[[Path], bool]:
     def spoil(file: Path) -> bool:
         data = file.read_bytes()
         if chance.random() < 0.5:
+            if file.name == "manifest.json":
+                return False  # without it the artifact is unfinished, and is taken up
             file.unlink()
-            return file.name != "manifest.json"  # without it the artifact is unfinished, and is taken up
+            return True
         if len(data) < 2:
             return False
         file.write_bytes(data[: chance.randrange(len(data))])
