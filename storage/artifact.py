@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.atomic import sync_folder, write_json
-from storage.checksum import crc32c, crc_of_file
+from storage.checksum import FileSum, crc32c, sum_of_file
 from storage.damage import Damaged
 from storage.key import canonical_json, digest
 from storage.parts import FLAGS, count_done
@@ -63,7 +63,7 @@ class Manifest(BaseModel):
     key: str
     recipe: Recipe
     summary: dict[str, Any]
-    files: dict[str, tuple[int, str]]  # path in the folder -> (bytes, CRC32C in hex)
+    files: dict[str, tuple[int, str]]  # path in the folder -> (bytes, see `FileSum`)
     created: str  # ISO 8601, UTC
     seconds: float  # of work in the run that finished it
     made: dict[str, Any]  # with which code, packages and device, by which command, from which folders
@@ -297,9 +297,9 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def record(path: Path) -> tuple[int, str]:
-    """(bytes, CRC32C in hex) of a file, which is on the disk then."""
-    crc = crc_of_file(path, sync=True)
-    return path.stat().st_size, f"{crc:08x}"
+    """(bytes, see `FileSum`) of a file, which is on the disk then."""
+    total = sum_of_file(path, sync=True)
+    return path.stat().st_size, total
 
 
 def files(folder: Path) -> list[str]:
@@ -336,10 +336,10 @@ def _difference(path: Path, recorded: tuple[int, str], read: bool) -> str | None
     if not read:
         return None
     try:
-        crc = crc_of_file(path)
+        found = sum_of_file(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return None if f"{crc:08x}" == recorded[1] else "has other bytes than were written"
+    return None if found == recorded[1] else "has other bytes than were written"
 
 
 def _only_consolidated(path: Path, recorded: tuple[int, str]) -> bool:
@@ -352,7 +352,9 @@ def _only_consolidated(path: Path, recorded: tuple[int, str]) -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     text = json.dumps(content, indent=2).encode()  # as zarr writes it
-    return (len(text), f"{crc32c(text):08x}") == recorded
+    found = FileSum()
+    found.add(text)
+    return (len(text), str(found)) == recorded
 
 
 def _small(manifest: Manifest) -> set[str]:

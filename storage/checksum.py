@@ -12,7 +12,7 @@ import google_crc32c
 
 CRC_BYTES = 4
 CRC_RESIDUE = 0x48674BC7  # CRC32C of any bytes followed by their own CRC32C
-_PIECE = 1 << 22
+PIECE = 1 << 22  # bytes that are read at once
 
 
 def crc32c(data: bytes, before: int = 0) -> int:
@@ -32,17 +32,47 @@ def checked(data: bytes) -> bytes:
     return data
 
 
-def crc_of_file(path: Path, sync: bool = False) -> int:
-    """The CRC32C of a file's bytes. sync: bring them to the disk first. Raises OSError where it cannot be read."""
-    with open(path, "rb", buffering=0) as file:
-        if sync:
-            os.fsync(file.fileno())
+def crc_of_file(path: Path) -> int:
+    """The CRC32C of a file's bytes. Raises OSError where it cannot be read."""
+    with open(path, "rb") as file:
         return crc_of_rest(file)
 
 
 def crc_of_rest(file: BinaryIO) -> int:
     """The CRC32C of what an open file holds from where it stands, read piece by piece."""
     crc = 0
-    while piece := file.read(_PIECE):
+    while piece := file.read(PIECE):
         crc = crc32c(piece, crc)
     return crc
+
+
+class FileSum:
+    """What stands for a file's bytes in a manifest: the CRC32C of all but the last four, then that of all (16 hex).
+
+    One would not do: whatever ends with its own CRC32C, as chunks do, has the same as everything else that does.
+    """
+
+    def __init__(self):
+        self._head, self._tail = 0, b""  # the CRC32C of what comes before the last bytes so far, and these
+
+    def add(self, piece: bytes) -> None:
+        """The next bytes, as many as there are."""
+        if len(piece) < CRC_BYTES:
+            piece = self._tail + piece
+        else:
+            self._head = crc32c(self._tail, self._head)
+        self._head, self._tail = crc32c(piece[:-CRC_BYTES], self._head), piece[-CRC_BYTES:]
+
+    def __str__(self) -> str:
+        return f"{self._head:08x}{crc32c(self._tail, self._head):08x}"
+
+
+def sum_of_file(path: Path, sync: bool = False) -> str:
+    """See `FileSum`. sync: bring the bytes to the disk first. Raises OSError where it cannot be read."""
+    out = FileSum()
+    with open(path, "rb") as file:
+        if sync:
+            os.fsync(file.fileno())
+        while piece := file.read(PIECE):
+            out.add(piece)
+    return str(out)

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from storage.artifact import MANIFEST, Artifact, read_manifest
 from storage.atomic import sync_folder, whole_file
-from storage.checksum import crc32c, crc_of_file
+from storage.checksum import PIECE, FileSum, sum_of_file
 from storage.damage import Damaged
 from storage.lock import locked
-
-_PIECE = 1 << 22
 
 
 def copy_artifact(
@@ -47,16 +45,16 @@ def copy_artifact(
 
 def _is(path: Path, record: tuple[int, str]) -> bool:
     try:
-        return path.stat().st_size == record[0] and f"{crc_of_file(path):08x}" == record[1]
+        return path.stat().st_size == record[0] and sum_of_file(path) == record[1]
     except OSError:
         return False
 
 
 def _copy(source: Path, target: Path, record: tuple[int, str]) -> None:
-    crc = 0
-    with open(source, "rb", buffering=0) as reading, whole_file(target) as writing:
-        while piece := reading.read(_PIECE):
-            crc = crc32c(piece, crc)
+    found = FileSum()
+    with open(source, "rb") as reading, whole_file(target) as writing:
+        while piece := reading.read(PIECE):
+            found.add(piece)
             writing.write(piece)
-        if (writing.tell(), f"{crc:08x}") != record:
+        if (writing.tell(), str(found)) != record:
             raise Damaged(source, "is not what was written")

@@ -45,7 +45,7 @@ class Prefect:
 
     def __call__(self, *args, check=True):
         command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", *args]
-        done = subprocess.run(command, env=self.env, cwd=REPOSITORY, capture_output=True, text=True, timeout=150)
+        done = subprocess.run(command, env=self.env, cwd=REPOSITORY, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done
 

@@ -6,6 +6,7 @@ import pytest
 import zarr
 
 from storage import artifact as artifact_module
+from storage import checksum
 from storage.artifact import MANIFEST, Artifact, Recipe, contents, read_manifest
 from storage.bev import BevAttributes, BevWriter
 from storage.damage import Damaged
@@ -210,3 +211,23 @@ def test_what_is_set_aside_says_so_and_is_kept(artifact, recipe):
         aside = list(artifact.path.parent.glob("*.damaged-*"))
         assert len(aside) == count
         assert all((folder / "depth.zarr" / "chunk").read_bytes() == b"12345" for folder in aside)
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 5, 100, 6, 9])
+def test_a_files_sum_tells_files_apart_that_end_with_their_own_checksum(tmp_path, monkeypatch, size):
+    """A CRC32C of such a file alone is the same for all of them, and two exchanged chunks would be whole."""
+    monkeypatch.setattr(checksum, "PIECE", 5)
+    rng = np.random.default_rng(0)
+    sums = set()
+    for number in range(8):
+        file = tmp_path / str(number)
+        file.write_bytes(checksum.with_crc(bytes([number]) * bool(size) + rng.bytes(size)))
+        assert checksum.crc_of_file(file) == checksum.CRC_RESIDUE
+        sums.add(checksum.sum_of_file(file))
+    assert len(sums) == (8 if size else 1)
+    data = bytearray(file.read_bytes())
+    for place in range(len(data)):
+        data[place] ^= 16
+        file.write_bytes(data)
+        assert checksum.sum_of_file(file) not in sums
+        data[place] ^= 16
