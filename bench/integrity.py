@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from storage.artifact import record  # noqa: E402
 from storage.bev import BevAttributes, BevReader, BevWriter  # noqa: E402
 from storage.depth import DepthReader, DepthWriter, SamplePoints  # noqa: E402
+from storage.manifest import record  # noqa: E402
 from storage.stores import open_part_store  # noqa: E402
 
 CAMERAS = ("FRONT", "FRONT_RIGHT", "FRONT_LEFT", "BACK", "BACK_LEFT", "BACK_RIGHT")

@@ -23,8 +23,8 @@ from models.bevdet.detector import BevDet
 from models.boxes import Boxes
 from models.center_head import CenterPointHead, Predictions, codes_at
 from models.names import CLASSES
-from storage.artifact import read_manifest
 from storage.index import Index
+from storage.manifest import read_manifest
 from tasks.evaluation.metrics import UNDEFINED
 from tasks.finetune.batches import Batch, Batches
 from tasks.finetune.config import FinetuneConfig

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.table import Table
 
 from flows.show import console, print_json, size
-from storage.artifact import FileDamage
 from storage.copy import copy_artifact
 from storage.damage import Damaged
 from storage.lock import Busy, holder, locked
+from storage.manifest import FileDamage
 from storage.store import Held, check, held, held_at, leftovers, newer_than, reached, read_pin, write_pin
 from tasks.config import load_config
 from tasks.errors import DataError, UserError

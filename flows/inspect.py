@@ -7,8 +7,9 @@ from typing import Any
 from rich.table import Table
 
 from flows.show import console, size
-from storage.artifact import MANIFEST, RECIPE, Artifact, contents, damages_in, files, read_manifest
+from storage.artifact import RECIPE, Artifact
 from storage.damage import Damaged
+from storage.manifest import MANIFEST, contents, damages_in, files, read_manifest
 from storage.parts import count_done
 from tasks.errors import UserError
 

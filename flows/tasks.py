@@ -10,7 +10,8 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.states import State
 
-from storage.artifact import Artifact, Manifest
+from storage.artifact import Artifact
+from storage.manifest import Manifest
 from tasks.child import Bug, StageFailed, run_in_child
 from tasks.config import PipelineConfig
 from tasks.dataroot import ensure_dataroot

@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from storage.artifact import MANIFEST, Artifact, read_manifest
+from storage.artifact import Artifact
 from storage.atomic import sync_folder, whole_file
 from storage.checksum import PIECE, FileSum, sum_of_file
 from storage.damage import Damaged
 from storage.lock import locked
+from storage.manifest import MANIFEST, read_manifest
 
 
 def copy_artifact(

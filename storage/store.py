@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from storage.artifact import MANIFEST, PIN, RECIPE, TOKEN, FileDamage, Manifest, damages_in, files, read_manifest
+from storage.artifact import PIN, RECIPE
 from storage.damage import Damaged
 from storage.lock import is_locked, lock_file
+from storage.manifest import MANIFEST, TOKEN, FileDamage, Manifest, damages_in, files, read_manifest
 from storage.stores import is_part_store, open_part_store
 
 State = Literal["finished", "unfinished", "set aside", "unreadable"]

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from storage.artifact import Artifact, Manifest
+from storage.artifact import Artifact
 from storage.damage import Damaged
 from storage.lock import NoLocks, locked
+from storage.manifest import Manifest
 from storage.stores import is_part_store
 from tasks.errors import DataError, UserError
 from tasks.made import made

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from storage.artifact import Artifact, Extent, Manifest, Recipe, contents, read_manifest
+from storage.artifact import Artifact
 from storage.damage import Damaged
 from storage.digests import Digests
 from storage.key import diff
 from storage.lock import is_locked
+from storage.manifest import Extent, Manifest, Recipe, contents, read_manifest
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
 from tasks.external import external_digests

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from storage.artifact import Artifact, FileDamage, Manifest, read_manifest
+from storage.artifact import Artifact
 from storage.damage import Damaged
 from storage.lock import locked
+from storage.manifest import FileDamage, Manifest, read_manifest
 from storage.part_store import set_aside
 from storage.store import check
 from storage.stores import is_part_store, open_part_store

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from storage.artifact import Artifact, Recipe
+from storage.artifact import Artifact
+from storage.manifest import Recipe
 from tasks.settings import Settings
 
 StageName = Literal["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"]

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from storage.artifact import Artifact, Recipe
+from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_json
+from storage.manifest import Recipe
 from tasks.config import PipelineConfig
 from tasks.cores import available_cores
 from tasks.errors import UserError

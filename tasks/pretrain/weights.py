@@ -29,9 +29,10 @@ from models.layouts import (
 )
 from models.public.geomim import read_geomim
 from models.public.used import UnreadableConfig
-from storage.artifact import Artifact, read_manifest
+from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.bev import BevReader
+from storage.manifest import read_manifest
 from tasks.backbone import BackboneConfig, build_backbone
 from tasks.checkpoints import read_tensors
 from tasks.config import explain

@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from storage.artifact import MANIFEST, Artifact, Recipe
+from storage.artifact import Artifact
 from storage.lock import locked
+from storage.manifest import MANIFEST, Recipe
 from tasks.config import load_config
 from tasks.errors import DataError, UserError
 from tasks.ingest.config import TABLES

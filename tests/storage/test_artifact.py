@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import zarr
 
-from storage import artifact as artifact_module
 from storage import checksum
-from storage.artifact import MANIFEST, Artifact, Recipe, contents, read_manifest
+from storage import manifest as manifest_module
+from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevWriter
 from storage.damage import Damaged
+from storage.manifest import MANIFEST, Recipe, contents, read_manifest
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_any_flipped_bit_is_found(artifact, recipe):
 
 
 def test_what_is_cheap_to_read_is_checked_before_use(artifact, recipe, monkeypatch):
-    monkeypatch.setattr(artifact_module, "SMALL_STORE", 1000)
+    monkeypatch.setattr(manifest_module, "SMALL_STORE", 1000)
     artifact.begin(recipe)
     attributes = BevAttributes((-2.0, -2.0, -1.0, 2.0, 2.0, 1.0), (1.0, 1.0), part_size=1)
     maps = np.random.default_rng(0).normal(size=(1, 2, 4, 4))
@@ -115,7 +116,7 @@ def test_what_is_cheap_to_read_is_checked_before_use(artifact, recipe, monkeypat
         file.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
         assert {found.name for found in artifact.damages("small")} == {"weights", f"bev.zarr/{name}"}
         file.write_bytes(data)
-    monkeypatch.setattr(artifact_module, "SMALL_STORE", 10**9)
+    monkeypatch.setattr(manifest_module, "SMALL_STORE", 10**9)
     assert len(list(artifact.damages("small"))) == 2
 
 

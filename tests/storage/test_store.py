@@ -7,11 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from storage.artifact import MANIFEST, Artifact, Recipe
+from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
 from storage.copy import copy_artifact
 from storage.damage import Damaged
 from storage.lock import locked
+from storage.manifest import MANIFEST, Recipe
 from storage.store import check, held, leftovers, newer_than, reached, read_pin, write_pin
 
 ATTRIBUTES = BevAttributes((-2.0, -2.0, -1.0, 2.0, 2.0, 1.0), (1.0, 1.0), part_size=1)

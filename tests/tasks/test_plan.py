@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from storage.artifact import Recipe
 from storage.lock import locked
+from storage.manifest import Recipe
 from tasks.config import load_config
 from tasks.errors import UserError
 from tasks.ingest.config import TABLES

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from driver import wait_for
 
-from storage.artifact import Artifact, Recipe
+from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
 from storage.lock import is_locked, locked
+from storage.manifest import Recipe
 from tasks.errors import DataError, UserError
 from tasks.execute import execute
 from tasks.settings import Settings, external_file, runtime

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from storage.artifact import Artifact, Recipe
+from storage.artifact import Artifact
 from storage.index import Index, write_index
+from storage.manifest import Recipe
 from tasks.backbone import build_backbone
 from tasks.depth.config import DepthConfig
 from tasks.depth.run import run as run_depth

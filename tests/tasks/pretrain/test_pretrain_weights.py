@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from flows.export import Layout
 from models.geomim.model import GeoMIM
 from models.layouts import swin_to_original, without_prefix
-from storage.artifact import Artifact, Recipe
+from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevWriter
+from storage.manifest import Recipe
 from tasks.backbone import BackboneConfig
 from tasks.errors import UserError
 from tasks.pretrain.config import DecoderConfig, PretrainConfig
