@@ -208,7 +208,7 @@ def cache(make_step):
 
 def test_damage_that_a_reader_meets_is_one_sentence(make_step, cache, monkeypatch):
     """In the shard of a big store, which is not read beforehand."""
-    monkeypatch.setattr("storage.artifact.SMALL_STORE", 0)
+    monkeypatch.setattr("storage.manifest.SMALL_STORE", 0)
     shard = BevReader(cache.artifact.path / "bev.zarr").arrays["value"].file(2)
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match=rf"{shard}: cannot be read .*; `geomim repair {cache.artifact.path}` mends it"):
