@@ -29,7 +29,7 @@ def contents(artifact) -> dict[str, bytes]:
 def test_a_damaged_part_alone_is_made_again(cli, lost):
     artifact = artifact_of(cli, "depth")
     before, store = contents(artifact), artifact.path / "depth.zarr"
-    shards = sorted((store / "u" / "c").rglob("0"))
+    shards = sorted(file for file in (store / "u" / "c").rglob("*") if file.is_file())
     times = {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
     shards[1].unlink() if lost else flip(shards[1])
     told = cli.store("verify", "depth", code=1)
