@@ -107,7 +107,10 @@ def test_the_squared_loss_of_velocity_is_its_squared_error_and_the_rest_stays_l1
 
 def test_an_absurd_speed_does_not_outweigh_the_rest():
     """Annotated at 120 m/s, it pulls as hard as an error of 10 m/s, not twelve times as hard."""
-    head = CenterPointHead(8, RANGE, CELL, ONE_GROUP, width=8, velocity_weight=1.0, velocity_squared=True)
+    weights = code_weights(1.0)
+    head = CenterPointHead(
+        CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8, code_weights=weights, velocity_squared=True)
+    )
     pulls = {}
     for speed in (1.0, 10.0, 120.0):
         truth = some_boxes(0)
