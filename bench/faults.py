@@ -41,7 +41,8 @@ from storage.index import SCHEMA, Index  # noqa: E402
 from storage.store import check, held, leftovers  # noqa: E402
 from tasks.execute import check_input  # noqa: E402
 
-STAGES = ("ingest", "fit", "teacher", "depth", "pretrain", "finetune")
+STAGES = ("ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate")
+COMMANDS = {"evaluate": "finetune"}  # where it is not the stage's own name
 OFTEN = [f"--set={stage}.seconds_between_saves=0.01" for stage in ("fit", "pretrain", "finetune")]
 
 
@@ -87,13 +88,15 @@ class World:
 
 
 def contents_of(folder: Path) -> dict[str, np.ndarray]:
-    """All that counts in an artifact: the arrays of its stores, and weights."""
+    """All that counts in an artifact: the arrays of its stores, weights and detections."""
     found = {}
     for store in sorted(folder.glob("*.zarr")):
         for name, array in zarr.open_group(str(store), mode="r").arrays():
             found[f"{store.name}/{name}"] = array[...]
     for file in sorted(folder.rglob("*.safetensors")):
         found |= {f"{file.relative_to(folder)}/{name}": value for name, value in load_file(file).items()}
+    for file in sorted(folder.glob("results_*.json")):
+        found[file.name] = np.frombuffer(file.read_bytes(), np.uint8)
     return found
 
 
@@ -111,13 +114,13 @@ def kills(world: World, count: int, chance: random.Random) -> Line:
 
 
 def _kill_one(cli: Cli, stage: str, line: Line, chance: random.Random, most: int) -> None:
-    artifact = Artifact(cli.root, stage, cli.status()[stage]["key"])
+    artifact, command = Artifact(cli.root, stage, cli.status()[stage]["key"]), COMMANDS.get(stage, stage)
     expected = contents_of(artifact.path)
     artifact.remove()
     longest, killed = 12.0, 0  # s: a start of torch and the work; shorter when it is through sooner
     while killed < most:
         start = time.monotonic()
-        running = cli.start(stage, *OFTEN)
+        running = cli.start(command, *OFTEN)
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.wait(chance.uniform(0.0, longest))
         if running.poll() is not None:
@@ -138,7 +141,7 @@ def _kill_one(cli: Cli, stage: str, line: Line, chance: random.Random, most: int
         line.done += 1
         if artifact.has_manifest() and list(artifact.damages("all")):
             line.wrong.append(f"{stage}: a finished artifact is damaged after a kill")
-    done = subprocess.run(cli.command(stage, *OFTEN), env=environment(), capture_output=True, text=True)
+    done = subprocess.run(cli.command(command, *OFTEN), env=environment(), capture_output=True, text=True)
     found = contents_of(artifact.path)
     same = found.keys() == expected.keys() and all(np.array_equal(found[n], expected[n]) for n in expected)
     if done.returncode or not same or list(artifact.damages("all")):
@@ -306,12 +309,12 @@ def full_disk(world: World) -> Line:
     line = Line("a full disk in each stage, then room again")
     for stage in STAGES:
         with world.copy() as cli:
-            artifact = Artifact(cli.root, stage, cli.status()[stage]["key"])
+            artifact, command = Artifact(cli.root, stage, cli.status()[stage]["key"]), COMMANDS.get(stage, stage)
             biggest = max(size for size, _ in artifact.manifest().files.values())
             artifact.remove()
             limit = max(1000, biggest // 2)
             failed = subprocess.run(
-                cli.command(stage, *OFTEN),
+                cli.command(command, *OFTEN),
                 env=environment(),
                 capture_output=True,
                 text=True,
@@ -321,7 +324,7 @@ def full_disk(world: World) -> Line:
             told = failed.stdout + failed.stderr
             if failed.returncode == 0 or "Traceback" in told or "File too large" not in told:
                 line.wrong.append(f"{stage}: {told[-600:]}")
-            again = subprocess.run(cli.command(stage), env=environment(), capture_output=True, text=True)
+            again = subprocess.run(cli.command(command), env=environment(), capture_output=True, text=True)
             if again.returncode or list(artifact.damages("all")):
                 line.wrong.append(f"{stage}, afterwards: {again.stderr[-600:]}")
             else:
