@@ -58,16 +58,18 @@ class Detector(nn.Module):
         self.encoder = ResidualEncoder(channels * frames, ResidualSpec(WIDTHS))
         self.neck = FpnLss((WIDTHS[0], WIDTHS[-1]), FpnSpec(OUT, scale=4, extra_scale=2))
         limits = (-reach, -reach, -5, reach, reach, 3)
-        self.head = CenterPointHead(CenterHeadSpec(
-            OUT,
-            limits,
-            (cell, cell),
-            ONE_GROUP,
-            width=HEAD,
-            min_radius=1,
-            code_weights=code_weights(SQUARED_WEIGHT if squared else VELOCITY_WEIGHT),
-            velocity_squared=squared,
-        ))
+        self.head = CenterPointHead(
+            CenterHeadSpec(
+                OUT,
+                limits,
+                (cell, cell),
+                ONE_GROUP,
+                width=HEAD,
+                min_radius=1,
+                code_weights=code_weights(SQUARED_WEIGHT if squared else VELOCITY_WEIGHT),
+                velocity_squared=squared,
+            )
+        )
 
     def forward(self, maps: Tensor) -> Predictions:
         """maps: (B, T, C, Y, X)."""
@@ -153,11 +155,7 @@ def trained(
 @torch.inference_mode()
 def read(detector: Detector, samples: list[Sample], shown: tuple[int, int] = (0, 1)) -> list:
     """The `velocities` of all samples. shown: which frames' maps stand in the two frames' places."""
-    return [
-        pair
-        for s in samples
-        for pair in velocities(detector.head, detector(s.maps[None, list(shown)]), [s.boxes])
-    ]
+    return [pair for s in samples for pair in velocities(detector.head, detector(s.maps[None, list(shown)]), [s.boxes])]
 
 
 def limit(

@@ -74,8 +74,6 @@ def report(config: ExperimentConfig, result: dict[str, Any]) -> str:
         "| ---: | --- | ---: | ---: | ---: |",
     ]
     for s in result["scores"]:
-        lines.append(
-            f"| {s['fraction']:.0%} | {TITLES[s['arm']]} | {s['seed']} | {s['NDS']:.4f} | {s['mAP']:.4f} |"
-        )
+        lines.append(f"| {s['fraction']:.0%} | {TITLES[s['arm']]} | {s['seed']} | {s['NDS']:.4f} | {s['mAP']:.4f} |")
     lines += ["", "```", *(f"{name}: {value}" for name, value in result["made"].items()), "```", ""]
     return "\n".join(lines)

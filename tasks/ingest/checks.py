@@ -308,7 +308,6 @@ def _check_paths(tables: Tables, faults: Faults) -> None:
             lambda row, v=values: v[row].decode("utf-8", "replace"),
         )
 
-
     # What other paths are made of: maps/expansion/LOCATION.json, gts/SCENE/SAMPLE/labels.npz.
     for name, field in (("log", "location"), ("scene", "name"), ("sample", "token")):
         table = tables[name]

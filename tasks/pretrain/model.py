@@ -31,8 +31,6 @@ def build_model(config: PretrainConfig, bev_channels: int, bev_range: tuple[floa
     return GeoMIM(backbone, decoder, view_transform, heads, bev_channels, config.patch, config.depth_weight)
 
 
-def splat_grid(
-    height: tuple[float, float], splat_ratio: int, bev_range: tuple[float, ...], bev_cell: float
-) -> BevGrid:
+def splat_grid(height: tuple[float, float], splat_ratio: int, bev_range: tuple[float, ...], bev_cell: float) -> BevGrid:
     """The cells that are splatted into: so many along each axis of a teacher's, between two heights (m)."""
     return BevGrid((bev_range[0], bev_range[3]), (bev_range[1], bev_range[4]), height, bev_cell / splat_ratio)

@@ -55,9 +55,7 @@ def test_moving_there_and_back(yaw, x, y):
 
 def test_nuscenes_fields_round_trip():
     boxes = random_boxes(7)
-    again = Boxes.from_nuscenes(
-        boxes.centers, boxes.sizes_wlh(), boxes.quaternions(), boxes.velocities, boxes.labels
-    )
+    again = Boxes.from_nuscenes(boxes.centers, boxes.sizes_wlh(), boxes.quaternions(), boxes.velocities, boxes.labels)
     for name in ("centers", "sizes", "yaws", "velocities", "labels"):
         np.testing.assert_allclose(getattr(again, name), getattr(boxes, name), atol=1e-12)
 

@@ -235,9 +235,7 @@ def test_weights_maps_and_losses_are_those_of_mmdetection3ds(groups):
         boxes.velocities[:] = 0.5  # mmdetection3d's loss is NaN where one is unknown
         rows = torch.from_numpy(np.c_[boxes.centers, boxes.sizes, boxes.yaws, boxes.velocities]).float()
         labels = torch.tensor([names.index(CLASSES[label]) for label in boxes.labels])
-        theirs.append(
-            InstanceData(bboxes_3d=LiDARInstance3DBoxes(rows, 9, origin=(0.5, 0.5, 0.5)), labels_3d=labels)
-        )
+        theirs.append(InstanceData(bboxes_3d=LiDARInstance3DBoxes(rows, 9, origin=(0.5, 0.5, 0.5)), labels_3d=labels))
     terms = head.loss(maps, truth)
     wanted = other.loss_by_feat([[dict(group)] for group in maps], theirs)  # turns logits into probabilities in place
     for number in range(len(groups)):

@@ -148,6 +148,6 @@ def test_ranks_share_the_threads_of_the_process_that_starts_them(monkeypatch):
 
 def test_nobody_else_counts_cores_or_starts_processes():
     files = [path for room in ("flows", "tasks", "models", "storage") for path in (ROOT / room).rglob("*.py")]
-    asked = ("cpu_count(", "sched_getaffinity(", "get_context(", "OMP_NUM_THREADS\":")
+    asked = ("cpu_count(", "sched_getaffinity(", "get_context(", 'OMP_NUM_THREADS":')
     found = [(path.name, word) for path in files for word in asked if word in path.read_text()]
     assert set(found) == {("cores.py", word) for word in asked if word != "get_context("}
