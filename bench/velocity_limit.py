@@ -101,7 +101,8 @@ def drawn_samples(index: Index, rows: np.ndarray, reach: float, cell: float, sme
         frames = []
         for frame in frames_of(index, row, 2):
             boxes = sample_boxes(index, frame, min_lidar_points=1)
-            frames.append(boxes.moved(to_ego @ index.lidar_ego_to_global[frame] @ index.lidar_to_ego[frame]))
+            to_global = index.lidar_ego_to_global[frame] @ index.lidar_to_ego[frame]
+            frames.append(boxes.levelled(to_global).moved(to_ego))
         yield Sample(torch.stack([drawn(b, reach, cell, smear) for b in frames]), inside(frames[0], reach))
 
 
