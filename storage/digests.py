@@ -56,6 +56,23 @@ class Digests:
             found.append([str(place.relative_to(folder)), own])
         return digest(sorted(found))
 
+    def of_all(self, folder: Path, pattern: str) -> str:
+        """SHA-256 of the names and bytes of the files below a folder that match a pattern; "" where there are none.
+
+        They are read only if a name, size or modification time changed since the last time.
+        """
+        folder = folder.resolve()
+        files = {str(path.relative_to(folder)): path for path in sorted(folder.glob(pattern)) if path.is_file()}
+        if not files:
+            return ""
+        stats = {name: path.stat() for name, path in files.items()}
+        mark = digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()])
+
+        def compute() -> str:
+            return digest([[name, file_digest(path)] for name, path in files.items()])
+
+        return self._recall(f"{folder}/{pattern}", [len(files), mark], compute)
+
     def save(self) -> None:
         """Keep what was learnt; called by whoever asked, once."""
         if self._changed:
@@ -74,20 +91,28 @@ class Digests:
                 if entry.is_dir():
                     folders.append(entry.name)
                 else:
-                    files.append([entry.name, entry.stat().st_size])
+                    files.append([entry.name, _size(entry)])
         own = digest(sorted(files))
         if len(files) > ALWAYS_LOOKED_AT:
             self._known[f"{folder}/"] = [mark, folders, own]
             self._changed = True
         return folders, own
 
-    def _recall(self, name: str, mark: list[int], compute: Callable[[], str]) -> str:
+    def _recall(self, name: str, mark: list[Any], compute: Callable[[], str]) -> str:
         known = self._known.get(name)
         if known and known[:2] == mark:
             return known[2]
         self._known[name] = [*mark, compute()]
         self._changed = True
         return self._known[name][2]
+
+
+def _size(entry: os.DirEntry) -> int | None:
+    """None of a link to nothing: it is for whoever wants to read it to complain."""
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _read(memory: Path) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """The files outside the store that decide a stage's result, by name, with their digests: a part of its key."""
 
+import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from storage.digests import Digests
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
+from tasks.files import patiently, read_regular
 from tasks.ingest.dataroot import dataroot_digests
 from tasks.teacher.mmdet3d_config import config_files
 from tasks.wanted import Wanted
 
-MAPS, OCCUPANCY = "maps", "gts"
+EXPANSION, OCCUPANCY, LABELS = "maps/expansion", "gts", "*/*/labels.npz"
 
 
 def external_digests(node: Wanted, config: PipelineConfig, digests: Digests) -> dict[str, str]:
@@ -34,16 +37,21 @@ def truth_digests(config: PipelineConfig, digests: Digests) -> dict[str, str]:
     """What of the dataroot beside the tables is truth to finetune's task: maps, or occupancy labels."""
     truth: dict[str, Callable[[], dict[str, str]]] = {
         "detection": dict,
-        "segmentation": lambda: _contents(config.dataroot / MAPS, digests),
-        "occupancy": lambda: {OCCUPANCY: digests.of_folder(config.dataroot / OCCUPANCY)},
+        "segmentation": lambda: _maps(config, digests),
+        "occupancy": lambda: {OCCUPANCY: digests.of_all(config.dataroot / OCCUPANCY, LABELS)},
     }
-    return truth[config.finetune.task]()
+    try:
+        return patiently(config.dataroot, truth[config.finetune.task])
+    except OSError as error:
+        raise UserError(f"{error.filename or config.dataroot}: cannot be read ({error.strerror})") from None
 
 
-def _contents(folder: Path, digests: Digests) -> dict[str, str]:
-    """Each file below a folder: nuScenes' four map masks and the map expansion's files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {f"{folder.name}/{path.relative_to(folder).as_posix()}": digests.of(path) for path in files}
+def _maps(config: PipelineConfig, digests: Digests) -> dict[str, str]:
+    """The map masks, and the map expansion's files."""
+    names = [f"{EXPANSION}/{path.name}" for path in sorted((config.dataroot / EXPANSION).glob("*.json"))]
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # ingest says what is wrong
+        names += [row["filename"] for row in json.loads(read_regular(config.dataroot / config.version / "map.json"))]
+    return {name: digests.of(config.dataroot / name) for name in names if (config.dataroot / name).is_file()}
 
 
 def _check(node: Wanted, field: str, path: Path) -> None:

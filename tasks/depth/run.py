@@ -25,6 +25,7 @@ from tasks.depth.config import DepthConfig
 from tasks.depth.picture import save_picture
 from tasks.depth.project import Rig, project_sample
 from tasks.errors import DataError
+from tasks.files import patiently
 from tasks.progress import progress, say
 from tasks.stage import Inputs
 
@@ -82,7 +83,7 @@ def most_points(index: Index, dataroot: Path, config: DepthConfig) -> int:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return patiently(path, lambda: path.stat().st_size)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); get the file again and rerun") from None
 

@@ -1,6 +1,8 @@
 """Which detection class each category of a dataset is: nuScenes' own names, and those that `ingest.classes` maps."""
 
 import difflib
+import json
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,7 +39,7 @@ def check_categories(tables: dict[str, Table], links: Links, classes: Mapping[st
     if unknown:
         listed = ", ".join(f"{name} ({count:,} boxes)" for name, count in list(unknown.items())[:SHOWN])
         more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        example = ", ".join(f"{name}: {_guess(name)}" for name in list(unknown)[:SHOWN])
+        example = ", ".join(f"{_quoted(name)}: {_guess(name)}" for name in list(unknown)[:SHOWN])
         faults.warn(
             "unknown_categories",
             f"categories that nuScenes does not have are of no class, so nothing is learnt of them: {listed}{more}; "
@@ -52,6 +54,11 @@ def box_counts(tables: dict[str, Table], links: Links) -> dict[str, int]:
     counts = np.bincount(category[category >= 0], minlength=len(names))
     order = np.argsort(-counts, kind="stable")
     return {str(names[row]): int(counts[row]) for row in order if counts[row]}
+
+
+def _quoted(name: str) -> str:
+    """As a key in YAML's {key: value}."""
+    return name if re.fullmatch(r"[A-Za-z]([\w ./-]*\w)?", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _guess(category: str) -> str:

@@ -13,8 +13,11 @@ from tasks.ingest.tables import FIELDS, QUATERNION, VECTOR, Table, tokens_of
 LIMITS = {"translation": 1e8, "size": 1e5}  # m: twice around the earth; longer than any thing, in mm too
 LONGEST_NAME = 200  # bytes; file systems take 255, with the ending
 SHOWN_LETTERS = 40
+SENSORS = 16  # named in a fault
+NAME_SENSORS = "name the sensors as nuScenes does"
 UNIT_TOLERANCE = 1e-3  # of a quaternion's norm; nuScenes' own are within 1e-6
 MEND = "mend these rows, or unpack the nuScenes metadata again"
+ASCEND = "write microseconds, each later than the one before"
 RECALIBRATE = "mend the calibration: the devkit would take it as it is"
 
 Tables = dict[str, Table]
@@ -97,7 +100,7 @@ def _check_chains(tables: Tables, links: Links, faults: Faults) -> None:
         sample.file,
         "timestamp",
         "with the time of another sample of the scene",
-        MEND,
+        ASCEND,
         same & (scene >= 0) & sample.good("timestamp"),
         sample.named,
     )
@@ -145,7 +148,7 @@ def _check_chain(
         table.file,
         field,
         "whose time does not ascend from that of `prev`",
-        MEND,
+        ASCEND if field == "timestamp" else MEND,
         timed & (time <= before),
         lambda row: f"{time[row]} after {before[row]}",
     )
@@ -236,7 +239,12 @@ def _check_samples(tables: Tables, links: Links, selection: Selection, faults: F
     # A missing table or sensor link takes every key frame with it: then its own fault says enough.
     if all(tables[name].readable for name in ("sample_data", "calibrated_sensor", "sensor")):
         keys = np.concatenate([selection.cameras, selection.lidar[:, None]], 1)  # (S, 7)
+        known = tables["sensor"].text("channel").tolist()
         for channel, rows in zip(CHANNELS, keys.T, strict=True):
+            if channel not in known:
+                what, remedy = f"no sensor is {channel} (there are {', '.join(known[:SENSORS])})", NAME_SENSORS
+                faults.add(tables["sensor"].file, "channel", what, remedy)
+                continue
             lacking = np.zeros(sample.rows, bool)
             lacking[selection.samples[rows < 0]] = True
             faults.add_rows(

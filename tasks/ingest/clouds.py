@@ -16,6 +16,7 @@ ROWS = 128  # of them looked at
 STRUCTURED = 0.05  # columns that differ this much are no chance
 CLEARER, AS_CLEAR = 1.5, 0.95  # how much more (and hardly less) the columns of one layout differ than another's
 HEADERS = {b"# .PCD": "a PCD file", b"VERSION": "a PCD file", b"\x93NUMPY": "a NumPy file", b"ply\n": "a PLY file"}
+TAKE_OUT = "take these points out, or get the file again"
 WRITE_PLAIN = "write x, y, z, intensity (and ring) as float32 without a header"
 
 
@@ -47,10 +48,11 @@ def cloud_fault(data: bytes, columns: int) -> Found | None:
         return Found(f"is cut short or no point cloud: not a multiple of {4 * columns} bytes", f"{len(data):,} bytes")
     points = np.frombuffer(data, np.float32).reshape(-1, columns)
     far = _far(points)
-    if far > 0.5 and _far(points[:, :3] / 1000) <= MOST_FAR:
-        return Found("looks like millimetres", f"{far:.0%} of its points are over {REACH:g} m away", "write metres")
+    if far > 0.5 and _far(points, 1000 * REACH) <= MOST_FAR:
+        detail = f"{far:.0%} of its points are over {REACH:g} m away"
+        return Found("looks like millimetres or centimetres", detail, "write metres")
     if bad := unmeasured(points):
-        return Found(f"holds {UNMEASURED}", f"{bad:,} of {len(points):,} points")
+        return Found(f"holds {UNMEASURED}", f"{bad:,} of {len(points):,} points", TAKE_OUT)
     if far > MOST_FAR:
         return Found(f"has points over {REACH:g} m away", f"{far:.0%} of them")
     return None
@@ -85,13 +87,13 @@ def _is_plausible(data: bytes, layout: Layout) -> bool:
     return _far(np.frombuffer(data, layout.type).reshape(-1, layout.columns)) <= MOST_FAR
 
 
-def _far(points: np.ndarray) -> float:
-    """Share of points (N, >=3) beyond REACH along x, y or z, or nowhere."""
+def _far(points: np.ndarray, reach: float = REACH) -> float:
+    """Share of points (N, >=3) beyond `reach` (m) along x, y or z, or nowhere."""
     with np.errstate(invalid="ignore"):
         places = np.abs(points[:, :3])
-        if places.max(initial=0) <= REACH:  # the usual case, in one pass
+        if places.max(initial=0) <= reach:  # the usual case, in one pass
             return 0.0
-        return 1 - np.count_nonzero((places <= REACH).all(1)) / len(points)
+        return 1 - np.count_nonzero((places <= reach).all(1)) / len(points)
 
 
 def _profile(data: bytes, kind: str) -> tuple[np.ndarray, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.files import patiently, read_regular
-from tasks.ingest.config import IngestConfig
+from tasks.ingest.config import VERSION, IngestConfig
 from tasks.ingest.faults import Faults, Found
 from tasks.ingest.files import contents_fault, look_at
 from tasks.ingest.jpeg import pixels_fault
@@ -41,7 +41,7 @@ class Record:
             state = patiently(path, lambda: os.stat(path))
         except OSError as error:
             return Found("cannot be read", error.strerror or "")
-        line = os.fsencode(f"{how} {state.st_size} {state.st_mtime_ns} {path}")
+        line = os.fsencode(f"{VERSION} {how} {state.st_size} {state.st_mtime_ns} {path}")
         if line in self._good:
             return None
         found = look(path)

@@ -29,9 +29,13 @@ class Found(NamedTuple):
 
 @dataclass
 class Faults:
-    """The faults found so far, in the order of the checks; and warnings, which are no faults, name -> sentence."""
+    """The faults found so far, in the order of the checks; and warnings, which are no faults, name -> sentence.
+
+    files: the faulty ones that `ingest.leave_out` can name.
+    """
 
     found: list[Fault] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     warnings: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:

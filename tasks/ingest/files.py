@@ -101,6 +101,8 @@ def look_at(
                 by_kind[fault.what, fault.remedy or usual + fewer].append((paths[i], field, fault.detail))
     for (words, remedy), files in by_kind.items():
         faults.add_files(words, remedy, files)
+        if usual == FETCH:
+            faults.files += [path for path, _, _ in files]
 
 
 def _in_order(

@@ -23,6 +23,7 @@ class Head(NamedTuple):
     bits: int  # of a value
     components: int  # 1 grey, 3 colour, 4 CMYK
     orientation: int  # EXIF: 1 as stored, 2 to 8 to be turned or mirrored before it is shown
+    end: int  # bytes before what follows the frame header; previews lie before it
 
 
 def jpeg_fault(path: Path, width: int, height: int) -> tuple[Found | None, int]:
@@ -34,7 +35,7 @@ def jpeg_fault(path: Path, width: int, height: int) -> tuple[Found | None, int]:
         size = os.fstat(file.fileno()).st_size
         data = file.read(FIRST_BYTES)
         if data[:2] != b"\xff\xd8":
-            return Found("is no JPEG: does not start as one"), 1
+            return Found("is no JPEG: does not start as one", "", SAVE if data[:4] == b"\x89PNG" else ""), 1
         head = jpeg_head(data)
         if head is None:
             data += file.read(MORE_BYTES - FIRST_BYTES)
@@ -45,7 +46,9 @@ def jpeg_fault(path: Path, width: int, height: int) -> tuple[Found | None, int]:
             file.seek(0)
             data = file.readall()
             # Some writers put bytes of their own after the end; decoders pass over them.
-            head, whole = jpeg_head(data), data.rfind(END) > data.find(b"\xff\xda") > 0
+            head = jpeg_head(data)
+            pixels = data.find(b"\xff\xda", head.end) if head else -1
+            whole = 0 < pixels < data.rfind(END)
     if head is None:
         return Found("is a damaged JPEG: no header says its size"), 1
     if not whole:
@@ -82,7 +85,8 @@ def jpeg_head(data: bytes) -> Head | None:
             if at + 10 > len(data):
                 return None
             bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            return Head(width, height, bits, components, orientation)
+            length = struct.unpack_from(">H", data, at + 2)[0]
+            return Head(width, height, bits, components, orientation, at + 2 + length)
         elif marker in (0xD9, 0xDA):  # the end, or pixels before any frame header
             return None
         else:

@@ -132,7 +132,7 @@ def _check_cameras(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> 
 
 def _check_lidar_leans(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> None:
     """Seen from its side, a box's heading is lost in the x and y of the LiDAR's frame."""
-    lean = np.rad2deg(np.arccos(np.clip(np.abs(arrays["lidar_to_ego"][:, 2, 2]), 0, 1))).max(initial=0)
+    lean = np.rad2deg(np.arccos(np.clip(arrays["lidar_to_ego"][:, 2, 2], -1, 1))).max(initial=0)
     told = f"{LIDAR} leans by {lean:.0f} degrees"
     if lean > MOST_LEANING:
         remedy = "turn its points and its rotation, so that its z axis points up: boxes are told by yaw in its frame"

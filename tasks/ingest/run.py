@@ -1,5 +1,6 @@
 """The ingest stage: a folder in nuScenes format -> `index.zarr`, or one report of all its faults."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tasks.ingest.categories import check_categories
 from tasks.ingest.checks import check_left_out, check_tables
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.deep import check_deep, record_of
-from tasks.ingest.faults import Faults
+from tasks.ingest.faults import SHOWN, Faults
 from tasks.ingest.files import check_files
 from tasks.ingest.links import Links, resolve
 from tasks.ingest.plausible import check_plausible
@@ -30,8 +31,7 @@ from tasks.stage import Inputs
 
 def run(config: IngestConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
     """Check everything, then write `index.zarr`. Raises DataError with the report, and writes nothing, on any fault."""
-    record = record_of(inputs.dataroot, artifact.path.parent)
-    arrays, attributes, looked_at = ingest(inputs.dataroot, inputs.version, config, record)
+    arrays, attributes, looked_at = ingest(inputs.dataroot, inputs.version, config, artifact.path.parent)
     write_index(artifact.path / "index.zarr", arrays, attributes)
     summary = {"version": inputs.version, **counts_of(arrays), **looked_at}
     write_bytes(artifact.path / "report.md", report(summary).encode())
@@ -39,11 +39,12 @@ def run(config: IngestConfig, inputs: Inputs, artifact: Artifact) -> dict[str, A
 
 
 def ingest(
-    dataroot: Path, version: str, config: IngestConfig, record: Path | None = None
+    dataroot: Path, version: str, config: IngestConfig, folder: Path | None = None
 ) -> tuple[dict[str, np.ndarray], IndexAttributes, dict[str, Any]]:
     """The index's arrays and attributes, and what was looked at: counts, and warnings by name.
 
-    record: of `config.deep`, see tasks/ingest/deep.py. Raises UserError or DataError.
+    folder: for the record of `config.deep` (tasks/ingest/deep.py) and the list of faulty files. Raises UserError or
+    DataError.
     """
     faults = Faults()
     tables, links, selection = checked_tables(dataroot, version, config, faults)
@@ -53,13 +54,13 @@ def ingest(
         check_plausible(tables, links, arrays, faults)
     counts = check_files(dataroot, tables, selection, config, faults)
     if config.deep and not faults:
-        counts |= check_deep(dataroot, arrays, config, record, faults)
+        counts |= check_deep(dataroot, arrays, config, record_of(dataroot, folder), faults)
     if not faults:
         check_sight(dataroot, version, arrays, config, faults)
     for sentence in faults.warnings.values():
         say(f"ingest: warning: {sentence}")
     if faults:
-        raise DataError(faults.report(f"{dataroot} ({version})"))
+        raise DataError(faults.report(f"{dataroot} ({version})") + _listed(faults, folder))
     attributes = IndexAttributes(version, CAMERAS, CLASSES, split_names, config.lidar_columns, config.classes)
     return arrays, attributes, counts | {"warnings": faults.warnings}
 
@@ -70,8 +71,20 @@ def check_index(index: Index, dataroot: Path, config: IngestConfig, folder: Path
     arrays = {name: getattr(index, name) for name in ("camera_path", "frame_path", "lidar_path", "sweep_path")}
     counts = check_deep(dataroot, arrays, config, record_of(dataroot, folder), faults)
     if faults:
-        raise DataError(faults.report(f"{dataroot} ({index.version})"))
+        raise DataError(faults.report(f"{dataroot} ({index.version})") + _listed(faults, folder))
     return counts
+
+
+def _listed(faults: Faults, folder: Path | None) -> str:
+    """Where more files are at fault than a report names: a sentence on the file that names all of them."""
+    if len(faults.files) <= SHOWN or folder is None:
+        return ""
+    path = folder / "leave_out.yaml"
+    lines = ["# The faulty files of the last check. In a config, this goes on without them.", "ingest:", "  leave_out:"]
+    write_bytes(
+        path, "\n".join([*lines, *(f"    - {json.dumps(f, ensure_ascii=False)}" for f in faults.files), ""]).encode()
+    )
+    return f"\n{path} names all {len(faults.files):,} files, as ingest.leave_out takes them"
 
 
 def checked_tables(

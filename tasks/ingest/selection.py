@@ -75,8 +75,11 @@ def _before(rows: np.ndarray, previous: np.ndarray, count: int, passed_over: np.
     out = np.full((*rows.shape, count), NONE, np.int64)
     for step in range(count):
         rows = follow(rows, previous, NONE)
-        for _ in range(np.count_nonzero(passed_over)):
-            rows = np.where(follow(rows, passed_over, False), follow(rows, previous, NONE), rows)
+        for _ in range(np.count_nonzero(passed_over)):  # no more, should the chain be a circle
+            over = follow(rows, passed_over, False)
+            if not over.any():
+                break
+            rows = np.where(over, follow(rows, previous, NONE), rows)
         rows = np.where(rows >= 0, rows, NONE)
         out[..., step] = rows
     return out

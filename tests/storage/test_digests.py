@@ -76,6 +76,37 @@ def test_subfolders_can_be_left_out_and_links_lead_nowhere(tmp_path):
     assert digests.of_folder(tmp_path / "sweeps", skip=lambda name: name.startswith("CAM_")) == before
 
 
+def test_a_link_to_nothing_is_a_file_like_others(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"x")
+    digests, found = Digests(tmp_path / "memory.json"), []
+    found.append(digests.of_folder(folder))
+    (folder / "b").symlink_to(tmp_path / "nothing")
+    found.append(digests.of_folder(folder))
+    (folder / "a").write_bytes(b"xy")
+    found.append(digests.of_folder(folder))
+    assert len(set(found)) == 3
+
+
+def test_all_files_of_a_pattern_by_their_bytes(tmp_path, monkeypatch):
+    memory, folder = tmp_path / "memory.json", tmp_path / "data"
+    assert Digests(memory).of_all(folder, "*/x.bin") == ""
+    for name in ("a/x.bin", "b/x.bin", "b/y.bin"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"some")
+    digests = Digests(memory)
+    before = digests.of_all(folder, "*/x.bin")
+    digests.save()
+    with monkeypatch.context() as patch:
+        patch.setattr(digests_module, "file_digest", None)  # to read would fail
+        assert Digests(memory).of_all(folder, "*/x.bin") == before
+    (folder / "b" / "y.bin").write_bytes(b"else")
+    assert Digests(memory).of_all(folder, "*/x.bin") == before
+    (folder / "b" / "x.bin").write_bytes(b"else")  # of the same size
+    assert Digests(memory).of_all(folder, "*/x.bin") != before
+
+
 def test_a_big_folder_is_remembered_by_its_time(tmp_path, monkeypatch):
     monkeypatch.setattr(digests_module, "ALWAYS_LOOKED_AT", 1)
     memory, folder = tmp_path / "memory.json", tmp_path / "data"

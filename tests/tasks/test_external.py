@@ -12,9 +12,11 @@ from tasks.wanted import wanted
 @pytest.fixture
 def data(tmp_path):
     data = tmp_path / "data"
-    for name in ("maps/mask.png", "maps/expansion/singapore.json", "gts/scene-0001/labels.npz", "v1.0-mini/map.json"):
+    for name in ("maps/mask.png", "maps/expansion/singapore.json", "gts/scene-0001/0/labels.npz"):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(name.encode())
+    (data / "v1.0-mini").mkdir()
+    (data / "v1.0-mini" / "map.json").write_text('[{"filename": "maps/mask.png"}]')
     return data
 
 
@@ -36,6 +38,7 @@ def test_maps_are_truth_to_segmentation(data):
     before = digests_of(data, segmentation())
     assert before["evaluate"].keys() == {"maps/mask.png", "maps/expansion/singapore.json"}
     (data / "maps" / "mask.png").write_bytes(b"mended")
+    (data / "maps" / "notes.txt").write_bytes(b"of no consequence")
     (data / "maps" / "expansion" / "boston.json").write_bytes(b"added")
     after = digests_of(data, segmentation())
     names = ("maps/mask.png", "maps/expansion/boston.json")
@@ -46,7 +49,10 @@ def test_occupancy_labels_are_truth_to_occupancy(data):
     sizes = {"bev_range": 40, "bev_cell": 0.4, "bev_rotation": 0, "bev_scale": 0}
     values = {"finetune": {"task": "occupancy", "from_scratch": False, **sizes}}
     before = digests_of(data, values)
-    (data / "gts" / "scene-0001" / "labels.npz").write_bytes(b"of another size")
+    labels = data / "gts" / "scene-0001" / "0" / "labels.npz"
+    (data / "gts" / "notes.txt").symlink_to(data / "nothing")
+    assert not moved(before, digests_of(data, values))
+    labels.write_bytes(bytes(labels.stat().st_size))  # others of the same size, as uncompressed ones have
     assert moved(before, digests_of(data, values)) == {("finetune", "gts"), ("evaluate", "gts")}
 
 

@@ -87,12 +87,14 @@ def _make(root: Path) -> None:
     for channel in (*CAMERAS, LIDAR, "RADAR_FRONT"):
         modality = {"C": "camera", "L": "lidar", "R": "radar"}[channel[0]]
         tables["sensor"].append({"token": f"sensor-{channel}", "channel": channel, "modality": modality})
+        translation, (w, x, y, z) = rng.normal(size=3), rng.normal(size=4)
+        rotation = [-x, w, z, -y] if channel == LIDAR else [w, x, y, z]  # turned over: its z axis points up
         tables["calibrated_sensor"].append(
             {
                 "token": f"calibration-{channel}",
                 "sensor_token": f"sensor-{channel}",
-                "translation": rng.normal(size=3).tolist(),
-                "rotation": _unit(rng.normal(size=4)),
+                "translation": translation.tolist(),
+                "rotation": _unit(np.array(rotation)),
                 "camera_intrinsic": [[20.0, 0, 16], [0, 20.0, 8], [0, 0, 1]] if modality == "camera" else [],
             }
         )

@@ -1,6 +1,7 @@
 """Datasets with categories of their own: said, mapped, and never trained on unseen."""
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from models.names import CATEGORY_TO_CLASS, CLASSES, OTHER_CATEGORIES
@@ -59,6 +60,13 @@ def test_a_class_is_proposed_by_name_or_left_to_the_user(world, name, guess):
     rename(world, {"animal": name})
     warning = ingest(world.root, world.version, IngestConfig())[2]["warnings"]["unknown_categories"]
     assert f"ingest.classes={{{name}: {guess}}}" in warning
+
+
+def test_a_suggestion_can_be_pasted(world):
+    rename(world, {"vehicle.car": "VRU/Car, big", "human.pedestrian.adult": "person: pedestrian"})
+    warning = ingest(world.root, world.version, IngestConfig())[2]["warnings"]["unknown_categories"]
+    suggested = yaml.safe_load(warning.partition("ingest.classes=")[2])
+    assert suggested == {"VRU/Car, big": "car", "person: pedestrian": "pedestrian"}
 
 
 def test_mapped_categories_are_the_same_boxes(world):

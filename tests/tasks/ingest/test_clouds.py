@@ -7,7 +7,7 @@ import pytest
 
 from tasks.batches.points import read_cloud
 from tasks.errors import DataError
-from tasks.ingest.clouds import cloud_fault
+from tasks.ingest.clouds import TAKE_OUT, cloud_fault
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 
@@ -94,11 +94,12 @@ def test_small_and_shapeless_clouds_are_left_alone():
 @pytest.mark.parametrize(
     ("damage", "words", "remedy"),
     [
-        (lambda p: p.__setitem__((7, 1), np.nan), "NaN, infinity or places over 100 km away", ""),
-        (lambda p: p.__setitem__((7, 1), 1e30), "places over 100 km away", ""),
-        (lambda p: p.__setitem__((slice(None), 0), 1e30), "places over 100 km away", ""),
+        (lambda p: p.__setitem__((7, 1), np.nan), "NaN, infinity or places over 100 km away", TAKE_OUT),
+        (lambda p: p.__setitem__((7, 1), 1e30), "places over 100 km away", TAKE_OUT),
+        (lambda p: p.__setitem__((slice(None), 0), 1e30), "places over 100 km away", TAKE_OUT),
         (lambda p: p.__setitem__((slice(0, N // 5), 0), 500), "points over 300 m away", ""),
         (lambda p: p.__imul__([1000, 1000, 1000, 1, 1, 1]), "looks like millimetres", "write metres"),
+        (lambda p: p.__imul__([100, 100, 100, 1, 1, 1]), "or centimetres", "write metres"),
     ],
 )
 def test_places_that_no_lidar_measures(damage, words, remedy):
@@ -107,6 +108,13 @@ def test_places_that_no_lidar_measures(damage, words, remedy):
     found = cloud_fault(written(points, 5), 5)
     assert words in found.what
     assert found.remedy == remedy
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [">f4", "<i2", "<u2"])
+def test_other_numbers_are_refused_without_noise(kind):
+    points = (street() * (1 if "f" in kind else 100)).astype(kind)
+    assert cloud_fault(points[:, :5].tobytes(), 5) is not None
 
 
 @pytest.mark.parametrize("head", [b"# .PCD v0.7\n", b"\x93NUMPY\x01\x00", b"ply\nformat"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from models.names import LIDAR
@@ -52,7 +53,7 @@ def test_an_image_damaged_in_its_middle_is_found_by_decoding_it(photos, tmp_path
         load_image(path, ImageDraw(1.0, (0, 0)), (16, 32), (32, 16))
     ingest(photos.root, photos.version, IngestConfig(sweeps=3, frames=2))
     with pytest.raises(DataError) as raised:
-        ingest(photos.root, photos.version, DEEP, tmp_path / "record")
+        ingest(photos.root, photos.version, DEEP, tmp_path)
     (line,) = lines(raised)
     assert line.startswith(f"{path.relative_to(photos.root)}  sample_data.filename  is a damaged JPEG (")
     assert "or name it in ingest.leave_out" in line
@@ -66,32 +67,32 @@ def test_every_cloud_is_read_whatever_the_budget(photos, tmp_path):
     config = DEEP.model_copy(update={"read_gigabytes": 0.0})
     ingest(photos.root, photos.version, config.model_copy(update={"deep": False}))
     with pytest.raises(DataError, match="holds NaN"):
-        ingest(photos.root, photos.version, config, tmp_path / "record")
+        ingest(photos.root, photos.version, config, tmp_path)
 
 
 def test_what_was_looked_at_is_not_looked_at_again(photos, tmp_path, monkeypatch):
     names = looked_at(monkeypatch)
-    _, _, facts = ingest(photos.root, photos.version, DEEP, tmp_path / "record")
+    _, _, facts = ingest(photos.root, photos.version, DEEP, tmp_path)
     images = facts["images_decoded"]
     assert images == 2 * 6 * 5
     assert sorted(names) == sorted(set(names))
     assert len(names) == images
     names.clear()
-    again = ingest(photos.root, photos.version, DEEP, tmp_path / "record")[2]
+    again = ingest(photos.root, photos.version, DEEP, tmp_path)[2]
     assert (names, again) == ([], facts)
 
     path = photos.file_of("CAM_FRONT")
     hurt(path)  # another file under the same name is looked at
     with pytest.raises(DataError, match="is a damaged JPEG"):
-        ingest(photos.root, photos.version, DEEP, tmp_path / "record")
+        ingest(photos.root, photos.version, DEEP, tmp_path)
     assert names == [str(path.resolve())]
     with pytest.raises(DataError, match="is a damaged JPEG"):  # what is wrong is not kept as good
-        ingest(photos.root, photos.version, DEEP, tmp_path / "record")
+        ingest(photos.root, photos.version, DEEP, tmp_path)
 
 
 def test_an_interrupted_check_goes_on(photos, tmp_path, monkeypatch):
     """A line of the record may be torn; every file is looked at once in all."""
-    names, real, record = [], deep._image_fault, tmp_path / "record"
+    names, real, record = [], deep._image_fault, deep.record_of(photos.root, tmp_path)
 
     def dies_at_ten(path):
         if len(names) == 10:
@@ -102,14 +103,14 @@ def test_an_interrupted_check_goes_on(photos, tmp_path, monkeypatch):
     config = DEEP.model_copy(update={"threads": 1})
     monkeypatch.setattr(deep, "_image_fault", dies_at_ten)
     with pytest.raises(KeyboardInterrupt):
-        ingest(photos.root, photos.version, config, record)
+        ingest(photos.root, photos.version, config, tmp_path)
     record.write_bytes(record.read_bytes()[:-7])  # the tenth image's
     monkeypatch.setattr(deep, "_image_fault", lambda path: names.append(str(path)) or real(path))
-    facts = ingest(photos.root, photos.version, config, record)[2]
+    facts = ingest(photos.root, photos.version, config, tmp_path)[2]
     assert len(set(names)) == facts["images_decoded"]
     assert len(names) == len(set(names)) + 1
     names.clear()
-    ingest(photos.root, photos.version, config, record)
+    ingest(photos.root, photos.version, config, tmp_path)
     assert names == []
 
 
@@ -121,6 +122,23 @@ def test_a_dataset_that_was_ingested_before_can_be_looked_at(photos, tmp_path):
     hurt(photos.file_of("CAM_FRONT"))
     with pytest.raises(DataError, match=r"samples/CAM_FRONT/0-0.jpg +sample_data.filename +is a damaged JPEG"):
         check_index(index, photos.root, DEEP, tmp_path)
+
+
+def test_many_faulty_files_are_listed_as_a_config_takes_them(world, tmp_path):
+    config = IngestConfig(sweeps=3, frames=2)
+    gone = sorted(path.relative_to(world.root).as_posix() for path in (world.root / "sweeps" / "CAM_BACK").iterdir())
+    gone += sorted(path.relative_to(world.root).as_posix() for path in (world.root / "samples" / "CAM_BACK").iterdir())
+    assert len(gone[:-1]) > 5
+    for name in gone[:-1]:
+        (world.root / name).unlink()
+    with pytest.raises(DataError) as raised:
+        ingest(world.root, world.version, config, tmp_path)
+    assert lines(raised)[-1].startswith(f"{tmp_path}/leave_out.yaml names all {len(gone) - 1} files")
+    listed = yaml.safe_load((tmp_path / "leave_out.yaml").read_text())
+    assert sorted(listed["ingest"]["leave_out"]) == sorted(gone[:-1])
+    config = config.model_copy(update={"leave_out": tuple(listed["ingest"]["leave_out"])})
+    arrays, _, _ = ingest(world.root, world.version, config, tmp_path)
+    assert arrays["camera_path"][:, 3].tolist() == gone[-1:] or gone[-1] in arrays["camera_path"].ravel().tolist()
 
 
 def test_samples_and_files_are_left_out_by_name(world):

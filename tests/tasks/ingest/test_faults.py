@@ -33,6 +33,12 @@ TABLE_FAULTS = [
     ("scene", lambda rows: rows[0].pop("name"), "name", "without this field"),
     ("scene", first("name", 7), "name", "not a token"),
     ("scene", lambda rows: rows.append("x"), "-", "not objects"),
+    (
+        "sensor",
+        lambda rows: [r.update(channel="FRONT") for r in rows if r["channel"] == "CAM_FRONT"],
+        "channel",
+        "no sensor is CAM_FRONT (there are",
+    ),
     ("sample", first("timestamp", "noon"), "timestamp", "not a whole number"),
     ("sample", first("timestamp", float("nan")), "timestamp", "not a whole number"),
     ("sample_data", first("is_key_frame", 2), "is_key_frame", "not true or false"),

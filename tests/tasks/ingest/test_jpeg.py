@@ -53,13 +53,33 @@ def test_bytes_after_the_end_are_passed_over(world, tail):
     np.testing.assert_array_equal(pixels(path), plain)
 
 
-@pytest.mark.parametrize("head", [{}, {"exif": b"Exif\0\0" + b"\xff\xd9" * 3000}], ids=["plain", "with a preview"])
+@pytest.mark.parametrize("head", [{}, {"exif": b"Exif\0\0" + b"\xff\xd9" * 3000}], ids=["plain", "with ends"])
 def test_what_is_cut_short_is_still_told(world, head):
     path = world.file_of("CAM_FRONT")
     data = picture(**head)
     for end in (-2, -20, len(data) // 2):
         path.write_bytes(data[:end])
         assert "cut short: it has no end marker" in fault(world) or "no header says its size" in fault(world)
+
+
+def test_a_preview_is_not_taken_for_the_image(world):
+    """It has pixels and an end of its own, before the image's own head."""
+    path = world.file_of("CAM_FRONT")
+    preview = picture(exif=b"Exif\0\0")
+    data = picture(exif=b"Exif\0\0" + preview)
+    path.write_bytes(data)
+    assert fault(world) == ""
+    path.write_bytes(data + b"more")
+    assert fault(world) == ""
+    for end in (-2, -20, -len(picture()) // 2):
+        path.write_bytes(data[:end])
+        assert "cut short: it has no end marker" in fault(world)
+
+
+def test_a_picture_of_another_kind_is_told_how_to_be_saved(world):
+    path = world.file_of("CAM_FRONT")
+    Image.new("RGB", (32, 16)).save(path, "PNG")
+    assert "save it again as a JPEG" in fault(world)
 
 
 def test_a_head_that_is_longer_than_what_is_read_first(world):

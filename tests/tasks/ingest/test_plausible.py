@@ -132,6 +132,12 @@ FAULTS = {
         "rotation",
         "LIDAR_TOP leans by 80 degrees",
     ),
+    "a LiDAR upside down": (
+        edits("calibrated_sensor", lambda rows: [turned(180, 1)(row) for row in rows if not row["camera_intrinsic"]]),
+        "calibrated_sensor",
+        "rotation",
+        "LIDAR_TOP leans by 180 degrees",
+    ),
     "cameras that look up": (
         edits(
             "calibrated_sensor",
