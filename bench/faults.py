@@ -33,6 +33,7 @@ import zarr  # noqa: E402
 from driver import TINY, Cli, environment  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
+from storage import manifest  # noqa: E402
 from storage.artifact import Artifact  # noqa: E402
 from storage.bev import BevReader  # noqa: E402
 from storage.damage import Damaged  # noqa: E402
@@ -180,6 +181,8 @@ def read_all(artifact: Artifact) -> dict[str, np.ndarray]:
 def damage(world: World, count: int, chance: random.Random, what: str, spoil: Callable[[Path], bool]) -> Line:
     """Spoil one file of a finished root, see what `verify` and whoever reads it say, and put it back."""
     line = Line(what)
+    # As if all stores were big: before a stage uses them only their metadata are read, and the readers see to the rest.
+    manifest.SMALL_STORE = 0
     with world.copy() as cli:
         artifacts = {entry.path: Artifact(cli.root, entry.stage, entry.manifest.key) for entry in held(cli.root)}
         wanted = {path: read_all(artifact) for path, artifact in artifacts.items()}

@@ -11,10 +11,12 @@ from flows.show import console, print_json, size
 from storage.copy import copy_artifact
 from storage.damage import Damaged
 from storage.lock import Busy, holder, locked
-from storage.manifest import FileDamage
-from storage.store import Held, check, held, held_at, leftovers, newer_than, reached, read_pin, write_pin
+from storage.manifest import FileDamage, Manifest
+from storage.store import Held, check, held, held_at, leftovers, named_in, newer_than, reached, read_pin, write_pin
 from tasks.config import load_config
 from tasks.errors import DataError, UserError
+from tasks.experiment.plan import runs
+from tasks.experiment.run import EXPERIMENT, steps_of
 from tasks.plan import make_plan
 from tasks.progress import counting, say
 from tasks.repair import repair
@@ -24,7 +26,10 @@ from tasks.stage import STAGES
 
 def chosen(root: Path, what: Iterable[str]) -> list[Held]:
     """The artifacts that are meant: folders, stages of the root, or all of it. Raises UserError for anything else."""
-    everything, what = held(usable_root(root, to_write=False)), list(what)
+    root = usable_root(root, to_write=False)
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; name the artifacts' with --root")
+    everything, what = held(root), list(what)
     if not what:
         return everything
     out = []
@@ -132,7 +137,7 @@ def collect_garbage(
     as_json: bool,
 ) -> None:
     """Print, and with `delete` remove, what is not needed."""
-    root = usable_root(root, to_write=delete)
+    root, since = usable_root(root, to_write=delete), time.time()
     unneeded = [(path, "left by a killed run") for path in leftovers(root)] if root.is_dir() else []
     if configs:
         unneeded += [(e.path, e.state) for e in not_needed(root, configs, days, dataroot, version)]
@@ -140,8 +145,8 @@ def collect_garbage(
     kept: dict[Path, str] = {}
     if delete:
         for path, _ in unneeded:
-            if (who := _delete(path)) is not None:
-                kept[path] = who
+            if (why := _delete(path, since)) is not None:
+                kept[path] = why
     if as_json:
         print_json(
             [
@@ -151,7 +156,7 @@ def collect_garbage(
         )
         return
     for path, why in unneeded:
-        note = f"  stays: {kept[path]} has it" if path in kept else ""
+        note = f"  stays: {kept[path]}" if path in kept else ""
         console().print(f"{size(sizes[path]):>9}  {why:20} {path}{note}", soft_wrap=True)
     total = sum(count for path, count in sizes.items() if path not in kept)
     done = "deleted" if delete else "would go; add --delete to remove it"
@@ -163,17 +168,32 @@ def collect_garbage(
 def not_needed(
     root: Path, configs: list[Path], days: float, dataroot: Path | None, version: str | None
 ) -> Iterator[Held]:
-    """The artifacts that no config, no pin and no newer artifact needs."""
+    """The artifacts that no config, no pin and no newer artifact needs.
+
+    What nobody can read (another geomim's, perhaps) is not among them: a run that wants its place moves it aside.
+    """
     everything = held(root)
     keep = [entry.path for entry in everything if entry.pinned] + newer_than(everything, days)
-    for config in configs:
-        plan = make_plan(load_config(config, None, dataroot, version), root)
+    for file in configs:
+        config = load_config(file, None, dataroot, version)
+        plan = make_plan(config, root)
         if plan[0].step is None:
-            raise UserError(f"{config}: {plan[0].why}; without it nobody knows which artifacts are its own")
-        keep += [planned.step.artifact.path for planned in plan]
-        keep += [path for planned in plan for path in (a.path for a in planned.step.inputs.artifacts.values())]
+            raise UserError(f"{file}: {plan[0].why}; without it nobody knows which artifacts are its own")
+        steps = [planned.step for planned in plan]
+        if "experiment" in config.model_fields_set:
+            steps += [step for run in runs(config) for step in steps_of(run, root).values()]
+        keep += [step.artifact.path for step in steps]
+        keep += [needed.path for step in steps for needed in step.inputs.artifacts.values()]
+        keep += named_in(config.model_dump(mode="json"), root)
+        keys = {step.artifact.key for step in steps}
+        keep += [e.path for e in everything if e.stage == EXPERIMENT and e.manifest and keys >= _read(e.manifest)]
     needed = reached(everything, keep)
-    return (entry for entry in everything if entry.path not in needed)
+    return (entry for entry in everything if entry.path not in needed and entry.state != "unreadable")
+
+
+def _read(manifest: Manifest) -> set[str]:
+    """The keys of what an artifact was made from."""
+    return {key for _, key in manifest.inputs().values()}
 
 
 def pin_artifact(root: Path, artifact: Path | None, note: str, remove: bool) -> None:
@@ -214,18 +234,27 @@ def copy_artifacts(source: Path, target: Path, inputs: bool) -> None:
         console().print(f"{size(count) if count else 'is there':>9}  {copied.path}", soft_wrap=True)
 
 
-def _delete(path: Path) -> str | None:
-    """Remove a folder or file; who has it, where it stays."""
-    if path.name.startswith("."):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        return None
+def _delete(path: Path, since: float) -> str | None:
+    """Remove a folder or file; why not, where it stays. since: something that changed after that is in use."""
+    folder = path
+    for prefix, ending in ((".copy-", ""), (".", ".lock")):
+        if path.name.startswith(prefix) and path.name.endswith(ending) and not path.name.startswith(".trash-"):
+            folder = path.with_name(path.name.removeprefix(prefix).removesuffix(ending))
+            break
     try:
-        with locked(path, "geomim gc", patient=False):
-            trash = path.with_name(f".trash-{path.name}")
-            path.rename(trash)
-            shutil.rmtree(trash, ignore_errors=True)
+        with locked(folder, "geomim gc", patient=False):  # who lets go of a lock removes its file
+            entry = held_at(path)
+            if entry is not None and entry.changed > since:
+                return "it has changed meanwhile"
+            if path.is_dir():
+                trash = path if path.name.startswith(".trash-") else path.with_name(f".trash-{path.name}")
+                path.rename(trash)
+                shutil.rmtree(trash, ignore_errors=True)
+                return "not all of it can be removed" if trash.exists() else None
+            if not path.name.endswith(".lock"):
+                path.unlink(missing_ok=True)
     except Busy:
-        return holder(path) or "another process"
+        return f"{holder(folder) or 'another process'} has it"
     return None
 
 

@@ -1,27 +1,43 @@
 """Artifacts: the folder `ROOT/<stage>/<key[:16]>/` that a stage leaves, and the manifest that says it is whole.
 
 A folder without `manifest.json` is not there, whatever else it holds: it is work to go on from. The manifest is written
-last, when all else is on the disk, and names every file with its size and checksum. Files that it does not name are a
-user's own and do no harm. Nothing here deletes a finished artifact but `remove`, which is for `--force` and `gc`; what
-is damaged is moved aside, to a name that says so.
+last, when all else is on the disk, and names every file of the stage's with its size and checksum. Files that it does
+not name are a user's own and do no harm. Nothing here deletes a finished artifact but `remove`, which is for `--force`
+and `gc`; what is damaged is moved aside, to a name that says so.
 """
 
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from storage.atomic import sync_folder, write_json
 from storage.damage import Damaged
-from storage.manifest import MANIFEST, Extent, FileDamage, Manifest, Recipe, damages_in, files, read_manifest, record
+from storage.manifest import (
+    ASIDE,
+    MANIFEST,
+    RECIPE,
+    Extent,
+    FileDamage,
+    Manifest,
+    Recipe,
+    damages_in,
+    files,
+    read_manifest,
+    record,
+)
 from storage.parts import count_done
 
-RECIPE = "recipe.json"
 PROGRESS = "progress.json"
+INPUTS = ".inputs.json"  # of unfinished work: the artifacts that it reads
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}")  # what a kill left of a file or store that was being written
 PIN = ".pin"  # beside the manifest: `gc` leaves the artifact, and what it was made from, alone
 
 
@@ -98,10 +114,10 @@ class Artifact:
         """How far a stage without a store in parts has come (steps of training); `status` shows it."""
         write_json(self.path / PROGRESS, {"done": done, "total": total})
 
-    def begin(self, recipe: Recipe) -> None:
-        """Make the folder, or take up what an interrupted run left in it."""
-        if not (self.path / RECIPE).is_file():
-            write_json(self.path / RECIPE, recipe.model_dump())
+    def begin(self, recipe: Recipe, inputs: Mapping[str, "Artifact"] = MappingProxyType({})) -> None:
+        """Make the folder, or take up what an interrupted run left in it. inputs: what will be read, for `gc`."""
+        write_json(self.path / RECIPE, recipe.model_dump())
+        write_json(self.path / INPUTS, {name: [artifact.stage, artifact.key] for name, artifact in inputs.items()})
 
     def finish(
         self,
@@ -109,19 +125,17 @@ class Artifact:
         summary: dict[str, Any],
         seconds: float,
         made: dict[str, Any],
-        looked_at: Callable[[str], None] = lambda name: None,
+        outputs: Sequence[str] = ("*",),
     ) -> Manifest:
         """Drop what is left of interrupted work, bring every file to the disk, then write the manifest.
 
-        From here on the artifact is there. looked_at: called with each file's name.
+        From here on the artifact is there. outputs: patterns of the names that the stage gives to its files and stores;
+        those that begin with a dot are for itself and go. Everything else is a user's, and stays.
         """
-        (self.path / PROGRESS).unlink(missing_ok=True)
-        for leftover in [*_hidden(self.path)]:
+        for leftover in [*_leftovers(self.path, outputs)]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        records = {}
-        for name in files(self.path):
-            records[name] = record(self.path / name)
-            looked_at(name)
+        own = (name for name in files(self.path) if _is_any(name.partition(os.sep)[0], (*outputs, RECIPE)))
+        records = {name: record(self.path / name) for name in own}
         manifest = Manifest(
             key=self.key,
             recipe=recipe,
@@ -149,10 +163,11 @@ class Artifact:
         """Move the folder to `KEY.damaged-TIME` beside it; its new path, None where there was none."""
         if not self.path.exists():
             return None
-        target = self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        target = self.path.with_name(f"{self.path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
         while target.exists():
             target = target.with_name(f"{target.name}+")
         os.replace(self.path, target)
+        os.utime(target)  # when it happened, for `gc`
         return target
 
     def remove(self) -> None:
@@ -164,10 +179,29 @@ class Artifact:
             shutil.rmtree(trash, ignore_errors=True)
 
 
+def _is_any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _leftovers(folder: Path, outputs: Sequence[str]) -> Iterator[Path]:
+    """What a finished artifact has no use for: what its stage kept for itself, and what a kill left half made."""
+    for entry in folder.iterdir():
+        making = TEMPORARY.fullmatch(entry.name)
+        if entry.name in (PROGRESS, INPUTS) or (
+            making and _is_any(making[1], (*outputs, RECIPE, PROGRESS, INPUTS, MANIFEST))
+        ):
+            yield entry
+        elif entry.name.startswith("."):
+            hidden = [pattern for pattern in outputs if pattern.startswith(".")]
+            yield from [entry] if _is_any(entry.name, hidden) else []
+        elif entry.is_dir() and not entry.is_symlink() and _is_any(entry.name, outputs):
+            yield from _hidden(entry)
+
+
 def _hidden(folder: Path) -> Iterator[Path]:
-    """Entries whose names begin with a dot, at any depth: checkpoints, and what a kill left half made."""
+    """Entries whose names begin with a dot, at any depth."""
     for place, folders, names in os.walk(folder):
         for name in [*folders, *names]:
-            if name.startswith(".") and name != PIN:
+            if name.startswith("."):
                 yield Path(place) / name
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -40,8 +40,9 @@ class BoxStore:
         """part_size: that of the maps beside it. A store of another one is moved aside, see `PartStore.begun`."""
         self.store = PartStore.begun(path, LAYOUT, tokens, part_size)
         if self.store.part_size != part_size:
-            set_aside(path)
+            aside = set_aside(path)
             self.store = PartStore.begun(path, LAYOUT, tokens, part_size)
+            self.store.aside = aside
         self.path, self.part_size, self.parts = Path(path), self.store.part_size, self.store.parts
 
     def write(self, part: int, boxes: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:

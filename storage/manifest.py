@@ -16,11 +16,13 @@ from storage.key import canonical_json, digest
 from storage.parts import FLAGS
 
 FORMAT = 2
-MANIFEST = "manifest.json"
+MANIFEST, RECIPE = "manifest.json", "recipe.json"
+ASIDE = ".damaged-"  # in the name of what was moved aside
 TOKEN = "token"  # the one array of a store in parts that is not in parts
 
-# Files for people: nobody computes with them. Where one of these is damaged, no work is done again for it.
-FOR_PEOPLE = ("*.png", "*.jsonl", "*events.out.tfevents.*", "*.md")
+# Files for people: nobody computes with them. Where one of these is damaged, no work is done again for it. (What the
+# recipe says stands in the manifest, too.)
+FOR_PEOPLE = ("*.png", "*.jsonl", "*events.out.tfevents.*", "*.md", RECIPE)
 SMALL_STORE = 64_000_000  # bytes up to which a store in parts is checked whole before it is used
 
 Extent = Literal["sizes", "small", "all"]
@@ -66,8 +68,10 @@ class Manifest(BaseModel):
 
         The recipe has what stands for them in the key, which is the same for several that make no difference.
         """
-        step = self.made.get("step") or {"inputs": {name: (name, key) for name, key in self.recipe.inputs.items()}}
-        return {name: (stage, key) for name, (stage, key) in step["inputs"].items()}
+        told = (self.made.get("step") or self.made).get("inputs")
+        if told is None:
+            return {name: (name, key) for name, key in self.recipe.inputs.items()}
+        return {name: (stage, key) for name, (stage, key) in told.items()}
 
     def contents(self) -> dict[str, tuple[int, int]]:
         """Top-level entry -> (files, bytes)."""
@@ -152,12 +156,22 @@ def record(path: Path) -> tuple[int, str]:
 
 
 def files(folder: Path) -> list[str]:
-    """Paths below a folder, sorted, without the manifest and whatever has a name that begins with a dot."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(place, name) for name in names if not name.startswith(".")]
-    return sorted(name for path in found if (name := os.path.relpath(path, folder)) != MANIFEST)
+    """Paths of files below a folder, sorted, without the manifest and whatever has a name that begins with a dot."""
+    found, todo = [], [""]
+    while todo:
+        place = todo.pop()
+        try:
+            entries = list(os.scandir(folder / place))
+        except (FileNotFoundError, NotADirectoryError):  # not there, or no more
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(os.path.join(place, entry.name))
+            elif entry.is_file():  # not a link to nothing, or to a folder
+                found.append(os.path.join(place, entry.name))
+    return sorted(name for name in found if name != MANIFEST)
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:

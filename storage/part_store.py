@@ -30,6 +30,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from storage.atomic import write_bytes
 from storage.checksum import checked, crc32c, with_crc
 from storage.damage import Damaged
+from storage.manifest import ASIDE
 from storage.parts import Parts
 from storage.shards import Shard, ShardedArray, ShardedLayout
 
@@ -73,6 +74,7 @@ class PartStore:
             raise Damaged(self.path, f"cannot be opened ({' '.join(str(error).split())[:200]})") from error
         if lacking or self.part_size < 1 or self.parts.count != -(-len(self.tokens) // self.part_size):
             raise Damaged(self.path, "lacks a file, or its arrays do not fit together")
+        self.aside: Path | None = None
         self._columns: dict[tuple[str, int], np.ndarray] = {}
 
     @classmethod
@@ -80,9 +82,9 @@ class PartStore:
         """The store, made where it is not there. One that is there keeps its part size.
 
         One of other samples or settings, or that cannot be opened, is no work to go on from: it is moved aside, to a
-        name beside it that ends in `.damaged-TIME`.
+        name beside it that ends in `.damaged-TIME` (the attribute `aside`).
         """
-        tokens = [str(token) for token in tokens]
+        tokens, aside = [str(token) for token in tokens], None
         if path.exists():
             try:
                 store = cls(path, layout)
@@ -90,9 +92,11 @@ class PartStore:
                     return store
             except (Damaged, ValueError):
                 pass
-            set_aside(path)
+            aside = set_aside(path)
         _create(path, layout, tokens, part_size)
-        return cls(path, layout)
+        store = cls(path, layout)
+        store.aside = aside
+        return store
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -277,7 +281,7 @@ def read_attributes(path: Path) -> dict[str, Any]:
 
 def set_aside(path: Path) -> Path:
     """Move a file or folder to a name beside it that says what it is, and return that."""
-    target = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    target = path.with_name(f"{path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
     while target.exists():
         target = target.with_name(f"{target.name}+")
     os.replace(path, target)

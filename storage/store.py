@@ -2,20 +2,23 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from storage.artifact import PIN, RECIPE
+from storage.artifact import INPUTS, PIN
 from storage.damage import Damaged
+from storage.key import canonical_json
 from storage.lock import is_locked, lock_file
-from storage.manifest import MANIFEST, TOKEN, FileDamage, Manifest, damages_in, files, read_manifest
+from storage.manifest import ASIDE, MANIFEST, RECIPE, TOKEN, FileDamage, Manifest, damages_in, files, read_manifest
 from storage.stores import is_part_store, open_part_store
 
 State = Literal["finished", "unfinished", "set aside", "unreadable"]
-ASIDE = ".damaged-"  # in the name of what was moved aside
+NAME = re.compile(r"[0-9a-f]{16}(\.damaged-.*)?")  # of an artifact's folder
+PLACE = re.compile(r"([a-z]+)/([0-9a-f]{16})/")  # of one, in a path
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,23 @@ class Held:
 
     @property
     def changed(self) -> float:
-        """When something last happened to it (s since the epoch)."""
-        file = self.path / (MANIFEST if self.manifest else RECIPE)
-        return (file if file.exists() else self.path).stat().st_mtime
+        """When it was finished, or when something last happened to what is not (s since the epoch)."""
+        if self.state == "finished":
+            return (self.path / MANIFEST).stat().st_mtime
+        return max((self.path / name).lstat().st_mtime for name in [".", *files(self.path)])
 
     def inputs(self) -> list[Path]:
-        """The artifacts that it was made from, there or not."""
-        if self.manifest is None:
+        """The artifacts that it was or is being made from, there or not; and those whose weights its config names."""
+        root = self.path.parent.parent
+        if self.manifest is not None:
+            named = named_in((self.manifest.made.get("step") or {}).get("config"), root)
+            return [root / stage / key[:16] for stage, key in self.manifest.inputs().values()] + named
+        try:
+            told = json.loads((self.path / INPUTS).read_bytes())
+            named = named_in(json.loads((self.path / RECIPE).read_bytes()), root)
+            return [root / stage / key[:16] for stage, key in told.values()] + named
+        except (OSError, ValueError, TypeError, AttributeError):
             return []
-        return [self.path.parent.parent / stage / key[:16] for stage, key in self.manifest.inputs().values()]
 
 
 def held(root: Path) -> list[Held]:
@@ -65,7 +76,7 @@ def held(root: Path) -> list[Held]:
 
 def held_at(path: Path) -> Held | None:
     """The artifact in a folder, None where there is none."""
-    if not (path / MANIFEST).exists() and not (path / RECIPE).exists():
+    if not NAME.fullmatch(path.name) or not ((path / MANIFEST).exists() or (path / RECIPE).exists()):
         return None
     try:
         manifest = read_manifest(path)
@@ -87,7 +98,7 @@ def leftovers(root: Path) -> list[Path]:
                 held_by = path.with_name(path.name.removeprefix(".").removesuffix(".lock"))
                 assert lock_file(held_by) == path
                 found += [] if _in_use(path) else [path]
-            elif path.name.startswith(".digests.json."):
+            elif path.name.startswith("..digests.json."):  # half written
                 found.append(path)
     return sorted(found)
 
@@ -103,6 +114,11 @@ def reached(everything: Iterable[Held], roots: Iterable[Path]) -> set[Path]:
             out.add(path)
             todo += by_path[path].inputs() if path in by_path else []
     return out
+
+
+def named_in(config: Any, root: Path) -> list[Path]:
+    """The artifacts of a root in which the files lie that a config names, such as weights to begin from."""
+    return [root / stage / name for stage, name in PLACE.findall(canonical_json(config))]
 
 
 def newer_than(everything: Iterable[Held], days: float) -> list[Path]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from storage.artifact import Artifact
 from storage.damage import Damaged
 from storage.lock import NoLocks, locked
-from storage.manifest import Manifest
+from storage.manifest import ASIDE, Manifest
+from storage.part_store import set_aside
 from storage.stores import is_part_store
 from tasks.errors import DataError, UserError
 from tasks.made import made
@@ -39,9 +40,10 @@ def execute(step: Step, force: bool = False) -> Manifest:
         elif artifact.has_manifest():
             prepare(artifact)
         start = time.monotonic()
-        artifact.begin(step.recipe)
+        artifact.begin(step.recipe, step.inputs.artifacts)
         summary = step.stage.run(step.config, step.inputs, artifact)
-        return artifact.finish(step.recipe, summary, time.monotonic() - start, made(step))
+        seconds = time.monotonic() - start
+        return artifact.finish(step.recipe, summary, seconds, made(step), step.stage.outputs)
 
 
 def check_input(step: Step, needed: Artifact) -> None:
@@ -74,7 +76,13 @@ def prepare(artifact: Artifact) -> None:
     artifact.unfinish()
     for damage in damages:
         if not is_part_store(artifact.path / Path(damage.name).parts[0]):
-            (artifact.path / damage.name).unlink(missing_ok=True)
+            put_aside(artifact.path / damage.name)
+
+
+def put_aside(path: Path) -> None:
+    """Out of the way of what is made again, under a name that says so."""
+    if path.exists():
+        set_aside(path)
 
 
 def _there(artifact: Artifact) -> Manifest | None:
@@ -86,7 +94,7 @@ def _there(artifact: Artifact) -> Manifest | None:
         return None
     for damage in damages:
         say(f"{artifact.stage}: {artifact.path}/{damage}, with which nobody computes: the result is used as it is")
-    for name in artifact.extras()[:3]:
+    for name in [name for name in artifact.extras() if ASIDE not in name][:3]:
         say(f"{artifact.stage}: {artifact.path}/{name} is no file of geomim's; it is left alone")
     return artifact.manifest()
 

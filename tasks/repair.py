@@ -4,14 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from storage.artifact import Artifact
+from storage.atomic import write_json
 from storage.damage import Damaged
 from storage.lock import locked
-from storage.manifest import FileDamage, Manifest, read_manifest
+from storage.manifest import RECIPE, FileDamage, Manifest, read_manifest
 from storage.part_store import set_aside
 from storage.store import check
 from storage.stores import is_part_store, open_part_store
 from tasks.child import run_in_child
 from tasks.errors import UserError
+from tasks.execute import check_input, put_aside
 from tasks.progress import say
 from tasks.stage import STAGES, Step
 
@@ -39,13 +41,17 @@ def repair(folder: Path, dataroot: Path | None = None) -> list[FileDamage]:
         raise UserError(f"{folder}: was moved aside; name {artifact.path}, or rename it back")
     with locked(folder, "geomim repair", waiting=lambda line: say(f"repair: {line}")):
         damages = check(folder)
-        if not damages:
-            return []
-        if not any(damage.matters for damage in damages) and not _stores(folder):
-            _without(artifact, manifest, damages)
+        if any(damage.name == RECIPE for damage in damages):  # all that it says stands in the manifest
+            write_json(folder / RECIPE, manifest.recipe.model_dump())
+        if not (left := check(folder)):
+            return damages
+        if not any(damage.matters for damage in left) and not _stores(folder):
+            _without(artifact, manifest, left)
             return damages
         step = _step(folder, manifest, dataroot)
-        _make_room(artifact, damages)
+        for needed in step.inputs.artifacts.values():
+            check_input(step, needed)  # before anything is moved
+        _make_room(artifact, left)
     run_in_child(step)
     return damages
 
@@ -56,6 +62,8 @@ def _stores(folder: Path) -> list[Path]:
 
 def _step(folder: Path, manifest: Manifest, dataroot: Path | None) -> Step:
     """The step that made the artifact. Raises UserError where it cannot be done again here."""
+    if "step" not in manifest.made:
+        raise UserError(f"{folder}: is damaged; `geomim experiment gain` with its config makes it again")
     value = dict(manifest.made["step"])
     stage, version = STAGES.get(value["stage"]), manifest.recipe.version
     if stage is None or stage.version != version:
@@ -89,7 +97,7 @@ def _make_room(artifact: Artifact, damages: list[FileDamage]) -> None:
     artifact.unfinish()
     for damage in damages:
         if not is_part_store(artifact.path / Path(damage.name).parts[0]):
-            (artifact.path / damage.name).unlink(missing_ok=True)
+            put_aside(artifact.path / damage.name)
 
 
 def _without(artifact: Artifact, manifest: Manifest, damages: list[FileDamage]) -> None:

@@ -37,6 +37,8 @@ class Stage:
     entry: str  # "module:function"
     settings: str  # the class of its config, in the module `config` beside that
     packages: tuple[str, ...]  # whose versions the manifest records
+    # Patterns of the names of what it leaves; what begins with a dot it keeps for itself until it is finished.
+    outputs: tuple[str, ...]
     on_device: bool = False  # whether it wants the GPU, or all cores, for itself
 
     @property
@@ -61,7 +63,15 @@ class Stage:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("ingest", "nuScenes tables to index.zarr", (), "tasks.ingest.run:run", "IngestConfig", ("zarr", "numpy")),
+        Stage(
+            "ingest",
+            "nuScenes tables to index.zarr",
+            (),
+            "tasks.ingest.run:run",
+            "IngestConfig",
+            ("zarr", "numpy"),
+            ("index.zarr", "report.md"),
+        ),
         Stage(
             "fit",
             "train the LiDAR detector",
@@ -69,6 +79,7 @@ STAGES: dict[str, Stage] = {
             "tasks.teacher.fit:run",
             "FitConfig",
             ("torch", "numpy"),
+            ("detector.safetensors", "metrics.json", "results_nusc.json", "log", ".checkpoint.pt*"),
             on_device=True,
         ),
         Stage(
@@ -78,6 +89,7 @@ STAGES: dict[str, Stage] = {
             "tasks.teacher.teacher:run",
             "TeacherConfig",
             ("torch", "zarr", "numcodecs"),
+            ("bev.zarr", "gate.json", "boxes.zarr", "metrics.json", "results_nusc.json"),
             on_device=True,
         ),
         Stage(
@@ -87,6 +99,7 @@ STAGES: dict[str, Stage] = {
             "tasks.depth.run:run",
             "DepthConfig",
             ("zarr", "numcodecs", "numpy"),
+            ("depth.zarr", "depth.png"),
         ),
         Stage(
             "pretrain",
@@ -95,6 +108,15 @@ STAGES: dict[str, Stage] = {
             "tasks.pretrain.run:run",
             "PretrainConfig",
             ("torch", "pillow", "simplejpeg"),
+            (
+                "backbone.safetensors",
+                "model.safetensors",
+                "metrics.jsonl",
+                "events.out.tfevents.*",
+                "pretrain.png",
+                "bev_colours.npz",
+                ".checkpoint.pt*",
+            ),
             on_device=True,
         ),
         Stage(
@@ -104,6 +126,7 @@ STAGES: dict[str, Stage] = {
             "tasks.finetune.run:run",
             "FinetuneConfig",
             ("torch", "pillow", "simplejpeg"),
+            ("detector.safetensors", "log", ".checkpoint.pt*"),
             on_device=True,
         ),
         Stage(
@@ -113,6 +136,7 @@ STAGES: dict[str, Stage] = {
             "tasks.finetune.evaluate:run",
             "Evaluation",
             ("torch", "pillow", "simplejpeg", "nuscenes-devkit"),
+            ("metrics.json", "results_nusc.json", "report.md", "coverage.txt", "detections.json", "detections_*.png"),
             on_device=True,
         ),
     )

@@ -51,6 +51,8 @@ def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, An
     writer = DepthWriter(
         path, index.token, index.cameras, config.sweeps, config.part, most_points(index, inputs.dataroot, config)
     )
+    if writer.store.aside is not None:
+        say(f"depth: {path} is begun again; what was there is kept as {writer.store.aside.name}")
     for damage in writer.store.mend():
         say(f"depth: {damage.path}: {damage.what}; its part is made again")
     parts = writer.parts.pending()

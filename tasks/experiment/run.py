@@ -20,6 +20,7 @@ from tasks.experiment.result import report, summarise
 from tasks.plan import Planned, make_plan
 from tasks.stage import Step
 
+EXPERIMENT = "experiment"
 RESULT, REPORT, PICTURE = "result.json", "report.md", "gain.png"
 
 
@@ -43,22 +44,24 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
     """
     found = [(run, steps_of(run, root)) for run in runs(config)]
     recipe = Recipe(
-        stage="experiment",
+        stage=EXPERIMENT,
         version=VERSION,
         config=config.experiment.key_fields(),
         inputs={f"{r.arm}/{r.fraction:g}/{r.seed}": steps["evaluate"].artifact.key for r, steps in found},
     )
-    artifact = Artifact(root, "experiment", recipe.key)
+    artifact = Artifact(root, EXPERIMENT, recipe.key)
     if artifact.is_whole():
         return artifact
     start = time.monotonic()
+    read = {name: ["evaluate", key] for name, key in recipe.inputs.items()}
+    made = {"command": command, "inputs": read}
     artifact.begin(recipe)
     scored = [(run, _scores(steps["evaluate"].artifact)) for run, steps in found]
     result = summarise(config.experiment, scored) | {"made": _made(config, found, command)}
     write_json(artifact.path / RESULT, result)
     write_bytes(artifact.path / REPORT, report(config.experiment, result).encode())
     draw_gain(artifact.path / PICTURE, result)
-    artifact.finish(recipe, {"verdict": result["verdict"]}, time.monotonic() - start, {"command": command})
+    artifact.finish(recipe, {"verdict": result["verdict"]}, time.monotonic() - start, made)
     return artifact
 
 
@@ -83,5 +86,5 @@ def _made(config: PipelineConfig, found: list[tuple[Run, dict[str, Step]]], comm
         "pretraining": f"{pretrain.steps} steps of {pretrain.batch_size} at {'x'.join(map(str, pretrain.image.size))}",
         "finetuning": f"{finetune.steps} steps of {finetune.batch_size} at {'x'.join(map(str, finetune.image.size))}",
         "machine": f"{platform.machine()}, {available_cores()} cores, OMP_NUM_THREADS {threads}",
-        "seconds of all stages": round(sum(a.manifest().seconds for a in artifacts.values())),
+        "seconds of the runs that finished them": round(sum(a.manifest().seconds for a in artifacts.values())),
     }

@@ -37,6 +37,8 @@ def run(config: TeacherConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
         gate = check(config, teacher, index, inputs.dataroot, device, artifact.path)
         bev, boxes = open_stores(config, teacher, index, artifact.path)
         for store in (bev, boxes) if boxes else (bev,):
+            if store.store.aside is not None:
+                say(f"teacher: {store.path} is begun again; what was there is kept as {store.store.aside.name}")
             for damage in store.store.mend():
                 say(f"teacher: {damage.path}: {damage.what}; its part is made again")
         pending = sorted({*bev.parts.pending(), *(boxes.parts.pending() if boxes else [])})

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import zarr
@@ -68,6 +69,42 @@ def test_a_damaged_log_is_no_reason_to_train_again(cli):
     cli.store("verify", "fit")
     assert (artifact.path / "detector.safetensors").stat().st_mtime_ns == weights
     assert list(log.parent.glob("metrics.jsonl.damaged-*"))
+
+
+def test_repair_moves_nothing_where_what_it_needs_is_gone(cli):
+    artifact = artifact_of(cli, "pretrain")
+    flip(artifact.path / "backbone.safetensors")
+    before = contents(artifact)
+    artifact_of(cli, "teacher").remove()
+    assert "run `geomim teacher` first" in cli.store("repair", artifact.path, code=2).stderr
+    assert contents(artifact) == before
+
+
+def test_what_stands_in_unfinished_work_stays_its_owners(cli):
+    artifact = artifact_of(cli, "depth")
+    before = contents(artifact)
+    artifact.unfinish()
+    (artifact.path / "notes.txt").write_text("mine")
+    (artifact.path / ".notes").write_text("mine too")
+    (artifact.path / "depth.zarr" / "token" / "c" / "0").write_bytes(b"")
+    told = cli("depth").stderr
+    (aside,) = artifact.path.glob("depth.zarr.damaged-*")
+    assert f"kept as {aside.name}" in told
+    assert artifact.manifest().files.keys() == before.keys() - {"manifest.json"}
+    (artifact.path / "notes.txt").write_text("more of mine")
+    cli("depth")
+    cli.store("verify", "depth")
+    assert (artifact.path / "notes.txt").read_text() == "more of mine"
+    assert (artifact.path / ".notes").exists()
+
+
+def test_every_file_of_a_finished_artifact_is_its_stages_own(finished):
+    """What a stage leaves and does not name among its outputs would be a stray file, unchecked."""
+    done, _ = finished
+    for row in done.status().values():
+        artifact = Artifact(done.root, Path(row["path"]).parent.name, row["key"])
+        assert artifact.extras() == []
+        assert [path.name for path in artifact.path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_note_and_consolidated_metadata_do_no_harm(cli):

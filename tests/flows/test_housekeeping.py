@@ -8,11 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.housekeeping import _delete
 from storage.artifact import Artifact
-from storage.lock import locked
+from storage.lock import lock_file, locked
 from storage.manifest import MANIFEST, Recipe
 from tasks.config import load_config
 from tasks.errors import DataError, UserError
+from tasks.experiment.plan import runs
+from tasks.experiment.run import steps_of
 from tasks.ingest.config import TABLES
 from tasks.plan import make_plan
 
@@ -106,6 +109,86 @@ def test_gc_keeps_what_a_config_a_pin_or_a_newer_artifact_needs(root, dataroot, 
     assert set(paths(root, "*")) == ours | {pretrain}
 
 
+def aged(root) -> None:
+    """As if all of it had been finished a month ago."""
+    old = time.time() - 30 * 86_400
+    for path in paths(root, "*"):
+        os.utime(path / MANIFEST, (old, old))
+
+
+def test_gc_keeps_the_artifact_in_which_the_weights_lie_that_a_config_names(root, dataroot, tmp_path):
+    config = tmp_path / "own.yaml"
+    config.write_text(f"dataroot: {dataroot}\n")
+    options = ("gc", "--root", root, "--config", config, "--json")
+    aged(root)
+    gone = {row["path"] for row in json.loads(geomim(*options))}
+    foreign = next(p for p in paths(root, "pretrain") if str(p) in gone)
+    config.write_text(f"dataroot: {dataroot}\nfinetune: {{init: {foreign / 'result'}}}\n")
+    left = {row["path"] for row in json.loads(geomim(*options))}
+    assert not left & {str(foreign), *(str(p) for p in paths(root, "teacher") + paths(root, "fit"))}
+    depths = set(map(str, paths(root, "depth")))
+    assert len(depths - left) == 1  # that which the named one was made from
+
+
+def test_gc_keeps_all_arms_of_an_experiment(root, dataroot, tmp_path):
+    config = tmp_path / "gain.yaml"
+    config.write_text(f"dataroot: {dataroot}\nexperiment: {{fractions: [1.0], seeds: 2}}\n")
+    loaded = load_config(config)
+    steps = [steps_of(run, root) for run in runs(loaded)]
+    ours = {step.artifact.path for of_run in steps for step in of_run.values()}
+    for step in (step for of_run in steps for step in of_run.values()):
+        if not step.artifact.is_whole():
+            step.artifact.begin(step.recipe)
+            step.artifact.finish(step.recipe, {}, 1.0, {"step": step.as_json()})
+    recipe = Recipe(
+        stage="experiment",
+        version=1,
+        config={},
+        inputs={str(n): of_run["evaluate"].artifact.key for n, of_run in enumerate(steps)},
+    )
+    result = Artifact(root, "experiment", recipe.key)
+    result.begin(recipe)
+    result.finish(recipe, {}, 1.0, {"inputs": {n: ["evaluate", key] for n, key in recipe.inputs.items()}})
+    aged(root)
+    rows = {row["path"] for row in json.loads(geomim("gc", "--root", root, "--config", config, "--json"))}
+    assert rows
+    assert not rows & set(map(str, {*ours, result.path}))
+    geomim("pin", result.path)
+    other = tmp_path / "other.yaml"
+    other.write_text(f"dataroot: {dataroot}\ndepth: {{margin: 5}}\n")
+    rows = {row["path"] for row in json.loads(geomim("gc", "--root", root, "--config", other, "--json"))}
+    assert not rows & set(map(str, {*ours, result.path}))
+
+
+def test_gc_leaves_alone_what_is_none_of_its_business(root, dataroot, tmp_path):
+    """A folder of the user's, and what no geomim of today can read."""
+    (root / "exports" / "site").mkdir(parents=True)
+    (root / "exports" / "site" / MANIFEST).write_text('{"name": "a web site"}')
+    old = paths(root, "depth")[0]
+    (old / MANIFEST).write_text("{}")
+    config = tmp_path / "own.yaml"
+    config.write_text(f"dataroot: {dataroot}\ndepth: {{margin: 5}}\n")
+    aged(root)
+    geomim("gc", "--root", root, "--config", config, "--newer-than", 0, "--delete")
+    assert (root / "exports" / "site" / MANIFEST).exists()
+    assert (old / MANIFEST).exists()
+
+
+def test_a_lock_that_was_taken_up_since_it_was_listed_stays(tmp_path):
+    with locked(tmp_path / "x", "geomim depth"):
+        assert "`geomim depth`" in _delete(lock_file(tmp_path / "x"), time.time())
+        assert lock_file(tmp_path / "x").exists()
+    lock_file(tmp_path / "x").touch()
+    assert _delete(lock_file(tmp_path / "x"), time.time()) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_finished_since_gc_looked_stays(root):
+    path = paths(root, "depth")[0]
+    assert _delete(path, time.time() - 3600) == "it has changed meanwhile"
+    assert path.exists()
+
+
 def test_gc_asks_for_the_data_that_a_config_needs(root, tmp_path):
     config = tmp_path / "own.yaml"
     config.write_text("dataroot: nowhere\n")
@@ -135,6 +218,11 @@ def test_a_root_that_is_none_is_one_sentence(tmp_path, command):
     }.items():
         with pytest.raises(UserError, match=words):
             geomim(command, "--root", root)
+
+
+def test_a_root_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="there is no such folder"):
+        geomim("verify", "--root", tmp_path / "nowhere")
 
 
 def test_a_recipe_alone_is_unfinished_work(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import uuid
 import warnings
 
 import numpy as np
@@ -163,14 +164,33 @@ def test_training_progress_is_shown(artifact, recipe):
 
 def test_what_kills_left_behind_goes_when_it_is_finished(artifact, recipe):
     artifact.begin(recipe)
-    (artifact.path / ".bev.zarr.0123" / "value").mkdir(parents=True)
-    (artifact.path / ".checkpoint.pt").write_text("x")
+    unique = uuid.uuid4().hex
+    (artifact.path / f".bev.zarr.{unique}" / "value").mkdir(parents=True)
+    (artifact.path / f".recipe.json.{unique}").write_text("x")
+    (artifact.path / ".checkpoint.pt.before").write_text("x")
     (artifact.path / "bev.zarr" / "value" / "c").mkdir(parents=True)
-    (artifact.path / "bev.zarr" / "value" / "c" / ".0.0123").write_text("x")
+    (artifact.path / "bev.zarr" / "value" / "c" / f".0.{unique}").write_text("x")
     (artifact.path / "bev.zarr" / "value" / "c" / "0").write_text("x")
-    manifest = artifact.finish(recipe, {}, 1.0, {})
+    manifest = artifact.finish(recipe, {}, 1.0, {}, ("bev.zarr", ".checkpoint.pt*"))
     assert sorted(manifest.files) == ["bev.zarr/value/c/0", "recipe.json"]
     assert [p.name for p in artifact.path.rglob(".*")] == []
+
+
+def test_a_users_files_in_unfinished_work_stay_the_users(artifact, recipe):
+    """They are neither deleted nor written down: changed or gone later, they damage nothing."""
+    artifact.begin(recipe)
+    (artifact.path / "bev.zarr").mkdir()
+    own = ["notes.txt", ".notes", ".bev.zarr.old", "bev.zarr.damaged-20260101-000000", "folder/.hidden"]
+    for name in ("bev.zarr/zarr.json", *own):
+        (artifact.path / name).parent.mkdir(exist_ok=True)
+        (artifact.path / name).write_text("x")
+    (artifact.path / "to nothing").symlink_to("nothing")
+    manifest = artifact.finish(recipe, {}, 1.0, {}, ("bev.zarr",))
+    assert sorted(manifest.files) == ["bev.zarr/zarr.json", "recipe.json"]
+    assert all((artifact.path / name).exists() for name in own)
+    assert artifact.extras() == ["bev.zarr.damaged-20260101-000000", "notes.txt"]
+    (artifact.path / "notes.txt").write_text("more")
+    assert artifact.is_whole()
 
 
 def test_a_number_that_is_none_stands_as_null(artifact, recipe):

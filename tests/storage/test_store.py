@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import uuid
 
 import numpy as np
 import pytest
@@ -13,22 +14,22 @@ from storage.copy import copy_artifact
 from storage.damage import Damaged
 from storage.lock import locked
 from storage.manifest import MANIFEST, Recipe
-from storage.store import check, held, leftovers, newer_than, reached, read_pin, write_pin
+from storage.store import check, held, leftovers, named_in, newer_than, reached, read_pin, write_pin
 
 ATTRIBUTES = BevAttributes((-2.0, -2.0, -1.0, 2.0, 2.0, 1.0), (1.0, 1.0), part_size=1)
 MAPS = np.random.default_rng(0).normal(size=(4, 1, 2, 4, 4))
 
 
-def made(root, stage, inputs=(), finish=True, **config):
-    recipe = Recipe(stage=stage, version=1, config=config, inputs={})
+def made(root, stage, inputs=(), finish=True, config=None, **key):
+    recipe = Recipe(stage=stage, version=1, config=key, inputs={})
     artifact = Artifact(root, stage, recipe.key)
-    artifact.begin(recipe)
+    artifact.begin(recipe, {a.stage: a for a in inputs})
     writer = BevWriter(artifact.path / "bev.zarr", np.array(list("abcd")), (2, 4, 4), ATTRIBUTES)
     for part in range(4):
         writer.write(part, MAPS[part])
     (artifact.path / "weights").write_bytes(b"12345")
     if finish:
-        step = {"inputs": {a.stage: [a.stage, a.key] for a in inputs}}
+        step = {"inputs": {a.stage: [a.stage, a.key] for a in inputs}, "config": config or {}}
         artifact.finish(recipe, {}, 1.0, {"step": step})
     return artifact
 
@@ -65,17 +66,52 @@ def test_what_is_needed_is_what_it_was_made_from(root):
     assert set(newer_than(held(root), 7)) == {pretrain.path, *(t.path for t in teachers)}
 
 
+def test_unfinished_work_needs_what_it_reads_and_is_as_new_as_its_last_part(root):
+    ingest = made(root, "ingest")
+    depth = made(root, "depth", [ingest], finish=False)
+    assert reached(held(root), [depth.path]) == {depth.path, ingest.path}
+    old = time.time() - 10 * 86_400
+    for path in [depth.path, *depth.path.rglob("*")]:
+        os.utime(path, (old, old))
+    assert depth.path not in newer_than(held(root), 7)
+    os.utime(depth.path / "bev.zarr" / "done" / "c" / "3")
+    assert depth.path in newer_than(held(root), 7)
+
+
+def test_what_is_set_aside_is_new(root):
+    artifact = made(root, "ingest")
+    old = time.time() - 10 * 86_400
+    for path in [artifact.path, *artifact.path.rglob("*")]:
+        os.utime(path, (old, old))
+    assert newer_than(held(root), 7) == []
+    aside = artifact.set_aside()
+    assert newer_than(held(root), 7) == [aside]
+
+
+def test_weights_that_a_config_names_are_needed(root):
+    pretrain, other = made(root, "pretrain"), made(root, "pretrain", seed=1)
+    finetune = made(root, "finetune", config={"init": f"{pretrain.path}/backbone.safetensors"})
+    assert reached(held(root), [finetune.path]) == {finetune.path, pretrain.path}
+    assert named_in({"teacher": {"weights": str(other.path / "x.pth")}}, root) == [other.path]
+
+
+def test_a_folder_of_another_kind_is_no_artifact(root):
+    (root / "exports" / "site").mkdir(parents=True)
+    (root / "exports" / "site" / MANIFEST).write_text('{"name": "a web site"}')
+    assert held(root) == []
+
+
 def test_what_killed_runs_left(root):
     artifact = made(root, "teacher")
     folder = artifact.path.parent
     (folder / ".trash-0123").mkdir()
     (folder / ".copy-0123").mkdir()
     (folder / ".0123.lock").touch()
-    (root / ".digests.json.0123").touch()
+    (root / f"..digests.json.{uuid.uuid4().hex}").touch()  # as `write_json` names it
     (root / ".digests.json").touch()
     with locked(artifact.path, "x"):
         found = leftovers(root)
-    assert [path.name for path in found] == [".digests.json.0123", ".0123.lock", ".copy-0123", ".trash-0123"]
+    assert [path.name[:12] for path in found] == ["..digests.js", ".0123.lock", ".copy-0123", ".trash-0123"]
 
 
 def test_a_pin_has_a_note(root):

@@ -14,6 +14,7 @@ from storage.lock import is_locked, locked
 from storage.manifest import Recipe
 from tasks.errors import DataError, UserError
 from tasks.execute import execute
+from tasks.repair import repair
 from tasks.settings import Settings, external_file, runtime
 from tasks.stage import Inputs, Stage, Step
 
@@ -50,7 +51,7 @@ def make_step(tmp_path, monkeypatch):
     def make(word="a", inputs=None):
         inputs = inputs or {}
         recipe = Recipe(stage="toy", version=1, config={"word": word}, inputs={n: a.key for n, a in inputs.items()})
-        stage = Stage("toy", "a toy", tuple(inputs), "toy:run", "ToyConfig", ("zarr",))
+        stage = Stage("toy", "a toy", tuple(inputs), "toy:run", "ToyConfig", ("zarr",), ("*",))
         artifact = Artifact(tmp_path / "root", "toy", recipe.key)
         return Step(stage, ToyConfig(word=word), recipe, artifact, Inputs(tmp_path, "v1.0-mini", inputs), "geomim toy")
 
@@ -119,6 +120,19 @@ def test_a_stray_file_deletes_nothing(make_step, capfd):
     assert (step.artifact.path / "notes.md").read_text() == "mine"
     assert (step.artifact.path / "lines").read_text() == "a\n"
     assert "notes.md is no file of geomim's; it is left alone" in capfd.readouterr().err
+
+
+def test_a_lost_recipe_makes_nothing_be_done_again(make_step):
+    """All that it says stands in the manifest, from which `repair` writes it again."""
+    step = make_step()
+    execute(step)
+    recipe, made = (step.artifact.path / "recipe.json"), step.artifact.manifest().created
+    before = recipe.read_bytes()
+    recipe.write_bytes(before[:-5])
+    assert execute(step).created == made
+    assert [damage.name for damage in repair(step.artifact.path)] == ["recipe.json"]
+    assert recipe.read_bytes() == before
+    assert not list(step.artifact.damages("all"))
 
 
 def test_a_lost_log_makes_no_training_be_done_again(make_step, capfd):
