@@ -29,6 +29,18 @@ COMMAND = [sys.executable, "-m", "tasks.child"]
 # glibc hands big blocks back to the kernel and takes them, zeroed page by page, at the next step: keep them instead.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 
+# What torch says where memory does not suffice: of a GPU, of a CPU, of a size that no number holds.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+# What a config may offer against it, and in which direction.
+LESS_MEMORY = {
+    "accumulate": "higher",
+    "checkpointing": "to true",
+    "batch_size": "lower",
+    "batch": "lower",
+    "part_size": "lower",
+    "workers": "to a low number",
+}
+
 # What a killed process left behind (semaphores of a compressor), Python's tracker clears away: it need not tell.
 QUIET = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}
 
@@ -129,11 +141,8 @@ def main() -> int:
         except (StageFailed, FileSystemError) as error:  # one of the stage's processes was killed, or the disk failed
             json.dump({"failed": str(error)}, report)
             return 1
-        except MemoryError as error:
-            json.dump({"error": _out_of_memory(step, error), "exit": 2}, report)
-            return 2
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":  # torch's, which a stage without torch has not imported
+            if _is_out_of_memory(error):
                 json.dump({"error": _out_of_memory(step, error), "exit": 2}, report)
                 return 2
             traceback.print_exc()
@@ -142,9 +151,19 @@ def main() -> int:
     return 0
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    # Not by torch's own class for it: that is of GPUs alone, and a stage without torch has not imported it.
+    torchs = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return torchs or isinstance(error, MemoryError)
+
+
 def _out_of_memory(step: Step, error: Exception) -> str:
-    what = " ".join(str(error).split())[:160] or "no memory left"
-    return f"{step.stage.name}: {what}: set {step.stage.name}.accumulate higher or checkpointing, or a smaller batch"
+    """The user's sentence, with what the stage's config offers."""
+    name, fields = step.stage.name, type(step.config).model_fields
+    # On a CPU torch puts its own source line first, and a rank its traceback.
+    what = " ".join(str(error).rpartition("Allocator: ")[2].split())[:160] or "no memory left"
+    remedies = [f"set {name}.{field} {how}" for field, how in LESS_MEMORY.items() if field in fields]
+    return f"{name}: {what}: {', or '.join([*remedies, 'make networks, images and grids smaller'])}"
 
 
 def _kill_group(child: subprocess.Popen) -> None:

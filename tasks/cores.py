@@ -60,7 +60,8 @@ def environment_of_child() -> dict[str, str]:
     Launchers such as torchrun would have it compute with one thread.
     """
     count = os.environ.get("OMP_NUM_THREADS") or str(available_cores())
-    return WAITING | dict.fromkeys(COUNTS, count) | os.environ | {"OMP_NUM_THREADS": count}
+    waiting = {} if any(name in os.environ for name in WAITING) else WAITING  # of the two, GNU's spin count wins
+    return waiting | dict.fromkeys(COUNTS, count) | os.environ | {"OMP_NUM_THREADS": count}
 
 
 class SharingContext(SpawnContext):

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
-CAMERAS, FLOAT = 6, 4
-CELL = 16  # px of the images' features along a side
+from models.names import CAMERAS
+from tasks.backbone import STRIDE
+
+FLOAT = 4  # bytes
+CELL = STRIDE // 2  # px a side of what is lifted: the features before the coarsest
 MOST = 8e9  # bytes of one tensor of one sample; the published networks' largest take a fiftieth
 
 
@@ -19,6 +22,6 @@ def camera_sizes(size: tuple[int, int], depth_bins: tuple[float, float, float]) 
     (height, width), (low, high, step) = size, depth_bins
     bins = (high - low) / step
     return {
-        f"image.size of {height:,} x {width:,} px": CAMERAS * 3 * FLOAT * float(height * width),
-        f"depth_bins, {bins:,.0f} of them,": CAMERAS * FLOAT * bins * height * width / CELL**2,
+        f"image.size of {height:,} x {width:,} px": len(CAMERAS) * 3 * FLOAT * float(height * width),
+        f"depth_bins, {bins:,.0f} of them,": len(CAMERAS) * FLOAT * bins * height * width / CELL**2,
     }

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
+MEAN_ERRORS = tuple(f"m{error}" for error in ERRORS)
 COLUMNS = ("class", "AP", *ERRORS, "ground truth")
-BAND_COLUMNS = ("distance", "mAP", "NDS", *(f"m{error}" for error in ERRORS), "ground truth")
+BAND_COLUMNS = ("distance", "mAP", "NDS", *MEAN_ERRORS, "ground truth")
 BAND_NOTE = "By distance from the ego: means over the classes with ground truth there; each class's AP (ground truth)."
+GAIN_NOTE = "A gain above 0 is for the better: a higher score or a smaller error."
 
 
 def rows(metrics: dict) -> list[list[str]]:
@@ -16,7 +18,7 @@ def rows(metrics: dict) -> list[list[str]]:
             out.append([name, *["-"] * (1 + len(ERRORS)), "none"])
         else:
             out.append([name, *(_decimals(scores[c]) for c in ("AP", *ERRORS)), str(scores["ground_truth"])])
-    means = (_decimals(metrics[key]) for key in ("mAP", *(f"m{e}" for e in ERRORS)))
+    means = (_decimals(metrics[key]) for key in ("mAP", *MEAN_ERRORS))
     out.append(["mean", *means, str(_ground_truth(metrics))])
     return out
 
@@ -88,11 +90,16 @@ def _aligned(columns: Sequence[str], body: list[list[str]]) -> str:
 
 
 def comparison(arms: Mapping[str, dict]) -> str:
-    """Results of any task side by side in Markdown: one column an arm; of two, the first's gain over the second too."""
+    """Results of any task side by side in Markdown: one column an arm; of two, the first's gain over the second too.
+
+    A class without ground truth has no AP.
+    """
     results = list(arms.values())
     if "mAP" in results[0]:  # detection
-        values = {key: [result[key] for result in results] for key in ("mAP", "NDS", *(f"m{e}" for e in ERRORS))}
-        values |= {f"AP {c}": [result["classes"][c]["AP"] for result in results] for c in results[0]["classes"]}
+        values = {key: [result[key] for result in results] for key in ("mAP", "NDS", *MEAN_ERRORS)}
+        for name in results[0]["classes"]:
+            classes = [result["classes"][name] for result in results]
+            values[f"AP {name}"] = [scores["AP"] if scores["ground_truth"] else None for scores in classes]
     elif "layers" in results[0]:  # segmentation
         values = {"mIoU": [result["mIoU"] for result in results]}
         for name in results[0]["layers"]:
@@ -109,17 +116,18 @@ def gain(arms: Mapping[str, dict], seed: int) -> str:
     """Markdown: the scores of two arms that differ in what they began with, and what that can say."""
     told = f"Both arms had the same seed ({seed}), data, order, augmentation and budget; `scratch` began at random."
     chance = "One seed: differences of this size can be chance."
-    return "\n".join(["## Gain", "", comparison(arms), told, "", chance, ""])
+    return "\n".join(["## Gain", "", comparison(arms), GAIN_NOTE, told, "", chance, ""])
 
 
 def compared(names: list[str], values: dict[str, list[float | None]]) -> str:
-    """Figures of several arms in Markdown, one column an arm; of two, the first's gain over the second too."""
+    """Figures of several arms in Markdown, one column an arm; of two, by how much the first is better (`gain`) too."""
     header = ["", *names]
     lines = {key: list(map(_decimals, line)) for key, line in values.items()}
     if len(names) == 2:
         header.append("gain")
         for key, line in values.items():
-            lines[key].append("-" if None in line else f"{line[0] - line[1]:+.4f}")
+            better, worse = reversed(line) if key in MEAN_ERRORS else line
+            lines[key].append("-" if None in line else f"{better - worse:+.4f}")
     return _table(header, lines)
 
 

@@ -86,7 +86,7 @@ def check(file: Path, written: dict[str, str], detector: BevDet, config: Finetun
         kept = json.loads(written[BEFORE if before else DETECTOR])
         fields, network = (kept, None) if before else (kept["fields"], kept["network"])
         unknown = [name for name in fields if name not in FIELDS]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{file}: what it says of its training is damaged; take another copy of it") from None
     if unknown:
         raise UserError(f"{file}: was trained with finetune.{unknown[0]}, which this version of geomim does not know")

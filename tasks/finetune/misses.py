@@ -38,11 +38,12 @@ def misses(index: Index, sample: int, predicted: Boxes) -> Misses:
     """Match predicted boxes with the true ones, as the official evaluation does: the better a box's score, the earlier.
 
     Each takes the nearest free true box of its class within MATCHED. Left out are boxes that the evaluation leaves out
-    for their distance from the ego, and predicted ones of low score, but never the ALWAYS best.
+    for their distance from the ego, and of the others predicted ones of low score, but never the ALWAYS best.
+    predicted: best first.
     """
-    looked_at = (predicted.scores >= MIN_SCORE) | (np.arange(len(predicted)) < ALWAYS)
     true = _in_range(index, sample, ground_truth(index, sample))
-    predicted = _in_range(index, sample, predicted[looked_at])
+    predicted = _in_range(index, sample, predicted)
+    predicted = predicted[(predicted.scores >= MIN_SCORE) | (np.arange(len(predicted)) < ALWAYS)]
     free, right = np.ones(len(true), bool), np.zeros(len(predicted), bool)
     for i in np.argsort(-predicted.scores, kind="stable"):
         distance = np.linalg.norm(true.centers[:, :2] - predicted.centers[i, :2], axis=1)

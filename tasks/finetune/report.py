@@ -43,10 +43,15 @@ def family(config: FinetuneConfig) -> str:
 
 def _training(config: FinetuneConfig, trained: dict[str, Any]) -> str:
     begun = {"random": "random weights", "pretrain": "pretrained weights"}.get(config.init, "the weights of a file")
-    return (
+    told = (
         f"{trained['train_samples']} training samples, {trained['steps']} steps of {config.batch_size} from {begun}, "
-        f"seed {config.seed}."
+        f"seed {config.seed}"
     )
+    if skipped := trained.get("skipped_steps"):
+        told += f"; {skipped} of these steps were not finite and taught nothing"
+    if left_out := trained.get("skip_samples"):
+        told += f"; left out by finetune.skip_samples: {', '.join(left_out)}"
+    return told + "."
 
 
 def _pictured(goal: type[Goal], pictures: list[dict[str, Any]]) -> list[str]:

@@ -6,6 +6,7 @@ Leaves `detector.safetensors` and `log/`: losses of every step, TensorBoard's ow
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from storage.artifact import Artifact
@@ -47,7 +48,8 @@ def run(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> dict[str,
         check_boxes(index, samples, config.min_lidar_points, "finetune")
     with threads(config.threads):
         run_ranks(ranks, device, _train, config, inputs, artifact)
-    return {"steps": config.steps, "train_samples": len(samples), **omissions(artifact.path / LOG)}
+    learnt_from = np.unique(leaving_out(samples, index.token, config.skip_samples))
+    return {"steps": config.steps, "train_samples": len(learnt_from), **omissions(artifact.path / LOG)}
 
 
 def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:

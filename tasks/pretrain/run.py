@@ -10,6 +10,7 @@ bev_colours.npz            with it: what its BEV's colours stand for, for other 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -28,7 +29,7 @@ from tasks.pretrain.feature_rank import feature_rank
 from tasks.pretrain.held_out import HeldOut, split_samples
 from tasks.pretrain.model import build_model
 from tasks.pretrain.objective import Objective, load_parts
-from tasks.pretrain.picture import draw_picture
+from tasks.pretrain.picture import COLOURS_FILE, draw_picture
 from tasks.pretrain.pixels import HeldOutPixels, PixelObjective, build_pixel_model
 from tasks.pretrain.weights import check_public, initialise
 from tasks.progress import say
@@ -62,7 +63,8 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     batches = PretrainBatches(config, inputs.dataroot, index, bev, depth)
     train_samples, held_out_samples = split_samples(index, config.held_out)
     drawn_from = class_balanced(index, train_samples, config.seed) if config.sampling == "cbgs" else train_samples
-    drawn_from, train_samples = (leaving_out(s, index.token, config.skip_samples) for s in (drawn_from, train_samples))
+    drawn_from = leaving_out(drawn_from, index.token, config.skip_samples)
+    train_samples = np.unique(leaving_out(train_samples, index.token, config.skip_samples))  # none in another's place
 
     torch.manual_seed(config.seed)
     if config.target == "pixels":
@@ -127,6 +129,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     )
     if first:
         if config.target == "bev":
+            (artifact.path / COLOURS_FILE).unlink(missing_ok=True)  # of an interrupted run: nothing vouches for it
             draw_picture(artifact.path / "pretrain.png", result, held_out, held_out_samples[:2])
         export(result, artifact.path)
         errors |= omissions(artifact.path)

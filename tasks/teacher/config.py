@@ -8,6 +8,7 @@ from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
 from models.names import CLASSES
 from tasks.memory import check_memory
 from tasks.settings import Settings, external_file, runtime
+from tasks.training.settings import MOST_BATCH
 
 FIT_VERSION = 3
 TEACHER_VERSION = 3
@@ -90,7 +91,7 @@ class FitConfig(Settings):
     norm_momentum: float = Field(0.01, gt=0, le=1, description="Of batch normalisation's running statistics.")
     min_lidar_points: int = Field(1, ge=0, description="Boxes with fewer LiDAR points are not learnt from.")
     epochs: float = Field(20, gt=0, description="Passes over the train split.")
-    batch: int = Field(8, ge=1, description="Samples a step.")
+    batch: int = Field(8, ge=1, le=MOST_BATCH, description="Samples a step.")
     rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     warmup: int = Field(1000, ge=0, description="Steps of linear warm-up, from a third of the rate; a cosine follows.")
     weight_decay: float = Field(0.01, ge=0)

@@ -32,24 +32,25 @@ METRICS, LOG = "metrics.json", "log"
 class Batch(NamedTuple):
     voxels: VoxelBatch
     boxes: list[Boxes]
-    tokens: list[str]
+    tokens: list[str]  # of all samples that are in it, those of pasted objects too
 
 
 def run(config: FitConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
     """Train, save and evaluate; the summary holds the official scores on val where it has ground truth."""
     index = Index.open(inputs["ingest"].path / "index.zarr")
     samples = training_samples(index, "fit")
+    learnt_from = leaving_out(samples, index.token, config.skip_samples)
     check_boxes(index, samples, config.min_lidar_points, "fit")
     device = choose_device(config.device)
     steps = steps_of(config, len(samples))
     with threads(config.threads):
         model = _initial(config).to(device)
         # At once where the checkpoint is of the last step: the evaluation was interrupted.
-        _train(config, model, index, inputs.dataroot, samples, steps, artifact)
+        _train(config, model, index, inputs.dataroot, learnt_from, steps, artifact)
         tensors = {name: t.cpu().contiguous() for name, t in model.state_dict().items()}
         write_bytes(artifact.path / WEIGHTS, save(tensors, fit_metadata(config)))
         scores = _evaluate(config, model, index, inputs.dataroot, artifact.path)
-    summary = {"steps": steps, "train_samples": len(samples), **omissions(artifact.path / LOG)}
+    summary = {"steps": steps, "train_samples": len(np.unique(learnt_from)), **omissions(artifact.path / LOG)}
     if scores is not None:
         write_json(artifact.path / METRICS, scores)
         summary |= {"mAP": scores["mAP"], "NDS": scores["NDS"]}
@@ -76,12 +77,12 @@ def _train(
     artifact: Any,
 ) -> None:
     device = next(model.parameters()).device
-    samples = leaving_out(samples, index.token, config.skip_samples)
     augmentation = LidarAugmentation(config.flip, config.rotation, config.scale)
 
     def load_batch(step: int) -> Batch:
         random = generator_at(step, config.seed)
         clouds, boxes, chosen = [], [], batch_at(step, samples, config.batch, config.seed)
+        used = chosen.tolist()
         for sample in chosen:
             points = load_points(index, dataroot, int(sample), config.lidar.sweeps)
             truth = sample_boxes(index, int(sample), config.min_lidar_points)
@@ -89,11 +90,14 @@ def _train(
                 other = int(random.choice(samples))
                 cloud = load_points(index, dataroot, other, config.lidar.sweeps)
                 objects = sample_boxes(index, other, config.min_lidar_points)
+                own = len(truth)
                 points, truth = pasted(points, truth, cloud, objects, config.paste, random)
+                used += [other] if len(truth) > own else []
             points, truth = augmented(points, truth, augmentation.draw(random))
             clouds.append(torch.from_numpy(points))
             boxes.append(truth)
-        batch = Batch(voxel_batch(clouds, config.lidar.grid), boxes, [str(index.token[s]) for s in chosen])
+        tokens = [str(index.token[sample]) for sample in dict.fromkeys(used)]
+        batch = Batch(voxel_batch(clouds, config.lidar.grid), boxes, tokens)
         if len(batch.voxels.means) == 1:
             raise DataError(
                 f"fit: {', '.join(batch.tokens)}: a single voxel of lidar.range has points in it, of which batch "

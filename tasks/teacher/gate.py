@@ -10,6 +10,7 @@ import torch
 from models.boxes import Boxes
 from models.lidar.teacher import Teacher
 from storage.atomic import write_json
+from storage.checksum import crc32c
 from storage.index import Index
 from tasks.batches.points import load_points
 from tasks.errors import UserError
@@ -42,12 +43,12 @@ def check(
         say(f"teacher: {unmeasured}: nothing was checked")
         return None
     file = folder / GATE
-    gate = json.loads(file.read_text()) if file.is_file() else {"samples": None}
-    if gate["samples"] != len(samples):
+    gate = _kept(file)
+    if gate is None or gate["samples"] != len(samples):
         found = _detect(teacher, index, dataroot, samples, config.lidar.sweeps, device)
         precisions = average_precisions(index, found)
         gate = {"mAP": float(np.mean(list(precisions.values()))), "samples": len(samples), "classes": precisions}
-        write_json(file, gate)
+        write_json(file, gate | {"crc32c": _sum(gate)})
     named = ", ".join(f"{name} {value:.2f}" for name, value in gate["classes"].items())
     say(f"teacher: mAP {gate['mAP']:.3f} of these classes on {gate['samples']} annotated samples: {named}")
     least = LEAST if config.min_map is None else config.min_map
@@ -58,6 +59,19 @@ def check(
             "To cache it all the same, lower teacher.min_map"
         )
     return gate
+
+
+def _kept(file: Path) -> dict[str, Any] | None:
+    """What was measured before an interruption; None where the file is missing or not as it was written."""
+    try:
+        gate = json.loads(file.read_bytes())
+        return gate if gate.pop("crc32c") == _sum(gate) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _sum(gate: dict[str, Any]) -> str:
+    return f"{crc32c(json.dumps(gate).encode()):08x}"
 
 
 def _why_unmeasured(config: TeacherConfig, teacher: Teacher, index: Index, samples: np.ndarray) -> str:

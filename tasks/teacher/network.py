@@ -192,7 +192,7 @@ def _fitted_spec(path: Path, written: dict[str, str], wanted: LidarConfig) -> Li
         raise UserError(
             f"{path}: was fitted by another version of geomim, or is damaged: {explain(error, FitConfig)}; fit it again"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         what = "what it says of its training is damaged, or of another version of geomim"
         raise UserError(f"{path}: {what}; fit it again") from None
     for name in LidarConfig.model_fields:

@@ -49,10 +49,14 @@ class Statistics:
 
 
 class BadSteps:
-    """What is known of the last steps: the same on all ranks, but for the samples that were in finite ones."""
+    """What is known of the last steps: the same on all ranks, but for the samples that were in finite ones.
 
-    def __init__(self, done: int, steps: int):
-        self.last_good = done - 1 if done else None  # checkpoints follow good steps alone
+    skipped: tokens of the samples that are left out already.
+    """
+
+    def __init__(self, done: int, steps: int, skipped: Iterable[str] = ()):
+        self.last_good = done - 1 if done else None  # but for the last step's, checkpoints follow good steps alone
+        self._skipped = list(skipped)
         self._most = min(MOST_IN_A_ROW, steps)
         self._fine: set[str] = set()  # tokens of this rank's samples
         self._bad: list[int] = []  # steps, the last ones
@@ -87,9 +91,10 @@ class BadSteps:
             )
         fine = set().union(*gathered(self._fine))
         suspects = [token for token in self._suspects if token not in fine] or list(self._suspects)
+        left_out = list(dict.fromkeys([*self._skipped, *suspects]))  # what --set says takes the place of what was there
         return NonFiniteLoss(
             f"{stage}: {steps}: {problem}; samples {', '.join(suspects)}: look at their data, or go on without them by "
-            f"--set '{stage}.skip_samples={json.dumps(suspects)}'"
+            f"--set '{stage}.skip_samples={json.dumps(left_out)}'"
         )
 
 

@@ -29,6 +29,7 @@ class Checkpoint:
     def __init__(self, path: Path):
         self.path = Path(path)
         self.before = self.path.with_name(f"{self.path.name}.before")
+        self._new = self.path.with_name(f"{self.path.name}.new")  # whole, and not yet in its place
 
     def save(
         self,
@@ -52,9 +53,8 @@ class Checkpoint:
         torch.save(state | {"extra": extra or {}}, file)
         file.seek(0)
         file.write(crc_of_rest(file).to_bytes(CRC_BYTES, "little"))  # torch itself would load a flipped bit
-        if self.path.is_file():
-            os.replace(self.path, self.before)
-        write_bytes(self.path, file.getbuffer())
+        write_bytes(self._new, file.getbuffer())  # both others stay until it is whole
+        self._put_in_place()
 
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None
@@ -79,17 +79,22 @@ class Checkpoint:
             _set_random_state(state["random"][rank()], next(model.parameters()).device)
         return state["step"], state["extra"]
 
-    def remove(self) -> None:
-        for path in (self.path, self.before):
-            path.unlink(missing_ok=True)
+    def _put_in_place(self) -> None:
+        """The new one becomes the last, and the last the one before."""
+        if self.path.is_file():
+            os.replace(self.path, self.before)
+        os.replace(self._new, self.path)
 
     def _last_whole(self) -> tuple[Path | None, list[Path]]:
         """(the file to go on from, those that were damaged and are removed)."""
         damaged = []
-        for path in (self.path, self.before):
+        for path in (self._new, self.path, self.before):
             if not path.is_file():
                 continue
             if patiently(path, lambda: crc_of_file(path)) == CRC_RESIDUE:  # noqa: B023 (called at once)
+                if path == self._new:  # killed at the end of `save`
+                    self._put_in_place()
+                    return self.path, damaged
                 return path, damaged
             path.unlink()
             damaged.append(path)

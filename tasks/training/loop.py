@@ -98,7 +98,7 @@ def train(
     first = rank() == 0
     saved = time.monotonic()
     todo = range(done, steps)
-    history, statistics = BadSteps(done, steps), Statistics(model)
+    history, statistics = BadSteps(done, steps, skip_samples), Statistics(model)
     log = MetricLog(log_folder, done) if first else nullcontext()
     with log, Prefetcher(load_batch, todo, loaders, ahead=loaders) as batches:
         if first and skip_samples:

@@ -6,11 +6,13 @@ from pydantic import Field, model_validator
 
 from tasks.settings import Settings, runtime
 
+MOST_BATCH = 65_536  # samples a step; a mistyped number is said, not waited for
+
 
 class TrainingSettings(Settings):
     """The fields that pretraining and finetuning share: samples of a step, precision, average, and how it runs."""
 
-    batch_size: int = Field(16, ge=1, description="Samples a step, over all ranks.")
+    batch_size: int = Field(16, ge=1, le=MOST_BATCH, description="Samples a step, over all ranks.")
     accumulate: int = Field(
         1, ge=1, description="Micro-batches a step, one after the other; batch norm sees one at a time."
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from safetensors.torch import save_file
 
 from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
@@ -90,11 +91,15 @@ def test_bad_files_each_have_their_sentence(tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbers.pth")
+    save_file({}, tmp_path / "nothing.safetensors")
     for name, sentence in {
         "none.pth": "no such checkpoint",
         "text.pth": "is no",
         "text.safetensors": "no whole checkpoint",
         "list.pth": "no tensors",
+        "numbers.pth": "no tensors",
+        "nothing.safetensors": "no tensors",
     }.items():
         with pytest.raises(UserError, match=rf"{name}: .*{sentence}"):
             read_tensors(tmp_path / name)

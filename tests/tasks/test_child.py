@@ -1,6 +1,7 @@
 """A stage's own process begins only under those who wait for it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,8 +90,19 @@ sys.exit(child.main())
     ("error", "kind", "words"),
     [
         ("TypeError('x is no y')", Bug, "ingest: TypeError: x is no y: a bug of geomim's"),
-        ("MemoryError()", UserError, "ingest: no memory left: set ingest.accumulate higher"),
-        ("__import__('torch').OutOfMemoryError('CUDA out of memory')", UserError, "CUDA out of memory: set"),
+        ("RuntimeError('x has no y')", Bug, "ingest: RuntimeError: x has no y: a bug of geomim's"),
+        ("MemoryError()", UserError, "ingest: no memory left: make networks, images and grids smaller"),
+        ("__import__('torch').OutOfMemoryError('CUDA out of memory')", UserError, "CUDA out of memory: make"),
+        (
+            "__import__('torch').empty(10**15)",
+            UserError,
+            "ingest: can't allocate memory: you tried to allocate 4000000000000000 bytes.*: make",
+        ),
+        (
+            "__import__('torch').empty(10**12, 10**12)",
+            UserError,
+            "ingest: Storage size calculation overflowed .*: make",
+        ),
     ],
 )
 def test_a_bug_is_never_told_to_go_on(tmp_path, monkeypatch, capfd, error, kind, words):
@@ -104,6 +116,17 @@ def test_a_bug_is_never_told_to_go_on(tmp_path, monkeypatch, capfd, error, kind,
     assert type(raised.value) is kind
     assert "goes on from there" not in str(raised.value)
     assert ("Traceback" in capfd.readouterr().err) == (kind is Bug)
+
+
+def test_the_remedy_against_too_little_memory_names_fields_that_are_there(tmp_path):
+    """Of each stage's own config; a detector's evaluation has none."""
+    (tmp_path / "v1.0-mini").mkdir()
+    config = PipelineConfig(dataroot=tmp_path)
+    for planned in make_plan(config, tmp_path / "root"):
+        told = child._out_of_memory(planned.step, MemoryError())
+        named = re.findall(r"set (\w+)\.(\w+) ", told)
+        assert all(hasattr(getattr(config, section), field) for section, field in named), told
+        assert bool(named) == (planned.step.stage.name not in ("ingest", "evaluate")), told
 
 
 def test_a_file_system_that_fails_is_no_mistake_of_the_users(tmp_path):

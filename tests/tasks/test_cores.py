@@ -92,8 +92,11 @@ def test_a_childs_threads_do_not_spin_for_long_unless_the_user_says_so(monkeypat
     for name in WAITING:
         monkeypatch.delenv(name, raising=False)
     assert {name: environment_of_child()[name] for name in WAITING} == WAITING
-    monkeypatch.setenv("GOMP_SPINCOUNT", "infinite")
-    assert environment_of_child()["GOMP_SPINCOUNT"] == "infinite"
+    for name, value in (("GOMP_SPINCOUNT", "infinite"), ("OMP_WAIT_POLICY", "ACTIVE")):
+        with monkeypatch.context() as told:
+            told.setenv(name, value)
+            found = {other: environment_of_child().get(other) for other in WAITING}
+            assert found == dict.fromkeys(WAITING) | {name: value}
 
 
 @pytest.mark.timeout(300)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.boxes import Boxes
+from models.names import FREE, OCCUPANCY_CLASSES
 from models.occupancy import RANGE
 from models.occupancy_head import OccupancyHead
 from tasks.batches.occupancy import read_occupancy
@@ -58,5 +59,6 @@ class VoxelOccupancy(MapGoal):
     @staticmethod
     def table(result: dict) -> str:
         lines = {name: [scores["IoU"], scores["voxels"]] for name, scores in result["classes"].items()}
-        lines["mean without free"] = [result["mIoU"], sum(voxels for _, voxels in lines.values())]
+        occupied = sum(voxels for name, (_, voxels) in lines.items() if name != OCCUPANCY_CLASSES[FREE])
+        lines["mean without free"] = [result["mIoU"], occupied]
         return table.plain(["class", "IoU", "voxels in view"], lines)

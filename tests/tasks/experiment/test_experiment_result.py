@@ -56,6 +56,11 @@ def test_one_row_an_arm_and_fraction_and_every_run_in_the_report(result):
     assert "| 10% | (c) GeoMIM | 2 | 0.1750 | 0.5000 |" in text
     assert "pretraining and finetuning alike" in text
     assert "command: geomim ..." in text
+    assert "Scores are the official ones on val." in text
+    own = [(run, scores | {"own_classes": {"CAR": "car"}}) for run, scores in scored((0.05, 0.06, 0.055), (0, 0, 0))]
+    text = report(CONFIG, summarise(CONFIG, own) | {"made": {}})
+    assert "Scores are geomim's own: the devkit does not know the categories that ingest.classes maps." in text
+    assert "official" not in text
 
 
 def test_the_picture_shows_points_and_lines(result, tmp_path):

@@ -12,6 +12,7 @@ from models.bevdet.layout import bevdet_to_public
 from storage.artifact import Artifact
 from storage.index import write_index
 from tasks.finetune.config import EvaluateConfig
+from tasks.finetune.report import report
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 from tasks.stage import Inputs
@@ -102,6 +103,17 @@ def test_a_checkpoint_is_evaluated_as_it_is(world, trained, finished, tmp_path, 
     assert coverage.strip() in capsys.readouterr().err
     assert "a checkpoint, evaluated as it is" in (given / "report.md").read_text()
     assert not list(given.glob("*.safetensors"))
+
+
+def test_the_report_says_what_training_skipped(world):
+    summary = {"steps": 4, "train_samples": 16}
+    for more, told in (
+        ({}, "seed 0."),
+        ({"skipped_steps": 2}, "seed 0; 2 of these steps were not finite and taught nothing."),
+        ({"skip_samples": ["a", "b"]}, "seed 0; left out by finetune.skip_samples: a, b."),
+    ):
+        line = report(world.config, None, summary | more, "nothing", []).splitlines()[2]
+        assert line.endswith(f"16 training samples, 4 steps of 2 from pretrained weights, {told}")
 
 
 def test_what_counts_is_chosen_after_training(world, trained, finished, tmp_path):

@@ -143,7 +143,11 @@ def test_a_file_from_before_says_what_it_cannot(world, written, tmp_path):
         loaded(world, file, bev_cell=1.6)
 
 
-@pytest.mark.parametrize("text", ["{", "3", "[]", '{"fields": 3, "network": {}}', '{"network": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "3", "[]", "[" * 100_000, '{"fields": 3, "network": {}}', '{"network": {}}'],
+    ids=["cut", "number", "list", "nested", "fields", "no fields"],
+)
 def test_damaged_metadata_is_a_sentence(world, written, tmp_path, text):
     with pytest.raises(UserError, match=r"other\.safetensors: .*damaged; take another copy") as error:
         loaded(world, changed_file(written, DETECTOR, text, tmp_path))

@@ -44,8 +44,8 @@ def test_boxes_match_as_in_a_loop(world, seed):
     predicted = predicted[np.argsort(-predicted.scores)][: len(truth) - 3]
     found = misses(index, sample, predicted)
 
-    looked_at = [i for i in range(len(predicted)) if predicted.scores[i] >= 0.2 or i < 10]
-    looked_at = [i for i in looked_at if i in in_range(index, sample, predicted)]
+    looked_at = in_range(index, sample, predicted)
+    looked_at = [i for place, i in enumerate(looked_at) if predicted.scores[i] >= 0.2 or place < 10]
     free = in_range(index, sample, truth)
     right, false = [], []
     for i in looked_at:  # best first
@@ -57,6 +57,16 @@ def test_boxes_match_as_in_a_loop(world, seed):
     assert sorted(found.missed.centers.tolist()) == sorted(truth.centers[free].tolist())
     assert sorted(found.right.centers.tolist()) == sorted(predicted.centers[right].tolist())
     assert sorted(found.false.centers.tolist()) == sorted(predicted.centers[false].tolist())
+
+
+def test_boxes_out_of_range_take_nobodys_place(world):
+    """Ten that the evaluation does not count, better than those that are looked at whatever they score."""
+    truth = ground_truth(world.index, 0)
+    near = truth[in_range(world.index, 0, truth)][:5]
+    far = moved(truth[np.zeros(10, int)], np.full((10, 2), 500.0), np.full(10, 0.9))
+    near = moved(near, np.zeros((5, 2)), np.full(5, 0.1))
+    found = misses(world.index, 0, Boxes.joined([far, near]))
+    assert (len(found.right), len(found.false)) == (5, 0)
 
 
 def test_the_worst_samples_are_drawn_first(world, tmp_path):

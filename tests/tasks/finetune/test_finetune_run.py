@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from damages import cut, damaged_in_turn, emptied, noise
 from safetensors.torch import load_file, save_file
 from what_kernels_get import Geometry
 
@@ -202,11 +203,12 @@ def test_a_poisoned_sample_is_skipped_or_left_out(world, tmp_path):
 
     artifact = world.finetune(tmp_path / "left out", inputs=inputs, skip_samples=[token], **fields)
     assert artifact.summary["skip_samples"] == [token]
+    assert artifact.summary["train_samples"] == 1
     assert "skipped_steps" not in artifact.summary
 
 
-@pytest.mark.parametrize("damaged", [WEIGHTS, ".checkpoint.pt"])
-def test_a_damaged_file_of_an_interrupted_run_is_made_again(world, finished, tmp_path, damaged):
+@pytest.mark.parametrize("how", [emptied, cut, noise])
+def test_every_damaged_file_of_an_interrupted_run_is_made_again(world, finished, tmp_path, how):
     """Interrupted when training was over: weights that are there say nothing of what they hold."""
 
     class Killed(Artifact):
@@ -215,10 +217,12 @@ def test_a_damaged_file_of_an_interrupted_run_is_made_again(world, finished, tmp
 
     with pytest.raises(KeyboardInterrupt):
         world.finetune(tmp_path, kind=Killed)
-    file = tmp_path / "finetune" / finished.key[:16] / damaged
-    file.write_bytes(file.read_bytes()[:-100])
-    artifact = world.finetune(tmp_path)
-    assert (artifact.path / WEIGHTS).read_bytes() == (finished.path / WEIGHTS).read_bytes()
+    seen = []
+    for name in damaged_in_turn(tmp_path / "finetune" / finished.key[:16], how):
+        seen.append(name)
+        artifact = world.finetune(tmp_path)
+        assert (artifact.path / WEIGHTS).read_bytes() == (finished.path / WEIGHTS).read_bytes(), name
+    assert {WEIGHTS, ".checkpoint.pt", ".checkpoint.pt.before", "log/metrics.jsonl"} < set(seen)
 
 
 def test_scores_begin_at_the_prior(world):

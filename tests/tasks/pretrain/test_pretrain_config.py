@@ -16,6 +16,10 @@ from tasks.pretrain.config import PretrainConfig, check_grid
         ({"image": {"size": (320_000, 704_000)}}, "image.size of 320,000 x 704,000 px would take"),
         ({"mask_ratio": 0.3}, "greater than or equal to 0.5"),
         (
+            {"batch_size": 10**12},
+            "less than or equal to 65536",
+        ),
+        (
             {"batch_size": 12, "accumulate": 2, "ranks": 4},
             r"batch_size is 12, which accumulate \(2\) times ranks \(4\)",
         ),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from damages import damaged_in_turn, emptied
 from PIL import Image
 from rank_jobs import KilledAt3
 from safetensors.torch import load_file
@@ -24,7 +25,8 @@ from tasks.batches.pretrain import PretrainBatches
 from tasks.child import StageFailed
 from tasks.errors import DataError, UserError
 from tasks.pretrain.config import PretrainConfig
-from tasks.pretrain.held_out import split_samples
+from tasks.pretrain.held_out import HeldOut, split_samples
+from tasks.pretrain.picture import COLOURS_FILE
 from tasks.pretrain.run import export, run
 from tasks.stage import Inputs
 
@@ -142,6 +144,20 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, tmp_path, fields
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
+def test_every_damaged_file_of_an_interrupted_run_is_made_again(world, tmp_path):
+    """Interrupted when all was there but the manifest. (Other damages: in the tests of `fit` and `finetune`.)"""
+    fields = {"steps": 2, "probe_samples": 0, "evaluate_every": 100}
+    summary, _ = pretrain(world, tmp_path, **fields)
+    folder, names = tmp_path / "pretrain" / ("0" * 16), ("model.safetensors", "backbone.safetensors", COLOURS_FILE)
+    whole = [(folder / name).read_bytes() for name in names]
+    seen = []
+    for name in damaged_in_turn(folder, emptied):
+        seen.append(name)
+        assert pretrain(world, tmp_path, **fields)[0] == summary, name
+        assert [(folder / name).read_bytes() for name in names] == whole, name
+    assert {*names, ".checkpoint.pt", ".checkpoint.pt.before", "metrics.jsonl", "pretrain.png"} < set(seen)
+
+
 @pytest.mark.timeout(300)
 def test_two_ranks_learn_as_one_does(world, tmp_path):
     """The same losses to rounding; killed and resumed, the same weights exactly, or to rounding on one rank."""
@@ -253,7 +269,22 @@ def test_a_poisoned_sample_is_skipped_or_left_out(world, tmp_path, fields):
     summary, weights = pretrain(poisoned, tmp_path / "left out", skip_samples=["sample-2"], **options)
     assert "skipped_steps" not in summary
     assert summary["skip_samples"] == ["sample-2"]
+    assert summary["samples"] == 3
     assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_no_sample_counts_twice_in_place_of_one_that_is_left_out(world, tmp_path, monkeypatch):
+    """In the answers of who sees nothing, and in the probe."""
+    given = []
+
+    class Seen(HeldOut):
+        def __init__(self, batches, samples, train, device):
+            given.append(train.tolist())
+            super().__init__(batches, samples, train, device)
+
+    monkeypatch.setattr("tasks.pretrain.run.HeldOut", Seen)
+    pretrain(world, tmp_path, steps=1, skip_samples=["sample-2"])
+    assert given == [[0, 1, 3]]
 
 
 def test_a_full_disk_leaves_no_half_weights(world, tmp_path):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import zarr
+from damages import cut, damaged_in_turn, emptied, noise
 from safetensors.torch import load_file
 
 from tasks.errors import DataError, UserError
@@ -67,10 +68,34 @@ def test_where_all_samples_but_one_are_poisoned_the_run_ends_and_goes_on_without
     assert set(named) >= set(poisoned)
     going_on = small_fit.model_copy(update={"skip_samples": tuple(poisoned)})
     summary = fit.run(going_on, world.inputs, stopped)
-    assert summary == {"steps": 10, "train_samples": 5, "skip_samples": poisoned}
+    assert summary == {"steps": 10, "train_samples": 1, "skip_samples": poisoned}
     whole = folder("whole")
     assert fit.run(going_on, world.inputs, whole) == summary
     assert (whole.path / WEIGHTS).read_bytes() == (stopped.path / WEIGHTS).read_bytes()
+
+
+def test_what_is_left_out_already_stands_in_the_sentence(world, folder, small_fit):
+    """The option that it gives takes the place of the one before."""
+    for sample in range(4):
+        poison(world, sample)
+    config = small_fit.model_copy(update={"skip_samples": ("sample0",)})
+    with pytest.raises(UserError) as ended:
+        fit.run(config, world.inputs, folder("fit"))
+    named = json.loads(str(ended.value).partition("skip_samples=")[2].removesuffix("'"))
+    assert named[0] == "sample0"
+    assert len(set(named)) == len(named) > 1
+
+
+def test_a_sample_whose_objects_are_pasted_is_named(world, folder, small_fit):
+    """Its boxes are in the loss; where none of them found a place, it is not."""
+    poison(world, 2)
+    config = small_fit.model_copy(update={"paste": 3, "class_groups": "six", "epochs": 20})
+    fit.run(config, world.inputs, out := folder("fit"))
+    rows = [json.loads(line) for line in (out.path / "log" / "metrics.jsonl").read_text().splitlines()]
+    skipped = [row["samples"] for row in rows if "skipped" in row]
+    assert all("sample2" in samples for samples in skipped)
+    assert any(len(samples) > config.batch for samples in skipped)
+    assert all(len(samples) == len(set(samples)) for samples in skipped)
 
 
 def test_samples_to_skip_that_are_not_there(world, folder, small_fit):
@@ -82,8 +107,8 @@ def test_samples_to_skip_that_are_not_there(world, folder, small_fit):
         fit.run(everybody, world.inputs, folder("fit2"))
 
 
-@pytest.mark.parametrize("damaged", [WEIGHTS, ".checkpoint.pt"])
-def test_a_damaged_file_of_an_interrupted_fit_is_made_again(world, folder, small_fit, monkeypatch, damaged):
+@pytest.mark.parametrize("how", [emptied, cut, noise])
+def test_every_damaged_file_of_an_interrupted_fit_is_made_again(world, folder, small_fit, monkeypatch, how):
     """Interrupted in its evaluation, when training was over: weights that are there say nothing of what they hold."""
     fit.run(small_fit, world.inputs, whole := folder("whole"))
 
@@ -94,10 +119,12 @@ def test_a_damaged_file_of_an_interrupted_fit_is_made_again(world, folder, small
     with pytest.raises(KeyboardInterrupt):
         fit.run(small_fit, world.inputs, stopped := folder("stopped"))
     monkeypatch.undo()
-    file = stopped.path / damaged
-    file.write_bytes(file.read_bytes()[:-100])
-    fit.run(small_fit, world.inputs, stopped)
-    assert (whole.path / WEIGHTS).read_bytes() == (stopped.path / WEIGHTS).read_bytes()
+    seen = []
+    for name in damaged_in_turn(stopped.path, how):
+        seen.append(name)
+        fit.run(small_fit, world.inputs, stopped)
+        assert (whole.path / WEIGHTS).read_bytes() == (stopped.path / WEIGHTS).read_bytes(), name
+    assert {WEIGHTS, ".checkpoint.pt", ".checkpoint.pt.before", "log/metrics.jsonl"} < set(seen)
 
 
 def test_fit_without_a_train_split(world, folder, small_fit, monkeypatch):

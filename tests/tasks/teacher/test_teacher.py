@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from damages import cut, emptied, noise
 from safetensors.torch import save_file
 
 from models.lidar.checkpoint import MIT, MMDET3D
@@ -17,6 +18,7 @@ from tasks.batches.points import load_points
 from tasks.errors import UserError
 from tasks.teacher import parts, teacher
 from tasks.teacher.config import TeacherConfig
+from tasks.teacher.gate import GATE
 from tasks.teacher.network import WEIGHTS, build_detector, build_encoder, fit_metadata
 
 
@@ -129,6 +131,33 @@ def test_the_gate_stops_a_teacher_that_finds_nothing(world, folder, small, fitte
     summary = teacher.run(config.model_copy(update={"min_map": 0.0}), world.inputs, out)
     assert summary["gate"]["samples"] == 3
     assert summary["gate"]["mAP"] < 0.3
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        emptied,
+        cut,
+        noise,
+        lambda data: b"[]",
+        lambda data: b'{"samples": 3}',
+        lambda data: b'{"samples": 3, "mAP": 0.9, "classes": {}}',
+        lambda data: data.replace(b'"mAP": 0.', b'"mAP": 9.'),
+    ],
+    ids=["emptied", "cut", "noise", "list", "without figures", "of another hand", "another digit"],
+)
+def test_a_gate_whose_file_is_damaged_measures_again(world, folder, small, fitted, how):
+    out = folder("teacher")
+    config = TeacherConfig(lidar=small, workers=1, gate_samples=3)
+    with pytest.raises(UserError) as first:
+        teacher.run(config, world.inputs, out)
+    written = (out.path / GATE).read_bytes()
+    (out.path / GATE).write_bytes(damaged := how(written))
+    assert damaged != written
+    with pytest.raises(UserError) as again:
+        teacher.run(config, world.inputs, out)
+    assert str(again.value) == str(first.value)
+    assert (out.path / GATE).read_bytes() == written
 
 
 def test_a_gate_that_cannot_measure_is_said_or_refused(world, folder, small, fitted, monkeypatch, capsys):

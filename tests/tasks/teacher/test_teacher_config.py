@@ -35,6 +35,11 @@ def test_impossible_combinations(fields, sentence):
         LidarConfig(**fields)
 
 
+def test_a_batch_that_nobody_can_mean():
+    with pytest.raises(ValidationError, match=r"batch\n.* less than or equal to 65536"):
+        FitConfig(batch=10**12)
+
+
 def test_what_decides_the_result_is_in_the_key():
     config = FitConfig(threads=1, device="cpu", seconds_between_saves=3)
     assert config.key_fields() == FitConfig().key_fields()

@@ -206,6 +206,7 @@ def test_a_fitted_file_keeps_its_whole_network(world, folder, small, small_fit, 
     for text, sentence in (
         (json.dumps(other), r"was fitted with encoder\.norm\.eps = 1e-05, and this version of geomim has"),
         ("{", "what it says of its training is damaged, or of another version"),
+        ("[" * 100_000, "what it says of its training is damaged, or of another version"),
         ("[]", "what it says of its training is damaged, or of another version"),
         (json.dumps(written["config"]), "what it says of its training is damaged, or of another version"),
         (json.dumps(written | {"config": {"unknown": 1}}), "unknown field unknown"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damages import cut, damage, emptied, flipped, one_byte_short, zeros
 from rank_jobs import loaded_step
 
 from tasks.training.checkpoint import Checkpoint
@@ -53,32 +54,7 @@ def trained(folder: Path, until: int | None = None) -> torch.Tensor:
     return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
 
-def emptied(data: bytes) -> bytes:
-    return b""
-
-
-def cut(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def one_byte_short(data: bytes) -> bytes:
-    return data[:-1]
-
-
-def zeros(data: bytes) -> bytes:
-    return bytes(len(data))
-
-
-def flipped(data: bytes) -> bytes:
-    place = random.Random(0).randrange(len(data))
-    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
-
-
 DAMAGES = [emptied, cut, one_byte_short, zeros, flipped]
-
-
-def damage(path: Path, how) -> None:
-    path.write_bytes(how(path.read_bytes()))
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -133,6 +109,27 @@ def test_after_going_back_the_good_one_is_not_lost_again(tmp_path):
     assert step_of(tmp_path / ".checkpoint.pt") == 3
 
 
+@pytest.mark.parametrize("last_is", ["in its place", "away", "damaged"])
+def test_a_kill_at_the_end_of_a_save(tmp_path, last_is):
+    """The new one is whole and not yet in its place: it serves, and the one before it is the one before."""
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        trained(tmp_path, until=4)
+    path = tmp_path / ".checkpoint.pt"
+    path.rename(new := tmp_path / ".checkpoint.pt.new")
+    before = tmp_path / ".checkpoint.pt.before"
+    if last_is != "away":
+        before.rename(path)
+    if last_is == "damaged":
+        damage(path, flipped)
+    assert step_of(path) == 4
+    assert not new.exists()
+    if last_is != "damaged":
+        damage(path, flipped)
+        assert step_of(path) == 3
+    assert torch.equal(trained(tmp_path), whole)
+
+
 @contextmanager
 def files_of_at_most(size: int):
     """Writing more ends as on a full disk: OSError, but with another number."""
@@ -144,12 +141,15 @@ def files_of_at_most(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
+def test_a_full_disk_leaves_the_former_checkpoints(tmp_path):
     whole = trained(tmp_path / "whole")
     with pytest.raises(Interrupted):
         trained(tmp_path, until=3)
-    with files_of_at_most((tmp_path / ".checkpoint.pt").stat().st_size // 2), pytest.raises(OSError, match="too large"):
+    names = (".checkpoint.pt", ".checkpoint.pt.before")
+    kept = [(tmp_path / name).read_bytes() for name in names]
+    with files_of_at_most(len(kept[0]) // 2), pytest.raises(OSError, match="too large"):
         trained(tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in names] == kept
     assert torch.equal(trained(tmp_path), whole)
 
 

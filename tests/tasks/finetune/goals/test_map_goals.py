@@ -77,6 +77,10 @@ def test_occupancy_is_trained_and_scored(occupied):
     assert list(metrics["classes"]) == list(OCCUPANCY_CLASSES)
     assert summary == {"mIoU": metrics["mIoU"]}
     assert metrics["classes"]["free"]["voxels"] > 10_000
+    lines = (folder / "report.md").read_text().splitlines()
+    counts = {line.split(" | ")[0][2:]: line.split(" | ")[-1][:-2] for line in lines if line.startswith("| ")}
+    occupied = sum(scores["voxels"] for name, scores in metrics["classes"].items() if name != "free")
+    assert int(counts["mean without free"]) == occupied < int(counts["free"])
     assert (folder / "occupancies_1.png").is_file()
     assert "| mean without free |" in (folder / "report.md").read_text()
 
