@@ -178,9 +178,11 @@ class CenterPointHead(nn.Module):
             draw_gaussian(heatmap[labels.index(boxes.labels[i])], (cell[i, 1], cell[i, 0]), radii[i])
         log_sizes = np.log(np.where(used[:, None], sizes, 1))
         codes = np.c_[place - cell, xyz[:, 2], log_sizes, np.sin(yaws), np.cos(yaws), boxes.velocities]
+        with np.errstate(over="ignore"):  # then it is infinite, as is the loss, which is for the training loop to tell
+            codes = codes.astype(np.float32)
         return (
             heatmap,
-            self._slots(codes.astype(np.float32), used),
+            self._slots(codes, used),
             self._slots(cell[:, 1] * self.shape_YX[1] + cell[:, 0], used),
             self._slots(used, used),
         )
