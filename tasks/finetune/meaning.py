@@ -102,6 +102,17 @@ def check(file: Path, written: dict[str, str], detector: BevDet, config: Finetun
     return f"  not in the file, and so taken from the config: {', '.join(unchecked)}" if unchecked else ""
 
 
+def taken_from(config: FinetuneConfig) -> str:
+    """What no tensor of a public file says of its detector and the config answers, in a line."""
+    view, image = config.view, config.image
+    cells = "towards the origin" if view.truncate_cells else "by floor"
+    return (
+        f"  not in the file, and so taken from the config: view.channels {view.channels}, view.key_ego {view.key_ego}, "
+        f"cells {cells}, image.resize_test {image.resize_test:g}, image.crop_h {list(image.crop_h)}, limits of boxes, "
+        "non-maximum suppression; configs/released has the published ones, and --public-config would check them"
+    )
+
+
 def check_public(file: Path, public: PublicBevDet, config: FinetuneConfig, evaluate: EvaluateConfig) -> None:
     """Refuse a public config that contradicts ours. Raises UserError that names the field and both values."""
     ours = {f"finetune.{name}": value for name, value in fields_of(config).items()}

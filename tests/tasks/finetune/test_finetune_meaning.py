@@ -183,13 +183,31 @@ def test_a_released_detector_is_evaluated_as_its_config_says(world, public, tmp_
     fields = {name: getattr(ours, name) for name in FinetuneConfig.model_fields}
     folder, summary = world.evaluate(tmp_path, None, inputs, settings=evaluate, **fields)
     assert set(summary) == {"mAP", "NDS"}
-    assert "filled" in (folder / "coverage.txt").read_text()
+    coverage = (folder / "coverage.txt").read_text()
+    assert "filled" in coverage
+    assert "taken from the config" not in coverage  # it was compared
     made = build_public(ours, evaluate)
     load_detector(made, tmp_path / "epoch_20.pth", ours)
     assert (made.head.spec, made.spec) == (detector.head.spec, detector.spec)
     assert all(torch.equal(made.state_dict()[name], tensor) for name, tensor in detector.state_dict().items())
     with pytest.raises(UserError, match="is no detector of this config"):
         load_detector(build_detector(ours), tmp_path / "epoch_20.pth", ours)
+
+
+@pytest.mark.parametrize(
+    ("view", "line"),
+    [
+        ({"frames": 2}, "view.channels rgb, view.key_ego lidar, cells by floor, image.resize_test 0"),
+        (SAME["view"], "view.channels bgr, view.key_ego camera, cells towards the origin, image.resize_test 0"),
+    ],
+)  # fmt: skip
+def test_a_released_file_alone_says_what_was_taken_from_the_config(world, tmp_path, view, line):
+    """Red and blue, the ego's time and the rounding load in silence whatever they are: so the report names them."""
+    detector = build_detector(config := configured(world, view=view))
+    torch.save({"state_dict": bevdet_to_public(detector.state_dict())}, file := tmp_path / "epoch_20.pth")
+    told = load_detector(detector, file, config).splitlines()[-1]
+    assert told.startswith(f"  not in the file, and so taken from the config: {line}")
+    assert "configs/released has the published ones, and --public-config would check them" in told
 
 
 @pytest.mark.parametrize(
