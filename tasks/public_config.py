@@ -17,7 +17,7 @@ import yaml
 from tasks.errors import UserError
 
 # What readers look for at the top of a config.
-_WANTED = ("model", "data_config", "class_names", "object_classes", "train_pipeline", "test_pipeline")
+_WANTED = ("model", "data_config", "multi_adj_frame_id_cfg", "class_names", "object_classes", "test_pipeline")
 _LONGEST, _LARGEST = 10_000, 1e15  # items of what arithmetic may make, and its numbers
 _REMEDY = "give the resolved config as JSON or YAML (mmengine: Config.fromfile(FILE).dump('FILE.json'))"
 

@@ -1,8 +1,8 @@
 """The BEVDet family, GeoMIM's finetuned detectors among them, as the public code configures it.
 
-Of a whole config `model`, `data_config` and the names of the classes are read; what else stands at its top are the
-file's own variables, or says how to train. Settings of training inside `model` are in the lists below, each with its
-reason: a public detector is read to be evaluated.
+Of a whole config `model`, `data_config`, `multi_adj_frame_id_cfg` and the names of the classes are read; what else
+stands at its top are the file's own variables, or says how to train. Settings of training inside `model` are in the
+lists below, each with its reason: a public detector is read to be evaluated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,6 +72,7 @@ def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
         if temporal:
             model.fixed("with_prev", True)
             frames = 1 + model.integer("num_adj", 1)
+            _check_frames(config, frames)
             align = model.flag("align_after_view_transfromation", False)
             pre_blocks = _pre_process(model, view.context)
         encoder = read_resnet(model.section("img_bev_encoder_backbone"), view.context * frames)
@@ -88,6 +89,17 @@ def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
             )
         _check_map(spec.grid, head)
         return PublicBevDet(backbone, spec, head, images, view.depth_weight)
+
+
+def _check_frames(config: Mapping[str, Any], frames: int) -> None:
+    """The frames beside the key frame must be those just before it; stereo's loader adds the next one itself."""
+    key = "multi_adj_frame_id_cfg"
+    if key in config:
+        told = Used(config, "").integers(key)
+        if len(told) not in (2, 3) or 0 in told[2:] or range(*told) != range(1, frames):
+            raise UnreadableConfig(
+                f"{key} is {list(told)}: only [1, {frames}, 1], the {frames - 1} just before it, is implemented here"
+            )
 
 
 def _pre_process(model: Used, context: int) -> int:
@@ -129,6 +141,10 @@ def read_fpn(section: Used, maps: Sequence[int], out: int | None = None, reader:
         if out is not None:
             section.agrees("out_channels", out, reader)
         extra = section.value("extra_upsample", 2)
+        if extra == 1:  # any number means layers more in the public code; ours has none where the size stays
+            raise UnreadableConfig(
+                f"{section.at('extra_upsample')} is 1: only null (no more layers) and 2 or more are implemented here"
+            )
         return FpnSpec(
             section.integer("out_channels"),
             inputs,

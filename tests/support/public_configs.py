@@ -164,6 +164,7 @@ _GRID = {"x": [-8, 8, 1.0], "y": [-8, 8, 1.0], "z": [-5, 3, 8], "depth": [1.0, 9
 
 BEVDET4D = {
     "class_names": CLASSES,
+    "multi_adj_frame_id_cfg": [1, 2, 1],
     "data_config": {
         "cams": CAMS,
         "Ncams": 6,

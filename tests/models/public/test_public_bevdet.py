@@ -16,6 +16,8 @@ from models.public.bevdet import read_bevdet as read_config
 from models.public.used import UnreadableConfig
 
 HEAD, TRAIN, TEST = "model.pts_bbox_head", "model.train_cfg.pts", "model.test_cfg.pts"
+NECK = BEVDET4D["model"]["img_bev_encoder_neck"]
+TASKS = BEVDET4D["model"]["pts_bbox_head"]["tasks"]
 VIEW, STEREO_NET = "model.img_view_transformer", {"use_dcn": False, "aspp_mid_channels": 4, "stereo": True, "bias": 5.0}
 
 
@@ -82,7 +84,7 @@ def test_what_stands_where():
             {
                 "model.img_bev_encoder_backbone.num_layer": [1, 2, 3],
                 "model.img_bev_encoder_backbone.stride": [1, 2, 2],
-                "model.img_bev_encoder_neck.extra_upsample": 1,
+                "model.img_bev_encoder_neck": NECK | {"extra_upsample": None},
             },
             "detector.bev_encoder",
             ResidualSpec((8, 8, 8), (1, 2, 3), (1, 2, 2)),
@@ -96,7 +98,12 @@ def test_what_stands_where():
             FpnSpec(8, (0, 1), 2, 2),
         ),
         ({"model.pre_process.num_layer": [3]}, "detector.pre_blocks", 3),
-        ({"model.num_adj": 2, "model.img_bev_encoder_backbone.numC_input": 12}, "detector.frames", 3),
+        (
+            {"model.num_adj": 2, "multi_adj_frame_id_cfg": [1, 3, 1],
+             "model.img_bev_encoder_backbone.numC_input": 12},
+            "detector.frames",
+            3,
+        ),
         ({"model.align_after_view_transfromation": True}, "detector.align_after_splat", True),
         ({f"{HEAD}.separate_head.head_conv": 5}, "head.branch_width", 5),
         ({f"{HEAD}.separate_head.final_kernel": 1}, "head.branch_kernel", 1),
@@ -141,6 +148,12 @@ def test_a_setting_of_the_file_is_one_of_the_detector(values, field, read):
     ("place", "value", "sentence"),
     [
         ("class_names", CLASSES[::-1], "class_names is .* only the order"),
+        ("multi_adj_frame_id_cfg", [2, 3, 1], r"multi_adj_frame_id_cfg is \[2, 3, 1\]: only \[1, 2, 1\]"),
+        ("multi_adj_frame_id_cfg", [3, 4, 1], r"multi_adj_frame_id_cfg is \[3, 4, 1\]: only"),
+        ("multi_adj_frame_id_cfg", [1, 3, 1], r"multi_adj_frame_id_cfg is \[1, 3, 1\]: only"),
+        ("multi_adj_frame_id_cfg", [1, 2, 0], r"multi_adj_frame_id_cfg is \[1, 2, 0\]: only"),
+        ("multi_adj_frame_id_cfg", [1], r"multi_adj_frame_id_cfg is \[1\]: only"),
+        ("multi_adj_frame_id_cfg", 1, "multi_adj_frame_id_cfg must be a list"),
         ("model.type", "BEVStereo4DOCC", r"model\.type is 'BEVStereo4DOCC': only BEVDet, BEVDet4D"),
         ("model.type", "BEVStereo4D", r"model\.type is 'BEVStereo4D', but img_view_transformer's stereo is False"),
         ("model.img_backbone.type", "ResNet", "type is 'ResNet': only 'SwinTransformerBEVFT'"),
@@ -156,6 +169,7 @@ def test_a_setting_of_the_file_is_one_of_the_detector(values, field, read):
         ("model.img_neck.norm_cfg", {"type": "BN", "eps": 1e-3}, r"norm_cfg is Norm\(eps=0\.001"),
         ("model.img_neck.out_channels", 16, r"img_neck\.out_channels is 16, but .*in_channels is 8"),
         ("model.img_neck.extra_upsample", 2, "downsample is 16, but features have stride 8"),
+        ("model.img_bev_encoder_neck.extra_upsample", 1, "extra_upsample is 1: only null"),
         (f"{VIEW}.grid_config.y", [-8, 8, 0.5], "only square ones"),
         (f"{VIEW}.grid_config.z", [-5, 3, 4], "2 height bins: only one"),
         (f"{VIEW}.grid_config.x", [-16, 16, 1.0], "and pts_bbox_head from .* they must agree"),
@@ -176,7 +190,14 @@ def test_a_setting_of_the_file_is_one_of_the_detector(values, field, read):
         (f"{HEAD}.separate_head.norm_cfg", {"type": "BN2d", "eps": 1e-3}, "one norm is implemented"),
         (f"{HEAD}.norm_bbox", False, "norm_bbox is False"),
         (f"{HEAD}.task_specific", False, "task_specific is False"),
-        (f"{HEAD}.tasks.0", {"num_class": 1, "class_names": ["tram"]}, "has tram, which nuScenes does not know"),
+        (
+            f"{HEAD}.tasks.0",
+            {"num_class": 1, "class_names": ["tram"]},
+            "tasks has the class names .*'tram'.* must be .*'car', 'truck'",
+        ),
+        (f"{HEAD}.tasks", TASKS[::-1], r"tasks has the class names .* one after the other they must be \['car', 'tr"),
+        (f"{HEAD}.tasks", TASKS[:1], r"tasks has the class names \[\['car'\]\]: one after"),
+        (f"{HEAD}.tasks.1.class_names", [CLASSES[2], CLASSES[1], *CLASSES[3:]], "tasks has the class names"),
         (f"{HEAD}.tasks.0", {"num_class": 2, "class_names": ["car"]}, r"num_class is 2, but the number .* is 1"),
         (f"{HEAD}.common_heads.vel", None, r"common_heads\.vel is missing"),
         (f"{HEAD}.bbox_coder.code_size", 7, "code_size is 7"),
