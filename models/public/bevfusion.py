@@ -1,8 +1,8 @@
 """BEVFusion's LiDAR detector as the two public codes configure it: MIT's (YAML) and mmdetection3d's (Python).
 
-Of a whole config `model`, `test_pipeline` and the names of the classes are read; what else stands at its top are the
-file's own variables, or says how to train. Settings of training inside `model` are in the lists below, each with its
-reason: a teacher is read to be evaluated.
+Of a whole config `model`, the points that `test_pipeline` loads, and the names of the classes are read; what else
+stands at its top are the file's own variables, or says how to train. Settings of training inside `model` are in the
+lists below, each with its reason: a teacher is read to be evaluated.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,12 @@ _CAMERAS = dict.fromkeys(
     "makes the cameras' map, or reads that of both",
 )
 
+# Of the step that loads earlier sweeps.
+_SWEEPS = {
+    "pad_empty_sweeps": "copies of the key sweep where there are no others, which change no voxel's mean",
+    "test_mode": "whether the nearest sweeps are taken, or some at random",
+}
+
 
 def read_lidar(config: Mapping[str, Any]) -> LidarSpec:
     """The detector of a whole config, or the encoder alone where it is one of cameras and LiDAR, or a GeoMIM.
@@ -45,11 +51,39 @@ def read_lidar(config: Mapping[str, Any]) -> LidarSpec:
 
 
 def read_sweeps(config: Mapping[str, Any]) -> int | None:
-    """How many previous sweeps the model sees when it is tested; None where no `test_pipeline` says it."""
-    for step in config.get("test_pipeline") or ():
-        if isinstance(step, Mapping) and step.get("type") == "LoadPointsFromMultiSweeps":
-            return Used(step, "test_pipeline's LoadPointsFromMultiSweeps").integer("sweeps_num", 10)
-    return None
+    """How many previous sweeps the model sees when it is tested; None where there is no `test_pipeline`.
+
+    Raises UnreadableConfig where that loads other points than ours.
+    """
+    if "test_pipeline" not in config:
+        return None
+    sweeps = 0
+    for step in Used(config, "").sections("test_pipeline"):
+        kind = step.value("type")
+        if kind == "LoadPointsFromFile":
+            with step:
+                _check_points(step, load_dim=6, use_dim=[0, 1, 2])
+                step.fixed("coord_type", "LIDAR")
+                for key in ("shift_height", "use_color", "norm_intensity", "norm_elongation"):
+                    step.fixed(key, False)
+        elif kind == "LoadPointsFromMultiSweeps":
+            with step:
+                _check_points(step, load_dim=5, use_dim=[0, 1, 2, 4])
+                step.fixed("remove_close", True, default=False)
+                step.ignore(_SWEEPS)
+                sweeps = step.integer("sweeps_num", 10)
+    return sweeps
+
+
+def _check_points(step: Used, load_dim: int, use_dim: list[int]) -> None:
+    """All five numbers of a point, and all 32 beams; the arguments are the public code's defaults."""
+    step.fixed("load_dim", 5, default=load_dim)
+    if step.value("use_dim", use_dim) != 5:
+        step.fixed("use_dim", [0, 1, 2, 3, 4], default=use_dim)
+    if step.value("reduce_beams", None) is not None:
+        step.fixed("reduce_beams", 32)
+    step.fixed("load_augmented", None)
+    step.ignore(dict.fromkeys(("backend_args", "file_client_args"), "where files lie"))
 
 
 def _check_classes(config: Mapping[str, Any]) -> None:

@@ -94,8 +94,16 @@ _TRANSFUSION = {
     "loss_bbox": {"type": "L1Loss", "loss_weight": 0.25},
 }
 _STEPS = [
-    {"type": "LoadPointsFromFile", "load_dim": 5},
-    {"type": "LoadPointsFromMultiSweeps", "sweeps_num": 9},
+    {"type": "LoadPointsFromFile", "coord_type": "LIDAR", "load_dim": 5, "use_dim": 5, "reduce_beams": 32},
+    {
+        "type": "LoadPointsFromMultiSweeps",
+        "sweeps_num": 9,
+        "load_dim": 5,
+        "use_dim": [0, 1, 2, 3, 4],
+        "pad_empty_sweeps": True,
+        "remove_close": True,
+    },
+    {"type": "PointsRangeFilter", "point_cloud_range": RANGE},
 ]
 _ATTENTION = {"embed_dims": 16, "num_heads": 2, "dropout": 0.1}
 

@@ -20,6 +20,37 @@ def test_both_codes_say_the_same_network():
     assert (spec.bev_backbone.neck_widths, spec.head.in_channels) == ((6, 10), 16)
     assert read_sweeps(MIT_LIDAR) == read_sweeps(MM_LIDAR) == 9
     assert read_sweeps({"model": {}}) is None
+    assert read_sweeps(changed(MIT_LIDAR, "test_pipeline", MIT_LIDAR["test_pipeline"][:1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("0.use_dim", 4, r"test_pipeline\[0\]\.use_dim is 4: only \[0, 1, 2, 3, 4\] is implemented"),
+        ("0.use_dim", None, r"test_pipeline\[0\]\.use_dim is \[0, 1, 2\]: only"),  # the public code's default
+        ("0.load_dim", None, r"test_pipeline\[0\]\.load_dim is 6: only 5"),
+        ("0.reduce_beams", 4, r"test_pipeline\[0\]\.reduce_beams is 4: only 32"),
+        ("0.load_augmented", "pointpainting", r"load_augmented is 'pointpainting': only None"),
+        ("0.coord_type", "DEPTH", "coord_type is 'DEPTH': only 'LIDAR'"),
+        ("0.shift_height", True, "shift_height is True: only False"),
+        ("1.use_dim", [0, 1, 2, 4], r"test_pipeline\[1\]\.use_dim is \[0, 1, 2, 4\]: only"),
+        ("1.reduce_beams", 4, r"test_pipeline\[1\]\.reduce_beams is 4"),
+        ("1.remove_close", False, "remove_close is False: only True"),
+        ("1.remove_close", None, "remove_close is False: only True"),
+        ("1.pad_sweeps", 1, r"nothing here knows what test_pipeline\[1\]\.pad_sweeps means"),
+        ("2", 3, r"test_pipeline\[2\] must be a section of keys, not 3"),
+        ("2", {}, r"test_pipeline\[2\]\.type is missing"),
+    ],
+)
+def test_points_that_are_loaded_otherwise_are_refused_by_name(place, value, sentence):
+    with pytest.raises(UnreadableConfig, match=sentence):
+        read_sweeps(changed(MIT_LIDAR, f"test_pipeline.{place}", value))
+
+
+@pytest.mark.parametrize(("steps", "sentence"), [("${x}", "is a reference"), (3, "must be a list"), (None, "a list")])
+def test_steps_that_are_no_list_are_refused(steps, sentence):
+    with pytest.raises(UnreadableConfig, match=rf"test_pipeline .*{sentence}"):
+        read_sweeps(MIT_LIDAR | {"test_pipeline": steps})
 
 
 ENCODER, SECOND, FPN = (f"model.{part}" for part in ("encoders.lidar.backbone", "decoder.backbone", "decoder.neck"))
