@@ -13,7 +13,7 @@ from models.geomim.decoder import Decoder
 from models.geomim.model import STRIDE, GeoMIM
 from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
-from models.public.bevdet import read_grid
+from models.public.bevdet import read_bins, read_grid
 from models.public.bevfusion import read_lidar
 from models.public.norms import torchs_norm
 from models.public.swin import read_swin
@@ -98,7 +98,7 @@ def read_student(section: Used) -> StudentSpec:
             section.integer("decoder_dim", 512),
             section.integer("decoder_num_heads", 16),
             section.integer("decoder_depth", 8),
-            section.integer("pretrain_img_size", 224) // 32,
+            section.integer("pretrain_img_size", 224, least=32) // 32,
         )
         if decoder.depth % 4 or decoder.width % decoder.num_heads:
             raise UnreadableConfig(
@@ -121,7 +121,7 @@ def read_view_transform(section: Used) -> ViewSpec:
         return ViewSpec(
             section.integer("in_channels"),
             section.integer("out_channels"),
-            DepthBins(*section.numbers("dbound", 3)),
+            read_bins(section, "dbound"),
             read_grid(section, ("xbound", "ybound", "zbound")),
             2,
             size,

@@ -170,6 +170,25 @@ def test_a_setting_of_the_file_is_one_of_the_detector(values, field, read):
         ("model.img_neck.out_channels", 16, r"img_neck\.out_channels is 16, but .*in_channels is 8"),
         ("model.img_neck.extra_upsample", 2, "downsample is 16, but features have stride 8"),
         ("model.img_bev_encoder_neck.extra_upsample", 1, "extra_upsample is 1: only null"),
+        ("class_names", 3, "class_names must be a list, not 3"),
+        (
+            f"{VIEW}.grid_config.z",
+            [-5, 3, 0],
+            r"grid_config\.z must be low < high and a step between, not \[-5, 3, 0\]",
+        ),
+        (f"{VIEW}.grid_config.x", [8, -8, 1], r"grid_config\.x must be low < high"),
+        (f"{VIEW}.grid_config.depth", [1.0, 9.0, 0], r"grid_config\.depth must be low < high and a step"),
+        (f"{VIEW}.grid_config.depth", [-1.0, 9.0, 1.0], "depth has no two depth bins before the camera"),
+        (f"{VIEW}.grid_config.depth", [1.0, 9.0, 8.0], "depth has no two depth bins before the camera"),
+        ("model.img_bev_encoder_backbone.num_layer", [2, -1, 2], "num_layer must be whole numbers of at least 1"),
+        ("model.img_backbone.num_heads", [1, 0, 2, 2], "num_heads must be whole numbers of at least 1, not 0"),
+        ("model.img_backbone.embed_dims", 1e400, "embed_dims must be a whole number, not inf"),
+        ("model.img_backbone.mlp_ratio", float("nan"), "mlp_ratio must be a number that can be meant, not nan"),
+        (f"{TRAIN}.voxel_size", [0, 0, 0], r"pts\.voxel_size must be numbers of at least 0\.001, not 0"),
+        (f"{TEST}.min_radius", [4, "x"], r"min_radius\.1 must be a number, not 'x'"),
+        (f"{TEST}.min_radius", [4, -1], r"min_radius\.1 must be a number of at least 0, not -1"),
+        (f"{TEST}.nms_thr", [[0.1], 0.2], r"nms_thr\.0 must be a number, not \[0\.1\]"),
+        (f"{TEST}.nms_rescale_factor", ["x", 1.0], r"nms_rescale_factor\.0 must be numbers, not 'x'"),
         (f"{VIEW}.grid_config.y", [-8, 8, 0.5], "only square ones"),
         (f"{VIEW}.grid_config.z", [-5, 3, 4], "2 height bins: only one"),
         (f"{VIEW}.grid_config.x", [-16, 16, 1.0], "and pts_bbox_head from .* they must agree"),
@@ -234,3 +253,9 @@ def test_what_is_not_implemented_is_refused_by_name(place, value, sentence):
 def test_a_depth_net_that_is_not_implemented_is_refused(net, sentence):
     with pytest.raises(UnreadableConfig, match=sentence):
         read_config(changed(stereo(), f"{VIEW}.depthnet_cfg", net))
+
+
+def test_sids_bins_end_a_metre_before():
+    config = changed(stereo(), f"{VIEW}.grid_config.depth", [1.0, 2.0, 0.5])
+    with pytest.raises(UnreadableConfig, match="depth has no two depth bins before the camera"):
+        read_config(config)
