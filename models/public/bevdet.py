@@ -56,7 +56,7 @@ def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
         view = read_view(model.section("img_view_transformer"))
         # As it is handed to the class itself, the section has no type any more.
         kind = model.value("type", "BEVStereo4D" if view.stereo else "BEVDet4D" if "num_adj" in model else "BEVDet")
-        if kind not in _DETECTORS:
+        if kind not in tuple(_DETECTORS):  # a list or section has no place in a dict
             raise UnreadableConfig(f"model.type is {kind!r}: only {', '.join(_DETECTORS)} are implemented here")
         temporal, stereo = _DETECTORS[kind]
         if view.stereo != stereo:

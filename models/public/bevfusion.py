@@ -22,6 +22,7 @@ from models.public.classes import check_classes
 from models.public.norms import BEGINNING, read_norm
 from models.public.used import SMALLEST, UnreadableConfig, Used
 
+POINT = 5  # x, y, z, intensity and age: numbers that are loaded of a point
 _TRAINING = {
     "train_cfg": "targets and costs of training",
     "loss_cls": "a loss",
@@ -78,10 +79,10 @@ def read_sweeps(config: Mapping[str, Any]) -> int | None:
 
 
 def _check_points(step: Used, load_dim: int, use_dim: list[int]) -> None:
-    """All five numbers of a point, and all 32 beams; the arguments are the public code's defaults."""
-    step.fixed("load_dim", 5, default=load_dim)
-    if step.value("use_dim", use_dim) != 5:
-        step.fixed("use_dim", [0, 1, 2, 3, 4], default=use_dim)
+    """All numbers of a point, and all 32 beams; the arguments are the public code's defaults."""
+    step.fixed("load_dim", POINT, default=load_dim)
+    if step.value("use_dim", use_dim) != POINT:
+        step.fixed("use_dim", [*range(POINT)], default=use_dim)
     if step.value("reduce_beams", None) is not None:
         step.fixed("reduce_beams", 32)
     step.fixed("load_augmented", None)
@@ -175,10 +176,14 @@ def read_encoder(section: Used, grid: VoxelGrid, kind: str) -> EncoderSpec:
         section.fixed("block_type", "basicblock", default="conv_module")
         section.fixed("return_middle_feats", False)
         section.agrees("sparse_shape", grid.sparse_shape, "the grid with one layer more in height")
+        if (numbers := section.integer("in_channels")) != POINT:
+            raise UnreadableConfig(
+                f"{section.at('in_channels')} is {numbers}: only {POINT} numbers a point are implemented here"
+            )
         widths, blocks, paddings = _levels(section)
         try:
             spec = EncoderSpec(
-                section.integer("in_channels"),
+                POINT,
                 widths,
                 blocks,
                 paddings,
@@ -262,6 +267,8 @@ def read_transfusion(head: Used, height: tuple[float, float]) -> TransFusionSpec
         head.fixed("bias", "auto")
         width = head.integer("hidden_channel", 128)
         heads, ffn_width, dropout = _decoder_layer(head, width)
+        if not 0 <= dropout <= 1:
+            raise UnreadableConfig(f"{head.at('dropout')} is {dropout}: a share lies between 0 and 1")
         with head.section("common_heads") as common:
             branches = [common.integers(part, 2) for part in PARTS]
         if any(channels != wanted for (channels, _), wanted in zip(branches, PARTS.values())):

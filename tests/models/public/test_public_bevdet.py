@@ -155,6 +155,7 @@ def test_a_setting_of_the_file_is_one_of_the_detector(values, field, read):
         ("multi_adj_frame_id_cfg", [1], r"multi_adj_frame_id_cfg is \[1\]: only"),
         ("multi_adj_frame_id_cfg", 1, "multi_adj_frame_id_cfg must be a list"),
         ("model.type", "BEVStereo4DOCC", r"model\.type is 'BEVStereo4DOCC': only BEVDet, BEVDet4D"),
+        ("model.type", ["BEVDet"], r"model\.type is \['BEVDet'\]: only BEVDet"),
         ("model.type", "BEVStereo4D", r"model\.type is 'BEVStereo4D', but img_view_transformer's stereo is False"),
         ("model.img_backbone.type", "ResNet", "type is 'ResNet': only 'SwinTransformerBEVFT'"),
         ("model.img_backbone.patch_size", 8, r"patch_size is 8: only 4"),

@@ -140,6 +140,8 @@ def test_of_cameras_and_lidar_the_encoder_is_read():
         (MIT_LIDAR, "model.heads.map", {"type": "X"}, r"model\.heads\.map is .* only None"),
         (MIT_LIDAR, "object_classes", 3, "object_classes must be a list, not 3"),
         (MIT_LIDAR, f"{HEAD}.num_classes", 9, "num_classes is 9: only 10"),
+        (MIT_LIDAR, f"{ENCODER}.in_channels", 4, r"backbone\.in_channels is 4: only 5 numbers a point"),
+        (MIT_LIDAR, f"{HEAD}.dropout", 3, "dropout is 3: a share lies between 0 and 1"),
         (MIT_LIDAR, f"{HEAD}.num_heads", 0, r"num_heads must be a whole number of at least 1, not 0"),
         (MIT_LIDAR, f"{HEAD}.num_proposals", 100_000, r"num_proposals is 100000, more than the map's 800 places"),
         (MIT_LIDAR, f"{HEAD}.hidden_channel", -16, "hidden_channel must be a whole number of at least 1, not -16"),
