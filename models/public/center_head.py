@@ -119,7 +119,8 @@ def _losses(head: Used) -> tuple[float, float]:
 
 def _rules(test: Used, groups: Sequence[Sequence[str]]) -> tuple[Nms, ...]:
     """Non-maximum suppression of every group. The public circles have squared radii."""
-    test.ignore(_IGNORED)
+    rule_by_rule = dict.fromkeys(("min_radius", "nms_thr", "nms_rescale_factor"), "read of the groups that need it")
+    test.ignore(_IGNORED | rule_by_rule)
     test.fixed("max_pool_nms", False)
 
     def of_group(name: str, number: int, default: Any = None) -> Any:

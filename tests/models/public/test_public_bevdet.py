@@ -260,3 +260,10 @@ def test_sids_bins_end_a_metre_before():
     config = changed(stereo(), f"{VIEW}.grid_config.depth", [1.0, 2.0, 0.5])
     with pytest.raises(UnreadableConfig, match="depth has no two depth bins before the camera"):
         read_config(config)
+
+
+@pytest.mark.parametrize(("kind", "rule"), [("rotate", RotatedNms), ("circle", CircleNms)])
+def test_one_rule_for_all_groups_leaves_the_others_numbers(kind, rule):
+    """As in the released files: there are radii though no group is suppressed by them."""
+    rules = read_config(changed(BEVDET4D, f"{TEST}.nms_type", [kind, kind])).head.rules
+    assert all(isinstance(one, rule) for one in rules)
