@@ -138,10 +138,19 @@ class _Assignments:
         try:
             self._set(names, self._value(statement.value))
         except (_Unreadable, TypeError, ValueError, LookupError, ArithmeticError) as error:
+            self._called(statement.value)
             # What it holds of the names in it is kept: who changes that changes them too.
             held = [self._values[name] for name in _names(statement.value) if name in self._values]
             self._set(names, held)
             self._why |= dict.fromkeys(names, f"line {statement.lineno}: {' '.join(str(error).split())}")
+
+    def _called(self, node: ast.expr) -> None:
+        """What is in the lists and dicts that an expression hands to functions cannot be told any more."""
+        known = {*_FUNCTIONS, "dict"} - self._why.keys() - self._values.keys()
+        for inner in ast.walk(node):
+            names_anew = isinstance(inner, ast.NamedExpr)
+            if names_anew or (isinstance(inner, ast.Call) and ast.unparse(inner.func) not in known):
+                self._touched(inner, f"`{ast.unparse(inner)[:60]}` may change it", rebound=names_anew)
 
     def _check_bases(self) -> None:
         """Other files that the config inherits from are not read: their digests would be in no key."""
@@ -179,16 +188,7 @@ class _Assignments:
                 return {**(self._value(node.args[0]) if node.args else {}), **self._keywords(node)}
             case ast.Call(func=ast.Name()) if node.func.id in _FUNCTIONS and not node.keywords:
                 return self._call(node)
-        self._called(node)
         raise _Unreadable(f"`{ast.unparse(node)[:60]}`")
-
-    def _called(self, node: ast.expr) -> None:
-        """What is in the lists and dicts that an expression hands to functions cannot be told any more."""
-        known = {*_FUNCTIONS, "dict"} - self._why.keys()
-        for inner in ast.walk(node):
-            names_anew = isinstance(inner, ast.NamedExpr)
-            if names_anew or (isinstance(inner, ast.Call) and ast.unparse(inner.func) not in known):
-                self._touched(inner, f"`{ast.unparse(inner)[:60]}` may change it", rebound=names_anew)
 
     def _keywords(self, node: ast.Call) -> dict[str, Any]:
         return {word.arg: self._value(word.value) for word in node.keywords}

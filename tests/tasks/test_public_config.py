@@ -84,6 +84,7 @@ def test_nothing_is_run(write, tmp_path):
         ("a = dict(s=1)\nx = dict(b=f(3), a=a)\nmodel = dict(a=a)\nx['a']['s'] = 2", "line 4 may change it"),
         ("a = dict(s=1)\nx = a.get('s')\nmodel = dict(a=a)", r"line 3: a is `a\.get\('s'\)` may change it"),
         ("model = dict(s=1)\nx = [model.update(s=2) for _ in (1,)]", r"`model\.update\(s=2\)` may change it"),
+        ("model = dict(s=1)\nx = [unknown, f(model)]", r"`f\(model\)` may change it"),
         ("n = 1\nx = (n := 2) - f(0)\nmodel = dict(n=n)", r"n is `\(n := 2\)` may change it"),
         ("model = dict(s=1)\nglobals()['model'] = dict(s=2)", "line 2 may change it"),
         ("model = dict(s=1)\nfrom base import *", "line 2 may change it"),
