@@ -203,7 +203,7 @@ def finetune(
 ) -> None:
     """Finetune and evaluate the camera detector (no server).
 
-    Example: geomim finetune --config configs/bevdet4d-geomim.yaml --eval-only --checkpoint epoch_20_ema.pth
+    Example: geomim finetune --config configs/released/bevdet4d-geomim.yaml --eval-only --checkpoint epoch_20_ema.pth
     """
     if eval_only and checkpoint is None:
         raise UserError("--eval-only needs --checkpoint FILE, the detector to evaluate")

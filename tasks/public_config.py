@@ -1,13 +1,15 @@
 """A public config file as plain values: JSON, YAML, or OpenMMLab's Python, which is read here and never run.
 
 Of a Python file the assignments to names are taken, one after the other: literals, `dict(...)`, names defined above,
-arithmetic, subscripts, `len`, `range`, `list` and `tuple`. What else stands in it (loops, updates, imports) makes the
-names that it touches unreadable; where one of those is wanted, the resolved config as JSON or YAML serves.
+arithmetic, subscripts, `len`, `range`, `list` and `tuple`; and, as BEVDet's files have it, `x[key].update(section)`,
+alone or in a loop over a list. What else stands in it makes unreadable what it names, and all that holds a list or a
+section of that; where one of those is wanted, the resolved config as JSON or YAML serves.
 """
 
 import ast
 import json
 import operator
+import os.path
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ import yaml
 from tasks.errors import UserError
 
 # What readers look for at the top of a config.
-_WANTED = ("model", "data_config", "class_names", "object_classes", "train_pipeline", "test_pipeline")
+_WANTED = ("model", "data_config", "multi_adj_frame_id_cfg", "class_names", "object_classes", "test_pipeline")
 _LONGEST, _LARGEST = 10_000, 1e15  # items of what arithmetic may make, and its numbers
-_REMEDY = "give the resolved config as JSON or YAML (mmengine: Config.fromfile(FILE).dump('FILE.json'))"
+_REMEDY = (
+    "give the resolved config as JSON or YAML "
+    "(mmengine: Config.fromfile(FILE, import_custom_modules=False).dump('FILE.json'))"
+)
 
 _BINARY: dict[type, Callable] = {
     ast.Add: operator.add,
@@ -30,6 +35,16 @@ _BINARY: dict[type, Callable] = {
     ast.Mod: operator.mod,
 }
 _FUNCTIONS: dict[str, Callable] = {"len": len, "list": list, "tuple": tuple, "range": range}
+_REACH_ALL = {"exec", "eval", "globals", "locals", "vars"}  # functions that may change any name
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values, and tuples as mmengine's `Config.dump` writes them."""
+
+
+_Loader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
+)
 
 
 def read_public_config(path: Path) -> dict[str, Any]:
@@ -38,7 +53,7 @@ def read_public_config(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".py":
             return _Assignments(path, ast.parse(text)).wanted()
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name a public config file") from None
     except (ValueError, SyntaxError, yaml.YAMLError, RecursionError, MemoryError) as error:
@@ -71,48 +86,81 @@ class _Assignments:
         return {name: value for name, value in self._values.items() if name not in self._why}
 
     def _take(self, statement: ast.stmt) -> None:
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+        if isinstance(statement, ast.AnnAssign) and statement.value is None:
+            return  # a type alone
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             if all(isinstance(target, ast.Name) for target in targets):
                 self._assign([target.id for target in targets], statement)
                 return
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             return  # a docstring
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            return  # what it brings is not defined above, for those who name it
-        for node in ast.walk(statement):  # an update, a loop: whatever it names may be another after it
-            if isinstance(node, ast.Name):
-                self._touched(node.id, f"line {statement.lineno} may change it")
-
-    def _touched(self, name: str, why: str) -> None:
-        """Nobody can tell what stands in a name any more, nor in those that hold the same list or dict."""
-        value = self._values.get(name)
-        self._why.setdefault(name, why)
-        if isinstance(value, list | dict):
-            for other in [other for other, held in self._values.items() if _holds(held, value)]:
-                self._why.setdefault(other, why)
-
-    def _assign(self, names: list[str], statement: ast.Assign | ast.AnnAssign) -> None:
         try:
-            value = self._value(statement.value)
-        except _Unreadable as error:
-            self._why |= dict.fromkeys(names, f"line {statement.lineno}: {error}")
-            return
-        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-            self._why |= dict.fromkeys(names, f"line {statement.lineno}: {' '.join(str(error).split())}")
-            return
+            self._run(statement)
+        except (_Unreadable, TypeError, ValueError, LookupError, ArithmeticError):
+            self._touched(statement, f"line {statement.lineno} may change it")
+
+    def _run(self, statement: ast.stmt) -> None:
+        """An update, or a loop of updates; _Unreadable for all else."""
+        match statement:
+            case ast.Expr(ast.Call(func=ast.Attribute(value=updated, attr="update"), args=[section], keywords=[])):
+                old, new = self._value(updated), self._value(section)
+                if not isinstance(old, dict) or not isinstance(new, dict) or id(old) in _inside(new):
+                    raise _Unreadable
+                old.update(new)
+            case ast.For(target=ast.Name(), orelse=[]) if all(isinstance(one, ast.Expr) for one in statement.body):
+                items = self._value(statement.iter)
+                if not isinstance(items, list | tuple) or len(items) > _LONGEST:
+                    raise _Unreadable
+                for item in items:
+                    self._set([statement.target.id], item)
+                    for inner in statement.body:
+                        self._run(inner)
+            case _:
+                raise _Unreadable
+
+    def _touched(self, node: ast.AST, why: str, rebound: bool = True) -> None:
+        """Nobody can tell any more what stands in the lists and dicts of a piece of code's names, whoever holds them;
+        nor, where they may be rebound, in these names."""
+        names = _names(node)
+        if not names.isdisjoint(_REACH_ALL | {"*"}):
+            names, rebound = names | self._values.keys(), True
+        touched = _inside([self._values[name] for name in names if name in self._values])
+        others = {name for name, held in self._values.items() if not touched.isdisjoint(_inside(held))}
+        self._why |= {name: why for name in (names | others if rebound else others) if name not in self._why}
+
+    def _set(self, names: list[str], value: Any) -> None:
         for name in names:
             self._values[name] = value
             self._why.pop(name, None)
 
+    def _assign(self, names: list[str], statement: ast.Assign | ast.AnnAssign) -> None:
+        try:
+            self._set(names, self._value(statement.value))
+        except (_Unreadable, TypeError, ValueError, LookupError, ArithmeticError) as error:
+            self._called(statement.value)
+            # What it holds of the names in it is kept: who changes that changes them too.
+            held = [self._values[name] for name in _names(statement.value) if name in self._values]
+            self._set(names, held)
+            self._why |= dict.fromkeys(names, f"line {statement.lineno}: {' '.join(str(error).split())}")
+
+    def _called(self, node: ast.expr) -> None:
+        """What is in the lists and dicts that an expression hands to functions cannot be told any more."""
+        known = {*_FUNCTIONS, "dict"} - self._why.keys() - self._values.keys()
+        for inner in ast.walk(node):
+            names_anew = isinstance(inner, ast.NamedExpr)
+            if names_anew or (isinstance(inner, ast.Call) and ast.unparse(inner.func) not in known):
+                self._touched(inner, f"`{ast.unparse(inner)[:60]}` may change it", rebound=names_anew)
+
     def _check_bases(self) -> None:
         """Other files that the config inherits from are not read: their digests would be in no key."""
-        bases = self._values.get("_base_", [])
         if "_base_" in self._why:
             raise UserError(f"{self._path}: _base_ cannot be told ({self._why['_base_']}); {_REMEDY}")
-        for base in [bases] if isinstance(bases, str) else bases:
-            parts = Path(str(base)).parts
-            if "_base_" not in parts or "models" in parts:
+        bases = self._values.get("_base_", [])
+        for base in bases if isinstance(bases, list | tuple) else [bases]:
+            parts = Path(os.path.normpath(str(base))).parts
+            below = parts[parts.index("_base_") + 1 :] if "_base_" in parts else ()
+            if below[:1] not in (("datasets",), ("schedules",), ("default_runtime.py",)):
                 raise UserError(f"{self._path}: inherits from {base}, which may hold parts of the model; {_REMEDY}")
 
     def _value(self, node: ast.expr) -> Any:
@@ -134,6 +182,8 @@ class _Assignments:
                 return -self._value(node.operand)
             case ast.BinOp() if type(node.op) in _BINARY:
                 return self._binary(node)
+            case ast.Call(func=ast.Name(id=name)) if name in self._values or name in self._why:
+                pass  # a function of the file's own, whatever its name
             case ast.Call(func=ast.Name(id="dict")) if all(word.arg for word in node.keywords) and len(node.args) < 2:
                 return {**(self._value(node.args[0]) if node.args else {}), **self._keywords(node)}
             case ast.Call(func=ast.Name()) if node.func.id in _FUNCTIONS and not node.keywords:
@@ -169,7 +219,26 @@ class _Assignments:
         return made
 
 
-def _holds(value: Any, sought: list | dict) -> bool:
-    """Whether `sought` itself, not its like, is in `value`."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return value is sought or any(_holds(item, sought) for item in inside)
+def _inside(value: Any) -> set[int]:
+    """Ids of the lists and dicts in a value, itself among them."""
+    found, todo = set(), [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict | list):
+            if id(one) in found:
+                continue
+            found.add(id(one))
+        todo += one.values() if isinstance(one, dict) else one if isinstance(one, list | tuple) else ()
+    return found
+
+
+def _names(node: ast.AST) -> set[str]:
+    """The names that a piece of code reads or defines; `*` for an import of whatever there is."""
+    found = set()
+    for inner in ast.walk(node):
+        match inner:
+            case ast.Name(id=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.alias(name=name, asname=asname):
+                found.add(asname or name.partition(".")[0])
+    return found

@@ -1,13 +1,13 @@
 """The BEVDet family, GeoMIM's finetuned detectors among them, as the public code configures it.
 
-Of a whole config `model`, `data_config` and the names of the classes are read; what else stands at its top are the
-file's own variables, or says how to train. Settings of training inside `model` are in the lists below, each with its
-reason: a public detector is read to be evaluated.
+Of a whole config `model`, `data_config`, `multi_adj_frame_id_cfg` and the names of the classes are read; what else
+stands at its top are the file's own variables, or says how to train. Settings of training inside `model` are in the
+lists below, each with its reason: a public detector is read to be evaluated.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from models.bevdet.detector import BevDet, BevDetSpec
 from models.bevdet.encoder import ResidualSpec
@@ -15,8 +15,8 @@ from models.bevdet.necks import FpnSpec
 from models.center_head import CenterHeadSpec, CenterPointHead
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid
-from models.names import CLASSES
 from models.public.center_head import read_center_head
+from models.public.classes import check_classes
 from models.public.images import ImageNumbers, read_bevdet_images
 from models.public.norms import BEGINNING, torchs_norm
 from models.public.swin import read_swin
@@ -49,15 +49,14 @@ class PublicBevDet:
 
 def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
     """The detector of a whole config. Raises UnreadableConfig."""
-    if "class_names" in config and list(config["class_names"]) != list(CLASSES):
-        raise UnreadableConfig(f"class_names is {list(config['class_names'])}: only the order {list(CLASSES)} is known")
+    check_classes(config)
     images = read_bevdet_images(config["data_config"]) if "data_config" in config else None
     with Used(config.get("model", config), "model") as model:
         model.ignore(BEGINNING)
         view = read_view(model.section("img_view_transformer"))
         # As it is handed to the class itself, the section has no type any more.
         kind = model.value("type", "BEVStereo4D" if view.stereo else "BEVDet4D" if "num_adj" in model else "BEVDet")
-        if kind not in _DETECTORS:
+        if kind not in tuple(_DETECTORS):  # a list or section has no place in a dict
             raise UnreadableConfig(f"model.type is {kind!r}: only {', '.join(_DETECTORS)} are implemented here")
         temporal, stereo = _DETECTORS[kind]
         if view.stereo != stereo:
@@ -72,6 +71,7 @@ def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
         if temporal:
             model.fixed("with_prev", True)
             frames = 1 + model.integer("num_adj", 1)
+            _check_frames(config, frames)
             align = model.flag("align_after_view_transfromation", False)
             pre_blocks = _pre_process(model, view.context)
         encoder = read_resnet(model.section("img_bev_encoder_backbone"), view.context * frames)
@@ -88,6 +88,17 @@ def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
             )
         _check_map(spec.grid, head)
         return PublicBevDet(backbone, spec, head, images, view.depth_weight)
+
+
+def _check_frames(config: Mapping[str, Any], frames: int) -> None:
+    """The frames beside the key frame must be those just before it; stereo's loader adds the next one itself."""
+    key = "multi_adj_frame_id_cfg"
+    if key in config:
+        told = Used(config, "").integers(key, least=0)
+        if len(told) not in (2, 3) or 0 in told[2:] or range(*told) != range(1, frames):
+            raise UnreadableConfig(
+                f"{key} is {list(told)}: only [1, {frames}, 1], the {frames - 1} just before it, is implemented here"
+            )
 
 
 def _pre_process(model: Used, context: int) -> int:
@@ -122,13 +133,17 @@ def read_fpn(section: Used, maps: Sequence[int], out: int | None = None, reader:
         section.fixed("lateral", None)
         section.fixed("use_input_conv", False)
         torchs_norm(section)
-        inputs = section.integers("input_feature_index", 2, (0, 2))
+        inputs = section.integers("input_feature_index", 2, (0, 2), least=0)
         if not all(0 <= index < len(maps) for index in inputs):
             raise UnreadableConfig(f"{section.at('input_feature_index')} is {inputs}, and there are {len(maps)} maps")
         section.agrees("in_channels", sum(maps[index] for index in inputs), "the sum of its maps' channels")
         if out is not None:
             section.agrees("out_channels", out, reader)
         extra = section.value("extra_upsample", 2)
+        if extra == 1:  # any number means layers more in the public code; ours has none where the size stays
+            raise UnreadableConfig(
+                f"{section.at('extra_upsample')} is 1: only null (no more layers) and 2 or more are implemented here"
+            )
         return FpnSpec(
             section.integer("out_channels"),
             inputs,
@@ -217,7 +232,8 @@ def read_view(section: Used) -> View:
         section.ignore({"accelerate": "the same numbers, computed once"})
         section.fixed("collapse_z", True)
         with section.section("grid_config") as grid_config:
-            grid, depth = read_grid(grid_config), grid_config.numbers("depth", 3)
+            spacing = "log" if section.flag("sid", False) else "even"
+            grid, bins = read_grid(grid_config), read_bins(grid_config, "depth", spacing)
         in_channels, camera_aware = section.integer("in_channels", 512), kind != kinds[0]
         aspp_width, stereo, bias, weight = in_channels, False, 0.0, 0.0
         if camera_aware:
@@ -226,12 +242,12 @@ def read_view(section: Used) -> View:
                 net.fixed("use_dcn", False, default=True)
                 net.fixed("use_aspp", True)
                 net.ignore({"with_cp": "memory of training"})
-                aspp_width = net.integer("aspp_mid_channels", -1)
-                aspp_width = in_channels if aspp_width < 0 else aspp_width
+                same = net.value("aspp_mid_channels", -1) == -1
+                aspp_width = in_channels if same else net.integer("aspp_mid_channels")
                 stereo, bias = net.flag("stereo", False), net.number("bias", 0.0)
         return View(
             grid,
-            DepthBins(*depth, "log" if section.flag("sid", False) else "even"),
+            bins,
             section.integers("input_size", 2),
             section.integer("downsample", 16),
             in_channels,
@@ -246,7 +262,7 @@ def read_view(section: Used) -> View:
 
 def read_grid(section: Used, names: tuple[str, str, str] = ("x", "y", "z")) -> BevGrid:
     """Square cells of one height slab, of three lists [low, high, step]."""
-    x, y, z = (section.numbers(name, 3) for name in names)
+    x, y, z = (section.span(name) for name in names)
     if x[2] != y[2]:
         raise UnreadableConfig(
             f"{section.at(names[0])} has cells of {x[2]} m and {names[1]} of {y[2]} m: only square ones are implemented"
@@ -257,3 +273,11 @@ def read_grid(section: Used, names: tuple[str, str, str] = ("x", "y", "z")) -> B
             f"{section.at(names[2])} is {list(z)}, {bins:g} height bins: only one is implemented here"
         )
     return BevGrid(x[:2], y[:2], z[:2], x[2])
+
+
+def read_bins(section: Used, key: str, spacing: Literal["even", "log"] = "even") -> DepthBins:
+    """Depths before the camera, two bins at least."""
+    bins = DepthBins(*section.span(key), spacing)
+    if bins.low <= 0 or bins.count < 2 or (spacing == "log" and bins.high - 1 <= bins.low):
+        raise UnreadableConfig(f"{section.at(key)} has no two depth bins before the camera: {list(section.span(key))}")
+    return bins

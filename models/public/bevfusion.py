@@ -1,10 +1,11 @@
 """BEVFusion's LiDAR detector as the two public codes configure it: MIT's (YAML) and mmdetection3d's (Python).
 
-Of a whole config `model`, `test_pipeline` and the names of the classes are read; what else stands at its top are the
-file's own variables, or says how to train. Settings of training inside `model` are in the lists below, each with its
-reason: a teacher is read to be evaluated.
+Of a whole config `model`, the points that `test_pipeline` loads, and the names of the classes are read; what else
+stands at its top are the file's own variables, or says how to train. Settings of training inside `model` are in the
+lists below, each with its reason: a teacher is read to be evaluated.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,11 @@ from models.lidar.sparse_conv import Triple
 from models.lidar.transfusion import TransFusionSpec
 from models.names import CLASSES
 from models.norm import LIKE_SECOND, Norm
+from models.public.classes import check_classes
 from models.public.norms import BEGINNING, read_norm
-from models.public.used import UnreadableConfig, Used
+from models.public.used import SMALLEST, UnreadableConfig, Used
 
+POINT = 5  # x, y, z, intensity and age: numbers that are loaded of a point
 _TRAINING = {
     "train_cfg": "targets and costs of training",
     "loss_cls": "a loss",
@@ -33,29 +36,57 @@ _CAMERAS = dict.fromkeys(
     "makes the cameras' map, or reads that of both",
 )
 
+# Of the step that loads earlier sweeps.
+_SWEEPS = {
+    "pad_empty_sweeps": "copies of the key sweep where there are no others, which change no voxel's mean",
+    "test_mode": "whether the nearest sweeps are taken, or some at random",
+}
+
 
 def read_lidar(config: Mapping[str, Any]) -> LidarSpec:
     """The detector of a whole config, or the encoder alone where it is one of cameras and LiDAR, or a GeoMIM.
 
     Raises UnreadableConfig.
     """
-    _check_classes(config)
+    check_classes(config)
     with Used(config.get("model", config), "model") as model:
         return _of_mmdet3d(model) if "pts_middle_encoder" in model else _of_mit(model)
 
 
 def read_sweeps(config: Mapping[str, Any]) -> int | None:
-    """How many previous sweeps the model sees when it is tested; None where no `test_pipeline` says it."""
-    for step in config.get("test_pipeline") or ():
-        if isinstance(step, Mapping) and step.get("type") == "LoadPointsFromMultiSweeps":
-            return Used(step, "test_pipeline's LoadPointsFromMultiSweeps").integer("sweeps_num", 10)
-    return None
+    """How many previous sweeps the model sees when it is tested; None where there is no `test_pipeline`.
+
+    Raises UnreadableConfig where that loads other points than ours.
+    """
+    if "test_pipeline" not in config:
+        return None
+    sweeps = 0
+    for step in Used(config, "").sections("test_pipeline"):
+        kind = step.value("type")
+        if kind == "LoadPointsFromFile":
+            with step:
+                _check_points(step, load_dim=6, use_dim=[0, 1, 2])
+                step.fixed("coord_type", "LIDAR")
+                for key in ("shift_height", "use_color", "norm_intensity", "norm_elongation"):
+                    step.fixed(key, False)
+        elif kind == "LoadPointsFromMultiSweeps":
+            with step:
+                _check_points(step, load_dim=5, use_dim=[0, 1, 2, 4])
+                step.fixed("remove_close", True, default=False)
+                step.ignore(_SWEEPS)
+                sweeps = step.integer("sweeps_num", 10, least=0)
+    return sweeps
 
 
-def _check_classes(config: Mapping[str, Any]) -> None:
-    for key in ("class_names", "object_classes"):
-        if key in config and list(config[key]) != list(CLASSES):
-            raise UnreadableConfig(f"{key} is {list(config[key])}: only the order {list(CLASSES)} is implemented here")
+def _check_points(step: Used, load_dim: int, use_dim: list[int]) -> None:
+    """All numbers of a point, and all 32 beams; the arguments are the public code's defaults."""
+    step.fixed("load_dim", POINT, default=load_dim)
+    if step.value("use_dim", use_dim) != POINT:
+        step.fixed("use_dim", [*range(POINT)], default=use_dim)
+    if step.value("reduce_beams", None) is not None:
+        step.fixed("reduce_beams", 32)
+    step.fixed("load_augmented", None)
+    step.ignore(dict.fromkeys(("backend_args", "file_client_args"), "where files lie"))
 
 
 def _of_mmdet3d(model: Used) -> LidarSpec:
@@ -126,9 +157,12 @@ def read_grid(voxelize: Used) -> VoxelGrid:
         voxelize.fixed("deterministic", True)
         both = isinstance(voxelize.value("max_voxels"), list | tuple)
         most = voxelize.integers("max_voxels", 2)[1] if both else voxelize.integer("max_voxels")
+        limits = voxelize.numbers("point_cloud_range", 6)
+        if any(low >= high for low, high in zip(limits[:3], limits[3:])):
+            raise UnreadableConfig(f"{voxelize.at('point_cloud_range')} must ascend in x, y and z: {list(limits)}")
         return VoxelGrid(
-            voxelize.numbers("point_cloud_range", 6),
-            voxelize.numbers("voxel_size", 3),
+            limits,
+            voxelize.numbers("voxel_size", 3, least=SMALLEST),
             voxelize.integer("max_num_points"),
             most,
         )
@@ -142,10 +176,14 @@ def read_encoder(section: Used, grid: VoxelGrid, kind: str) -> EncoderSpec:
         section.fixed("block_type", "basicblock", default="conv_module")
         section.fixed("return_middle_feats", False)
         section.agrees("sparse_shape", grid.sparse_shape, "the grid with one layer more in height")
+        if (numbers := section.integer("in_channels")) != POINT:
+            raise UnreadableConfig(
+                f"{section.at('in_channels')} is {numbers}: only {POINT} numbers a point are implemented here"
+            )
         widths, blocks, paddings = _levels(section)
         try:
             spec = EncoderSpec(
-                section.integer("in_channels"),
+                POINT,
                 widths,
                 blocks,
                 paddings,
@@ -163,26 +201,34 @@ def _levels(section: Used) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Trip
 
     The public code takes a block's channels as they are listed, so they must repeat what comes in.
     """
-    channels, paddings = section.value("encoder_channels"), section.value("encoder_paddings")
-    if not all(isinstance(levels, list | tuple) and len(levels) == 4 for levels in (channels, paddings)):
-        raise UnreadableConfig(f"{section.at('encoder_channels')} and encoder_paddings must list four levels")
     widths, blocks, strided = [], [], []
+    channels, paddings = _lists(section, "encoder_channels"), _lists(section, "encoder_paddings")
     width = section.integer("base_channels", 16)
     for number, (level, padding) in enumerate(zip(channels, paddings)):
-        *inner, last = level
-        if number == 3:
-            inner = list(level)
+        inner = level if number == 3 else level[:-1]
         if any(out != width for out in inner) or len(level) != len(padding):
             raise UnreadableConfig(
-                f"{section.at('encoder_channels')}[{number}] is {list(level)}: residual blocks keep the {width} "
+                f"{section.at('encoder_channels')}[{number}] is {level}: residual blocks keep the {width} "
                 "channels that come in, and each entry needs one of encoder_paddings"
             )
         widths.append(width)
         blocks.append(len(inner))
         if number < 3:
-            width = last
-            strided.append((padding[-1],) * 3 if isinstance(padding[-1], int) else tuple(padding[-1]))
+            width = Used({"last": level[-1]}, f"{section.at('encoder_channels')}[{number}]").integer("last")
+            last = padding[-1] if isinstance(padding[-1], list | tuple) else [padding[-1]] * 3
+            place = Used({"last": last}, f"{section.at('encoder_paddings')}[{number}]")
+            strided.append(place.integers("last", 3, least=0))
     return tuple(widths), tuple(blocks), tuple(strided)
+
+
+def _lists(section: Used, key: str) -> list[list]:
+    """Of each of the four levels a list that is not empty."""
+    found = section.value(key)
+    if not isinstance(found, list | tuple) or len(found) != 4:
+        raise UnreadableConfig(f"{section.at('encoder_channels')} and encoder_paddings must list four levels")
+    if not all(isinstance(level, list | tuple) and level for level in found):
+        raise UnreadableConfig(f"{section.at(key)} must have a list of numbers for each level")
+    return [list(level) for level in found]
 
 
 def read_bev_backbone(backbone: Used, neck: Used) -> BevBackboneSpec:
@@ -199,7 +245,7 @@ def read_bev_backbone(backbone: Used, neck: Used) -> BevBackboneSpec:
             return BevBackboneSpec(
                 backbone.integer("in_channels", 128),
                 widths,
-                backbone.integers("layer_nums", default=(3, 5, 5)),
+                backbone.integers("layer_nums", default=(3, 5, 5), least=0),
                 backbone.integers("layer_strides", default=(2, 2, 2)),
                 neck.integers("out_channels", default=(256, 256, 256)),
                 neck.numbers("upsample_strides", default=(1, 2, 4)),
@@ -221,6 +267,8 @@ def read_transfusion(head: Used, height: tuple[float, float]) -> TransFusionSpec
         head.fixed("bias", "auto")
         width = head.integer("hidden_channel", 128)
         heads, ffn_width, dropout = _decoder_layer(head, width)
+        if not 0 <= dropout <= 1:
+            raise UnreadableConfig(f"{head.at('dropout')} is {dropout}: a share lies between 0 and 1")
         with head.section("common_heads") as common:
             branches = [common.integers(part, 2) for part in PARTS]
         if any(channels != wanted for (channels, _), wanted in zip(branches, PARTS.values())):
@@ -228,25 +276,29 @@ def read_transfusion(head: Used, height: tuple[float, float]) -> TransFusionSpec
         with head.section("test_cfg") as test:
             test.fixed("dataset", "nuScenes")
             test.fixed("nms_type", None)
-            low, voxel = test.numbers("pc_range")[:2], test.numbers("voxel_size")[:2]
-            factor, grid = test.integer("out_size_factor"), test.integers("grid_size")[:2]
+            low, voxel = test.pair("pc_range"), test.pair("voxel_size", least=SMALLEST)
+            factor, grid = test.integer("out_size_factor"), test.integers("grid_size", 3)[:2]
         with head.section("bbox_coder") as coder:
             coder.fixed("type", "TransFusionBBoxCoder")
             coder.fixed("code_size", 10)
             for key, wanted in (("pc_range", low), ("voxel_size", voxel)):
-                if _far(coder.numbers(key)[:2], wanted):
+                if _far(coder.pair(key), wanted):
                     coder.agrees(key, wanted, f"{head.at('test_cfg')}.{key}")
             coder.agrees("out_size_factor", factor, f"{head.at('test_cfg')}.out_size_factor")
             keep_range = coder.numbers("post_center_range", 6)
             threshold = 0.0 if coder.value("score_threshold", None) is None else coder.number("score_threshold")
         high = [edge + side * size for edge, side, size in zip(low, grid, voxel)]
+        head.fixed("num_classes", len(CLASSES))
+        queries, places = head.integer("num_proposals", 128), len(CLASSES) * math.prod(n // factor for n in grid)
+        if queries > places:
+            raise UnreadableConfig(f"{head.at('num_proposals')} is {queries}, more than the map's {places} places")
         try:
             return TransFusionSpec(
                 head.integer("in_channels"),
                 (*low, height[0], *high, height[1]),
                 tuple(size * factor for size in voxel),
-                head.integer("num_classes"),
-                head.integer("num_proposals", 128),
+                len(CLASSES),
+                queries,
                 width,
                 heads,
                 ffn_width,
@@ -287,4 +339,4 @@ def _decoder_layer(head: Used, width: int) -> tuple[int, int, float]:
 
 
 def _far(values: tuple[float, ...], wanted: tuple[float, ...]) -> bool:
-    return any(abs(a - b) > 1e-6 for a, b in zip(values, wanted, strict=True))
+    return any(abs(a - b) > 1e-6 for a, b in zip(values, wanted))

@@ -7,7 +7,7 @@ from models.center_head import PARTS, CenterHeadSpec
 from models.names import CLASSES
 from models.nms import CircleNms, Nms, RotatedNms
 from models.public.norms import read_norm
-from models.public.used import UnreadableConfig, Used
+from models.public.used import SMALLEST, UnreadableConfig, Used
 
 # Of `test_cfg`.
 _IGNORED = {
@@ -33,6 +33,11 @@ def read_center_head(head: Used, train: Used, test: Used) -> CenterHeadSpec:
         }.items():
             head.fixed(key, only)
         groups = tuple(_group(task) for task in head.sections("tasks"))
+        if [name for group in groups for name in group] != list(CLASSES):
+            raise UnreadableConfig(  # the public code reads classes by their place
+                f"{head.at('tasks')} has the class names {[list(group) for group in groups]}: one after the other they "
+                f"must be {list(CLASSES)}"
+            )
         with head.section("common_heads") as common:
             branches = [common.integers(part, 2) for part in PARTS]
         if any(channels != wanted for (channels, _), wanted in zip(branches, PARTS.values())):
@@ -47,17 +52,19 @@ def read_center_head(head: Used, train: Used, test: Used) -> CenterHeadSpec:
         if read_norm(head) != norm:
             raise UnreadableConfig(f"{head.at('norm_cfg')} must be separate_head's: one norm is implemented here")
         heatmap_weight, box_weight = _losses(head)
-        limits, voxel = train.numbers("point_cloud_range", 6), train.numbers("voxel_size")[:2]
+        limits, voxel = train.numbers("point_cloud_range", 6), train.pair("voxel_size", least=SMALLEST)
         factor = train.integer("out_size_factor")
+        if any(low >= high for low, high in zip(limits[:3], limits[3:])):
+            raise UnreadableConfig(f"{train.at('point_cloud_range')} must ascend in x, y and z: {list(limits)}")
         cells = [round((high - low) / size) for low, high, size in zip(limits[:2], limits[3:5], voxel)]
-        if list(train.integers("grid_size")[:2]) != cells:
+        if list(train.integers("grid_size", 3)[:2]) != cells:
             raise UnreadableConfig(f"{train.at('grid_size')} is not the {cells} voxels of its range and voxel_size")
         with head.section("bbox_coder") as coder:
             coder.fixed("type", "CenterPointBBoxCoder")
             coder.fixed("code_size", 9)
             coder.agrees("out_size_factor", factor, train.at("out_size_factor"))
             for key, wanted in (("pc_range", limits[:2]), ("voxel_size", voxel)):
-                if list(coder.numbers(key)[:2]) != list(wanted):
+                if list(coder.pair(key)) != list(wanted):
                     coder.agrees(key, wanted, train.at(key))
             threshold = 0.0 if coder.value("score_threshold", None) is None else coder.number("score_threshold")
             most, keep_range = coder.integer("max_num", 100), coder.numbers("post_center_range", 6)
@@ -77,7 +84,7 @@ def read_center_head(head: Used, train: Used, test: Used) -> CenterHeadSpec:
             keep_range=keep_range,
             rules=_rules(test, groups),
             gaussian_overlap=train.number("gaussian_overlap"),
-            min_radius=train.integer("min_radius"),
+            min_radius=train.integer("min_radius", least=0),
             code_weights=train.numbers("code_weights", 10),
             box_weight=box_weight,
             heatmap_weight=heatmap_weight,
@@ -92,8 +99,6 @@ def _channels(head: Used) -> int:
 def _group(task: Used) -> tuple[str, ...]:
     with task:
         names = task.texts("class_names")
-        if strange := [name for name in names if name not in CLASSES]:
-            raise UnreadableConfig(f"{task.at('class_names')} has {', '.join(strange)}, which nuScenes does not know")
         if "num_class" in task:
             task.agrees("num_class", len(names), "the number of class_names")
         return names
@@ -114,7 +119,8 @@ def _losses(head: Used) -> tuple[float, float]:
 
 def _rules(test: Used, groups: Sequence[Sequence[str]]) -> tuple[Nms, ...]:
     """Non-maximum suppression of every group. The public circles have squared radii."""
-    test.ignore(_IGNORED)
+    rule_by_rule = dict.fromkeys(("min_radius", "nms_thr", "nms_rescale_factor"), "read of the groups that need it")
+    test.ignore(_IGNORED | rule_by_rule)
     test.fixed("max_pool_nms", False)
 
     def of_group(name: str, number: int, default: Any = None) -> Any:
@@ -125,20 +131,28 @@ def _rules(test: Used, groups: Sequence[Sequence[str]]) -> tuple[Nms, ...]:
             raise UnreadableConfig(f"{test.at(name)} has no entry for each of {len(groups)} groups of classes")
         return found[number]
 
+    def size(name: str, number: int) -> float:
+        if (found := of_group(name, number)) is None:
+            raise UnreadableConfig(f"{test.at(name)} is missing")
+        return Used({str(number): found}, test.at(name)).number(str(number), least=0)
+
+    def factors(number: int, group: Sequence[str]) -> tuple[float, ...]:
+        """Of each class of a group."""
+        found = of_group("nms_rescale_factor", number, 1.0)
+        found = found if isinstance(found, list | tuple) else [found] * len(group)
+        if len(found) != len(group):
+            raise UnreadableConfig(f"{test.at('nms_rescale_factor')} has no factor for each of {', '.join(group)}")
+        return Used({str(number): found}, test.at("nms_rescale_factor")).numbers(str(number), least=0)
+
     before, after = test.integer("pre_max_size"), test.integer("post_max_size")
     rules: list[Nms] = []
     for number, group in enumerate(groups):
-        kind, factors = of_group("nms_type", number), of_group("nms_rescale_factor", number, [1.0] * len(groups))
-        radius, overlap = of_group("min_radius", number), of_group("nms_thr", number)
-        if None in ((radius,) if kind == "circle" else (overlap,)):
-            raise UnreadableConfig(f"{test.at('min_radius' if kind == 'circle' else 'nms_thr')} is missing")
+        kind = of_group("nms_type", number)
         if kind == "circle":
-            rules.append(CircleNms(group, float(radius) ** 0.5, after))
+            rules.append(CircleNms(group, size("min_radius", number) ** 0.5, after))
         elif kind == "rotate":
-            factors = factors if isinstance(factors, list | tuple) else [factors] * len(group)
-            if len(factors) != len(group):
-                raise UnreadableConfig(f"{test.at('nms_rescale_factor')} has no factor for each of {', '.join(group)}")
-            rules.append(RotatedNms(dict(zip(group, factors)), overlap, before, after))
+            grown = dict(zip(group, factors(number, group)))
+            rules.append(RotatedNms(grown, size("nms_thr", number), before, after))
         else:
             raise UnreadableConfig(f"{test.at('nms_type')} is {kind!r}: only circle and rotate are implemented here")
     return tuple(rules)

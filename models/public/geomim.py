@@ -1,7 +1,7 @@
 """GeoMIM's pretraining as the public code configures it (YAML): the masked student, its view transform, the teacher.
 
-Of a whole config `model`, the two pipelines and the names of the classes are read. The patch over which the target is
-normalised (18 cells) is no setting of the public code.
+Of a whole config `model` and the names of the classes are read: of the images their size, not how they are augmented.
+The patch over which the target is normalised (18 cells) is no setting of the public code.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,13 @@ from models.depth_bins import DepthBins
 from models.geomim.decoder import Decoder
 from models.geomim.model import STRIDE, GeoMIM
 from models.geomim.view_transform import ViewTransform
-from models.lidar.detector import LidarSpec
 from models.lift_splat import BevGrid
-from models.public.bevdet import read_grid
+from models.public.bevdet import read_bins, read_grid
 from models.public.bevfusion import read_lidar
-from models.public.images import ImageNumbers, read_bevfusion_images
 from models.public.norms import torchs_norm
 from models.public.swin import read_swin
 from models.public.used import UnreadableConfig, Used
 from models.swin import SwinSpec
-
-SOURCE_WIDTH = 1600  # px of nuScenes' images, of which the config's resize limits are shares
 
 
 @dataclass(frozen=True)
@@ -69,19 +65,16 @@ class StudentSpec:
 
 @dataclass(frozen=True)
 class PublicGeoMIM:
-    """Everything of a public pretraining but its weights. images: None where the config has no pipelines."""
+    """The masked student of a public pretraining, without its weights."""
 
     student: StudentSpec
     view: ViewSpec
     target_channels: int
-    teacher: LidarSpec
-    images: ImageNumbers | None
 
 
 def read_geomim(config: Mapping[str, Any]) -> PublicGeoMIM:
     """A whole config. Raises UnreadableConfig."""
     teacher = read_lidar(config)
-    images = _images(config)
     with Used(config.get("model", config), "model") as model:
         model.fixed("type", "BEVFusionGeoMIM")
         channels = model.integer("bev_feat_dim", 256)
@@ -94,17 +87,7 @@ def read_geomim(config: Mapping[str, Any]) -> PublicGeoMIM:
         raise UnreadableConfig(f"model.encoders.camera.vtransform.in_channels is {view.dim}, but decoder_dim is not")
     if channels != teacher.encoder.output_shape(teacher.grid.sparse_shape)[0]:
         raise UnreadableConfig(f"model.bev_feat_dim is {channels}, but the teacher's encoder makes another number")
-    if images and images.size != view.image_size:
-        raise UnreadableConfig(f"vtransform.image_size is {view.image_size}, but ImageAug3D's final_dim {images.size}")
-    return PublicGeoMIM(student, view, channels, teacher, images)
-
-
-def _images(config: Mapping[str, Any]) -> ImageNumbers | None:
-    steps = [
-        next((s for s in config.get(f"{part}_pipeline") or () if s.get("type") == "ImageAug3D"), None)
-        for part in ("train", "test")
-    ]
-    return None if None in steps else read_bevfusion_images(*steps, SOURCE_WIDTH)
+    return PublicGeoMIM(student, view, channels)
 
 
 def read_student(section: Used) -> StudentSpec:
@@ -115,7 +98,7 @@ def read_student(section: Used) -> StudentSpec:
             section.integer("decoder_dim", 512),
             section.integer("decoder_num_heads", 16),
             section.integer("decoder_depth", 8),
-            section.integer("pretrain_img_size", 224) // 32,
+            section.integer("pretrain_img_size", 224, least=32) // 32,
         )
         if decoder.depth % 4 or decoder.width % decoder.num_heads:
             raise UnreadableConfig(
@@ -138,7 +121,7 @@ def read_view_transform(section: Used) -> ViewSpec:
         return ViewSpec(
             section.integer("in_channels"),
             section.integer("out_channels"),
-            DepthBins(*section.numbers("dbound", 3)),
+            read_bins(section, "dbound"),
             read_grid(section, ("xbound", "ybound", "zbound")),
             2,
             size,

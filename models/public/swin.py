@@ -42,6 +42,6 @@ def read_swin(section: Used, out_indices: Sequence[int], kind: str) -> SwinSpec:
         section.integers("depths", 4, (2, 2, 18, 2)),
         section.integers("num_heads", 4, (4, 8, 16, 32)),
         section.integers("window_size", 4, (16, 16, 16, 8)),
-        section.number("mlp_ratio", 4),
-        section.integer("pretrain_img_size", 224) // 4,
+        section.number("mlp_ratio", 4, least=0.125),
+        section.integer("pretrain_img_size", 224, least=4) // 4,
     )

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-_REQUIRED = object()
+SMALLEST = 1e-3  # m: of a cell or a step
+_REQUIRED, _LARGEST = object(), 1e9
 
 
 class UnreadableConfig(ValueError):
@@ -81,11 +82,12 @@ class Used:
         """A list of sections."""
         return [Used(one, f"{self.at(key)}[{i}]") for i, one in enumerate(self._list(key, _REQUIRED))]
 
-    def number(self, key: str, default: Any = _REQUIRED) -> float:
-        return self._one(key, self.value(key, default), (int, float), "a number")
+    def number(self, key: str, default: Any = _REQUIRED, least: float | None = None) -> float:
+        """A finite number; least: the smallest there is a meaning for."""
+        return self._one(key, self.value(key, default), (int, float), "a number", least)
 
-    def integer(self, key: str, default: Any = _REQUIRED) -> int:
-        return self._one(key, self.value(key, default), int, "a whole number")
+    def integer(self, key: str, default: Any = _REQUIRED, least: int = 1) -> int:
+        return self._one(key, self.value(key, default), int, "a whole number", least)
 
     def flag(self, key: str, default: Any = _REQUIRED) -> bool:
         found = self.value(key, default)
@@ -93,14 +95,30 @@ class Used:
             raise UnreadableConfig(f"{self.at(key)} must be true or false, not {_shown(found)}")
         return found
 
-    def numbers(self, key: str, count: int | None = None, default: Any = _REQUIRED) -> tuple[float, ...]:
-        """A list of numbers; count: how many there must be."""
+    def numbers(
+        self, key: str, count: int | None = None, default: Any = _REQUIRED, least: float | None = None
+    ) -> tuple[float, ...]:
+        """A list of finite numbers; count: how many there must be."""
         found = self._list(key, default)
-        return self._counted(key, count, [self._one(key, one, (int, float), "numbers") for one in found])
+        return self._counted(key, count, [self._one(key, one, (int, float), "numbers", least) for one in found])
 
-    def integers(self, key: str, count: int | None = None, default: Any = _REQUIRED) -> tuple[int, ...]:
+    def integers(self, key: str, count: int | None = None, default: Any = _REQUIRED, least: int = 1) -> tuple[int, ...]:
         found = self._list(key, default)
-        return self._counted(key, count, [self._one(key, one, int, "whole numbers") for one in found])
+        return self._counted(key, count, [self._one(key, one, int, "whole numbers", least) for one in found])
+
+    def span(self, key: str) -> tuple[float, float, float]:
+        """Low < high and a step (m) that is no larger than all of it."""
+        low, high, step = self.numbers(key, 3)
+        if not SMALLEST <= step <= (high - low) * (1 + 1e-6):
+            raise UnreadableConfig(f"{self.at(key)} must be low < high and a step between, not {[low, high, step]}")
+        return low, high, step
+
+    def pair(self, key: str, least: float | None = None) -> tuple[float, float]:
+        """x and y of a list that may have z too."""
+        found = self.numbers(key, least=least)
+        if len(found) < 2:
+            raise UnreadableConfig(f"{self.at(key)} must have x and y, not {_shown(found)}")
+        return found[:2]
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(self._one(key, one, str, "names") for one in self._list(key, _REQUIRED))
@@ -111,9 +129,13 @@ class Used:
             raise UnreadableConfig(f"{self.at(key)} must be a list, not {_shown(found)}")
         return found
 
-    def _one(self, key: str, found: Any, kinds: Any, name: str) -> Any:
+    def _one(self, key: str, found: Any, kinds: Any, name: str, least: float | None = None) -> Any:
         if isinstance(found, bool) or not isinstance(found, kinds):
             raise UnreadableConfig(f"{self.at(key)} must be {name}, not {_shown(found)}")
+        if not isinstance(found, str) and not abs(found) <= _LARGEST:  # infinite and undefined ones too
+            raise UnreadableConfig(f"{self.at(key)} must be {name} that can be meant, not {_shown(found)}")
+        if least is not None and found < least:
+            raise UnreadableConfig(f"{self.at(key)} must be {name} of at least {least}, not {_shown(found)}")
         return found
 
     def _counted(self, key: str, count: int | None, found: list) -> tuple:

@@ -55,7 +55,8 @@ def _evaluate(config: Evaluation, inputs: Inputs, artifact: Artifact) -> None:
     build = build_public if config.evaluate.public_config else build_detector
     detector = build(config.detector, config.evaluate)
     weights = Path(given) if given else inputs["finetune"].path / WEIGHTS
-    told = load_detector(detector, weights, config.detector, zoomed=not given)
+    public = config.evaluate.public_config is not None
+    told = load_detector(detector, weights, config.detector, zoomed=not given, public=public)
     if given and rank() == 0:
         say(f"evaluate: {told}")
         write_bytes(artifact.path / COVERAGE, f"{told}\n".encode())

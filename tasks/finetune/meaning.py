@@ -15,6 +15,8 @@ from tasks.errors import UserError
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.meaning import first_difference, plain
 
+MOST_FRAMES, BEV_STAGES = 2, 3  # that `view.frames` and `bev_widths` can say
+
 # In the metadata of a file that we write. The second is what it was called when it held seven fields alone.
 DETECTOR, BEFORE = "geomim.detector", "geomim.finetune"
 
@@ -94,7 +96,8 @@ def check(file: Path, written: dict[str, str], detector: BevDet, config: Finetun
     apart_from = ("image.resize_test",) if zoomed else ()
     if found := first_difference(fields, {name: now[name] for name in fields}, apart_from):
         name, then, value = found
-        raise UserError(f"{file}: was trained with finetune.{name} = {then}, not {value}; set it so")
+        what = "its own evaluation is at" if name == "image.resize_test" else "was trained with"
+        raise UserError(f"{file}: {what} finetune.{name} = {then}, not {value}; set it so")
     if network and (found := first_difference(network, plain(network_of(detector)), _NOT_THE_WEIGHTS)):
         name, then, value = found
         raise UserError(f"{file}: was trained with {name} = {then}, and this version of geomim has {value}")
@@ -102,8 +105,24 @@ def check(file: Path, written: dict[str, str], detector: BevDet, config: Finetun
     return f"  not in the file, and so taken from the config: {', '.join(unchecked)}" if unchecked else ""
 
 
+def taken_from(config: FinetuneConfig) -> str:
+    """What no tensor of a public file says of its detector and the config answers, in a line."""
+    view, image = config.view, config.image
+    cells = "towards the origin" if view.truncate_cells else "by floor"
+    return (
+        f"  not in the file, and so taken from the config: view.channels {view.channels}, view.key_ego {view.key_ego}, "
+        f"cells {cells}, image.resize_test {image.resize_test:g}, image.crop_h {list(image.crop_h)}, limits of boxes, "
+        "non-maximum suppression; configs/released has the published ones, and --public-config would check them"
+    )
+
+
 def check_public(file: Path, public: PublicBevDet, config: FinetuneConfig, evaluate: EvaluateConfig) -> None:
-    """Refuse a public config that contradicts ours. Raises UserError that names the field and both values."""
+    """Refuse a public config that contradicts ours. Raises UserError that names the field and both values, or says that
+    ours has none for it."""
+    if public.detector.frames > MOST_FRAMES:
+        raise UserError(
+            f"{file}: model.num_adj is {public.detector.frames - 1}: only 1, the frame before, can be loaded here"
+        )
     ours = {f"finetune.{name}": value for name, value in fields_of(config).items()}
     ours |= {"evaluate.score_threshold": evaluate.score_threshold, "evaluate.nms": evaluate.nms}
     for name, value in plain(public_fields(public)).items():
@@ -135,7 +154,6 @@ def public_fields(public: PublicBevDet) -> dict[str, Any]:
         "depth_bins": (spec.depth_bins.low, spec.depth_bins.high, spec.depth_bins.step),
         "image_width": spec.image_neck.out,
         "context": spec.context,
-        "bev_widths": spec.bev_encoder.widths,
         "bev_width": spec.bev_neck.out,
         "head_width": head.width,
         "score_threshold": head.score_threshold,
@@ -143,6 +161,8 @@ def public_fields(public: PublicBevDet) -> dict[str, Any]:
     }
     if spec.grid.x == spec.grid.y == (-spec.grid.x[1], spec.grid.x[1]):
         fields["bev_range"] = spec.grid.x[1]
+    if len(spec.bev_encoder.widths) == BEV_STAGES:
+        fields["bev_widths"] = spec.bev_encoder.widths
     if public.images is not None:
         fields |= {"image.resize_test": public.images.resize_test, "image.crop_h": public.images.crop_h}
     if spec.camera_aware:

@@ -20,7 +20,7 @@ from tasks.checkpoints import read_metadata, read_tensors
 from tasks.errors import UserError
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import goal_of
-from tasks.finetune.meaning import BEFORE, DETECTOR, check, check_public, metadata
+from tasks.finetune.meaning import BEFORE, DETECTOR, check, check_public, metadata, taken_from
 from tasks.public_config import read_public_config
 
 OURS = "geomim"  # the layout of a file that we write
@@ -89,15 +89,20 @@ def build_public(config: FinetuneConfig, evaluate: EvaluateConfig) -> BevDet:
     return public.build()
 
 
-def load_detector(detector: BevDet, file: Path, config: FinetuneConfig, zoomed: bool = False) -> str:
+def load_detector(
+    detector: BevDet, file: Path, config: FinetuneConfig, zoomed: bool = False, public: bool = False
+) -> str:
     """Fill the detector from a released checkpoint or from one of ours; what was done, in a few lines.
 
-    Strict: every weight of the detector must be there, and mean what it meant in training. zoomed: apart from
-    `image.resize_test`, which may be another. Raises UserError.
+    Strict: every weight of the detector must be there, and mean what it meant in training; what the file cannot say of
+    that is told. zoomed: apart from `image.resize_test`, which may be another. public: the detector is that of a public
+    config, which was compared with ours. Raises UserError.
     """
     tensors, written = read_tensors(file), read_metadata(file)
     ours = DETECTOR in written or BEFORE in written
-    unchecked = check(file, written, detector, config, zoomed) if ours else ""
+    unchecked = "" if public else taken_from(config)
+    if ours:
+        unchecked = check(file, written, detector, config, zoomed)
     try:
         checkpoint = Checkpoint(OURS, True, tensors, {n: n for n in tensors}, []) if ours else read_bevdet(tensors)
         filled = fill_bevdet(detector, checkpoint)

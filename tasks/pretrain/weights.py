@@ -84,6 +84,10 @@ def check_public(config: PretrainConfig, model: GeoMIM) -> None:
         "decoder.width": decoder.width,
         "decoder.num_heads": decoder.num_heads,
         "decoder.depth": decoder.depth,
+        "decoder.cross_view": True,  # the public code's way, whatever its config, as are the next two
+        "decoder.geometry_branch": True,
+        "decoder.camera_aware": True,
+        "image.size": view.image_size,
         "depth_bins": (view.bins.low, view.bins.high, view.bins.step),
         "context": view.context,
         "height": view.grid.z,

@@ -1,11 +1,14 @@
 """Stages' commands through the command line's entry: what their options ask for shows in the sentences of mistakes."""
 
 import json
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from flows import cli
+from tasks.config import load_config
 from tasks.ingest.config import TABLES
 
 
@@ -29,6 +32,12 @@ def command(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def finetune(command):
     return partial(command, "finetune")
+
+
+def test_the_example_evaluates_a_released_detector_as_it_was_trained():
+    example = re.search(r"--config (\S+) --eval-only", cli.finetune.__doc__)
+    view = load_config(Path(example[1])).finetune.view
+    assert (view.channels, view.key_ego, view.truncate_cells) == ("bgr", "camera", True)
 
 
 def test_a_checkpoint_is_where_training_begins_or_what_is_evaluated(finetune):

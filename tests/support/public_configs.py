@@ -94,8 +94,16 @@ _TRANSFUSION = {
     "loss_bbox": {"type": "L1Loss", "loss_weight": 0.25},
 }
 _STEPS = [
-    {"type": "LoadPointsFromFile", "load_dim": 5},
-    {"type": "LoadPointsFromMultiSweeps", "sweeps_num": 9},
+    {"type": "LoadPointsFromFile", "coord_type": "LIDAR", "load_dim": 5, "use_dim": 5, "reduce_beams": 32},
+    {
+        "type": "LoadPointsFromMultiSweeps",
+        "sweeps_num": 9,
+        "load_dim": 5,
+        "use_dim": [0, 1, 2, 3, 4],
+        "pad_empty_sweeps": True,
+        "remove_close": True,
+    },
+    {"type": "PointsRangeFilter", "point_cloud_range": RANGE},
 ]
 _ATTENTION = {"embed_dims": 16, "num_heads": 2, "dropout": 0.1}
 
@@ -164,6 +172,7 @@ _GRID = {"x": [-8, 8, 1.0], "y": [-8, 8, 1.0], "z": [-5, 3, 8], "depth": [1.0, 9
 
 BEVDET4D = {
     "class_names": CLASSES,
+    "multi_adj_frame_id_cfg": [1, 2, 1],
     "data_config": {
         "cams": CAMS,
         "Ncams": 6,

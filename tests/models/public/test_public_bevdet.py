@@ -16,6 +16,8 @@ from models.public.bevdet import read_bevdet as read_config
 from models.public.used import UnreadableConfig
 
 HEAD, TRAIN, TEST = "model.pts_bbox_head", "model.train_cfg.pts", "model.test_cfg.pts"
+NECK = BEVDET4D["model"]["img_bev_encoder_neck"]
+TASKS = BEVDET4D["model"]["pts_bbox_head"]["tasks"]
 VIEW, STEREO_NET = "model.img_view_transformer", {"use_dcn": False, "aspp_mid_channels": 4, "stereo": True, "bias": 5.0}
 
 
@@ -82,7 +84,7 @@ def test_what_stands_where():
             {
                 "model.img_bev_encoder_backbone.num_layer": [1, 2, 3],
                 "model.img_bev_encoder_backbone.stride": [1, 2, 2],
-                "model.img_bev_encoder_neck.extra_upsample": 1,
+                "model.img_bev_encoder_neck": NECK | {"extra_upsample": None},
             },
             "detector.bev_encoder",
             ResidualSpec((8, 8, 8), (1, 2, 3), (1, 2, 2)),
@@ -96,7 +98,12 @@ def test_what_stands_where():
             FpnSpec(8, (0, 1), 2, 2),
         ),
         ({"model.pre_process.num_layer": [3]}, "detector.pre_blocks", 3),
-        ({"model.num_adj": 2, "model.img_bev_encoder_backbone.numC_input": 12}, "detector.frames", 3),
+        (
+            {"model.num_adj": 2, "multi_adj_frame_id_cfg": [1, 3, 1],
+             "model.img_bev_encoder_backbone.numC_input": 12},
+            "detector.frames",
+            3,
+        ),
         ({"model.align_after_view_transfromation": True}, "detector.align_after_splat", True),
         ({f"{HEAD}.separate_head.head_conv": 5}, "head.branch_width", 5),
         ({f"{HEAD}.separate_head.final_kernel": 1}, "head.branch_kernel", 1),
@@ -141,7 +148,14 @@ def test_a_setting_of_the_file_is_one_of_the_detector(values, field, read):
     ("place", "value", "sentence"),
     [
         ("class_names", CLASSES[::-1], "class_names is .* only the order"),
+        ("multi_adj_frame_id_cfg", [2, 3, 1], r"multi_adj_frame_id_cfg is \[2, 3, 1\]: only \[1, 2, 1\]"),
+        ("multi_adj_frame_id_cfg", [3, 4, 1], r"multi_adj_frame_id_cfg is \[3, 4, 1\]: only"),
+        ("multi_adj_frame_id_cfg", [1, 3, 1], r"multi_adj_frame_id_cfg is \[1, 3, 1\]: only"),
+        ("multi_adj_frame_id_cfg", [1, 2, 0], r"multi_adj_frame_id_cfg is \[1, 2, 0\]: only"),
+        ("multi_adj_frame_id_cfg", [1], r"multi_adj_frame_id_cfg is \[1\]: only"),
+        ("multi_adj_frame_id_cfg", 1, "multi_adj_frame_id_cfg must be a list"),
         ("model.type", "BEVStereo4DOCC", r"model\.type is 'BEVStereo4DOCC': only BEVDet, BEVDet4D"),
+        ("model.type", ["BEVDet"], r"model\.type is \['BEVDet'\]: only BEVDet"),
         ("model.type", "BEVStereo4D", r"model\.type is 'BEVStereo4D', but img_view_transformer's stereo is False"),
         ("model.img_backbone.type", "ResNet", "type is 'ResNet': only 'SwinTransformerBEVFT'"),
         ("model.img_backbone.patch_size", 8, r"patch_size is 8: only 4"),
@@ -156,6 +170,26 @@ def test_a_setting_of_the_file_is_one_of_the_detector(values, field, read):
         ("model.img_neck.norm_cfg", {"type": "BN", "eps": 1e-3}, r"norm_cfg is Norm\(eps=0\.001"),
         ("model.img_neck.out_channels", 16, r"img_neck\.out_channels is 16, but .*in_channels is 8"),
         ("model.img_neck.extra_upsample", 2, "downsample is 16, but features have stride 8"),
+        ("model.img_bev_encoder_neck.extra_upsample", 1, "extra_upsample is 1: only null"),
+        ("class_names", 3, "class_names must be a list, not 3"),
+        (
+            f"{VIEW}.grid_config.z",
+            [-5, 3, 0],
+            r"grid_config\.z must be low < high and a step between, not \[-5, 3, 0\]",
+        ),
+        (f"{VIEW}.grid_config.x", [8, -8, 1], r"grid_config\.x must be low < high"),
+        (f"{VIEW}.grid_config.depth", [1.0, 9.0, 0], r"grid_config\.depth must be low < high and a step"),
+        (f"{VIEW}.grid_config.depth", [-1.0, 9.0, 1.0], "depth has no two depth bins before the camera"),
+        (f"{VIEW}.grid_config.depth", [1.0, 9.0, 8.0], "depth has no two depth bins before the camera"),
+        ("model.img_bev_encoder_backbone.num_layer", [2, -1, 2], "num_layer must be whole numbers of at least 1"),
+        ("model.img_backbone.num_heads", [1, 0, 2, 2], "num_heads must be whole numbers of at least 1, not 0"),
+        ("model.img_backbone.embed_dims", 1e400, "embed_dims must be a whole number, not inf"),
+        ("model.img_backbone.mlp_ratio", float("nan"), "mlp_ratio must be a number that can be meant, not nan"),
+        (f"{TRAIN}.voxel_size", [0, 0, 0], r"pts\.voxel_size must be numbers of at least 0\.001, not 0"),
+        (f"{TEST}.min_radius", [4, "x"], r"min_radius\.1 must be a number, not 'x'"),
+        (f"{TEST}.min_radius", [4, -1], r"min_radius\.1 must be a number of at least 0, not -1"),
+        (f"{TEST}.nms_thr", [[0.1], 0.2], r"nms_thr\.0 must be a number, not \[0\.1\]"),
+        (f"{TEST}.nms_rescale_factor", ["x", 1.0], r"nms_rescale_factor\.0 must be numbers, not 'x'"),
         (f"{VIEW}.grid_config.y", [-8, 8, 0.5], "only square ones"),
         (f"{VIEW}.grid_config.z", [-5, 3, 4], "2 height bins: only one"),
         (f"{VIEW}.grid_config.x", [-16, 16, 1.0], "and pts_bbox_head from .* they must agree"),
@@ -176,7 +210,14 @@ def test_a_setting_of_the_file_is_one_of_the_detector(values, field, read):
         (f"{HEAD}.separate_head.norm_cfg", {"type": "BN2d", "eps": 1e-3}, "one norm is implemented"),
         (f"{HEAD}.norm_bbox", False, "norm_bbox is False"),
         (f"{HEAD}.task_specific", False, "task_specific is False"),
-        (f"{HEAD}.tasks.0", {"num_class": 1, "class_names": ["tram"]}, "has tram, which nuScenes does not know"),
+        (
+            f"{HEAD}.tasks.0",
+            {"num_class": 1, "class_names": ["tram"]},
+            "tasks has the class names .*'tram'.* must be .*'car', 'truck'",
+        ),
+        (f"{HEAD}.tasks", TASKS[::-1], r"tasks has the class names .* one after the other they must be \['car', 'tr"),
+        (f"{HEAD}.tasks", TASKS[:1], r"tasks has the class names \[\['car'\]\]: one after"),
+        (f"{HEAD}.tasks.1.class_names", [CLASSES[2], CLASSES[1], *CLASSES[3:]], "tasks has the class names"),
         (f"{HEAD}.tasks.0", {"num_class": 2, "class_names": ["car"]}, r"num_class is 2, but the number .* is 1"),
         (f"{HEAD}.common_heads.vel", None, r"common_heads\.vel is missing"),
         (f"{HEAD}.bbox_coder.code_size", 7, "code_size is 7"),
@@ -213,3 +254,16 @@ def test_what_is_not_implemented_is_refused_by_name(place, value, sentence):
 def test_a_depth_net_that_is_not_implemented_is_refused(net, sentence):
     with pytest.raises(UnreadableConfig, match=sentence):
         read_config(changed(stereo(), f"{VIEW}.depthnet_cfg", net))
+
+
+def test_sids_bins_end_a_metre_before():
+    config = changed(stereo(), f"{VIEW}.grid_config.depth", [1.0, 2.0, 0.5])
+    with pytest.raises(UnreadableConfig, match="depth has no two depth bins before the camera"):
+        read_config(config)
+
+
+@pytest.mark.parametrize(("kind", "rule"), [("rotate", RotatedNms), ("circle", CircleNms)])
+def test_one_rule_for_all_groups_leaves_the_others_numbers(kind, rule):
+    """As in the released files: there are radii though no group is suppressed by them."""
+    rules = read_config(changed(BEVDET4D, f"{TEST}.nms_type", [kind, kind])).head.rules
+    assert all(isinstance(one, rule) for one in rules)

@@ -20,6 +20,37 @@ def test_both_codes_say_the_same_network():
     assert (spec.bev_backbone.neck_widths, spec.head.in_channels) == ((6, 10), 16)
     assert read_sweeps(MIT_LIDAR) == read_sweeps(MM_LIDAR) == 9
     assert read_sweeps({"model": {}}) is None
+    assert read_sweeps(changed(MIT_LIDAR, "test_pipeline", MIT_LIDAR["test_pipeline"][:1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("0.use_dim", 4, r"test_pipeline\[0\]\.use_dim is 4: only \[0, 1, 2, 3, 4\] is implemented"),
+        ("0.use_dim", None, r"test_pipeline\[0\]\.use_dim is \[0, 1, 2\]: only"),  # the public code's default
+        ("0.load_dim", None, r"test_pipeline\[0\]\.load_dim is 6: only 5"),
+        ("0.reduce_beams", 4, r"test_pipeline\[0\]\.reduce_beams is 4: only 32"),
+        ("0.load_augmented", "pointpainting", r"load_augmented is 'pointpainting': only None"),
+        ("0.coord_type", "DEPTH", "coord_type is 'DEPTH': only 'LIDAR'"),
+        ("0.shift_height", True, "shift_height is True: only False"),
+        ("1.use_dim", [0, 1, 2, 4], r"test_pipeline\[1\]\.use_dim is \[0, 1, 2, 4\]: only"),
+        ("1.reduce_beams", 4, r"test_pipeline\[1\]\.reduce_beams is 4"),
+        ("1.remove_close", False, "remove_close is False: only True"),
+        ("1.remove_close", None, "remove_close is False: only True"),
+        ("1.pad_sweeps", 1, r"nothing here knows what test_pipeline\[1\]\.pad_sweeps means"),
+        ("2", 3, r"test_pipeline\[2\] must be a section of keys, not 3"),
+        ("2", {}, r"test_pipeline\[2\]\.type is missing"),
+    ],
+)
+def test_points_that_are_loaded_otherwise_are_refused_by_name(place, value, sentence):
+    with pytest.raises(UnreadableConfig, match=sentence):
+        read_sweeps(changed(MIT_LIDAR, f"test_pipeline.{place}", value))
+
+
+@pytest.mark.parametrize(("steps", "sentence"), [("${x}", "is a reference"), (3, "must be a list"), (None, "a list")])
+def test_steps_that_are_no_list_are_refused(steps, sentence):
+    with pytest.raises(UnreadableConfig, match=rf"test_pipeline .*{sentence}"):
+        read_sweeps(MIT_LIDAR | {"test_pipeline": steps})
 
 
 ENCODER, SECOND, FPN = (f"model.{part}" for part in ("encoders.lidar.backbone", "decoder.backbone", "decoder.neck"))
@@ -107,6 +138,24 @@ def test_of_cameras_and_lidar_the_encoder_is_read():
         (MIT_LIDAR, "model.type", "CenterPoint", r"model\.type is 'CenterPoint'"),
         (MIT_LIDAR, "object_classes", ["car"], "object_classes is .* only the order"),
         (MIT_LIDAR, "model.heads.map", {"type": "X"}, r"model\.heads\.map is .* only None"),
+        (MIT_LIDAR, "object_classes", 3, "object_classes must be a list, not 3"),
+        (MIT_LIDAR, f"{HEAD}.num_classes", 9, "num_classes is 9: only 10"),
+        (MIT_LIDAR, f"{ENCODER}.in_channels", 4, r"backbone\.in_channels is 4: only 5 numbers a point"),
+        (MIT_LIDAR, f"{HEAD}.dropout", 3, "dropout is 3: a share lies between 0 and 1"),
+        (MIT_LIDAR, f"{HEAD}.num_heads", 0, r"num_heads must be a whole number of at least 1, not 0"),
+        (MIT_LIDAR, f"{HEAD}.num_proposals", 100_000, r"num_proposals is 100000, more than the map's 800 places"),
+        (MIT_LIDAR, f"{HEAD}.hidden_channel", -16, "hidden_channel must be a whole number of at least 1, not -16"),
+        (MIT_LIDAR, f"{HEAD}.bbox_coder.pc_range", [-8.0], r"pc_range must have x and y, not \[-8\.0\]"),
+        (MIT_LIDAR, f"{HEAD}.test_cfg.voxel_size", [0, 0], "voxel_size must be numbers of at least 0.001, not 0"),
+        (MIT_LIDAR, f"{HEAD}.test_cfg.grid_size", [80], "grid_size must have 3 values"),
+        (MIT_LIDAR, "model.encoders.lidar.voxelize.voxel_size", [0, 0, 0], "voxel_size must be numbers of at least 0"),
+        (MIT_LIDAR, "model.encoders.lidar.voxelize.point_cloud_range", RANGE[::-1], "must ascend in x, y and z"),
+        (MIT_LIDAR, "model.encoders.lidar.voxelize.max_voxels", float("nan"), "must be a whole number, not nan"),
+        (MIT_LIDAR, f"{ENCODER}.encoder_paddings.0.2", 1.5, r"encoder_paddings\[0\]\.last must be whole numbers"),
+        (MIT_LIDAR, f"{ENCODER}.encoder_paddings.2.2", [1, 1], r"encoder_paddings\[2\]\.last must have 3 values"),
+        (MIT_LIDAR, f"{ENCODER}.encoder_channels.0", [], "encoder_channels must have a list of numbers for each level"),
+        (MIT_LIDAR, f"{ENCODER}.encoder_channels.0", [4, 4, "6"], r"encoder_channels\[0\]\.last must be a whole"),
+        (MIT_LIDAR, f"{ENCODER}.encoder_channels.0", 3, "encoder_channels must have a list of numbers for each level"),
         (MIT_LIDAR, f"{ENCODER}.block_type", None, r"block_type is 'conv_module': only 'basicblock'"),
         (MIT_LIDAR, f"{ENCODER}.type", "SparseUNet", r"backbone\.type is 'SparseUNet': only 'SparseEncoder'"),
         (MM_LIDAR, "model.pts_middle_encoder.type", "SparseEncoder", "only 'BEVFusionSparseEncoder'"),

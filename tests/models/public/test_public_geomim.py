@@ -10,19 +10,6 @@ from models.public.geomim import read_geomim
 from models.public.used import UnreadableConfig
 
 BACKBONE, VIEW = (f"model.encoders.camera.{part}" for part in ("backbone", "vtransform"))
-STEP = {
-    "type": "ImageAug3D",
-    "final_dim": [64, 96],
-    "resize_lim": [0.05, 0.07],
-    "bot_pct_lim": [0, 0],
-    "rot_lim": [-5.4, 5.4],
-    "rand_flip": True,
-    "is_train": True,
-}
-PIPELINES = GEOMIM | {
-    "train_pipeline": [STEP],
-    "test_pipeline": [*GEOMIM["test_pipeline"], STEP | {"is_train": False, "resize_lim": [0.06, 0.06]}],
-}
 
 
 def test_a_file_of_the_config_fills_the_student():
@@ -43,8 +30,6 @@ def test_what_no_shape_shows():
     assert read_geomim(changed(GEOMIM, f"{BACKBONE}.decoder_num_heads", 2)).student.decoder.num_heads == 2
     assert read_geomim(changed(GEOMIM, f"{BACKBONE}.mlp_ratio", 2)).student.backbone.mlp_ratio == 2
     assert read_geomim(changed(GEOMIM, f"{VIEW}.depth_loss_weight", 0.5)).view.depth_weight == 0.5
-    assert read_geomim(PIPELINES).images.resize_test == pytest.approx(0)
-    assert read_geomim(GEOMIM).images is None
 
 
 @pytest.mark.parametrize(
@@ -55,6 +40,10 @@ def test_what_no_shape_shows():
         (f"{BACKBONE}.patch_size", 2, "patch_size is 2"),
         (f"{BACKBONE}.decoder_depth", 6, "decoder_depth is 6 .* only multiples of 4"),
         (f"{BACKBONE}.decoder_num_heads", 3, "only multiples"),
+        (f"{BACKBONE}.decoder_num_heads", 0, "decoder_num_heads must be a whole number of at least 1"),
+        (f"{BACKBONE}.pretrain_img_size", 16, "pretrain_img_size must be a whole number of at least 32"),
+        (f"{VIEW}.dbound", [1.0, 9.0, 0], "dbound must be low < high and a step"),
+        (f"{VIEW}.zbound", [-10, 10, 0], "zbound must be low < high and a step"),
         (f"{BACKBONE}.mask_ratio", 0.7, r"nothing here knows what .*backbone\.mask_ratio means"),
         (f"{VIEW}.type", "LSSTransform", "only 'DepthLSSTransformGT'"),
         (f"{VIEW}.downsample", 1, "downsample is 1: only 2"),
@@ -71,10 +60,3 @@ def test_what_no_shape_shows():
 def test_what_is_not_implemented_is_refused_by_name(place, value, sentence):
     with pytest.raises(UnreadableConfig, match=sentence):
         read_geomim(changed(GEOMIM, place, value))
-
-
-def test_images_of_another_size_than_the_view_transforms():
-    with pytest.raises(UnreadableConfig, match=r"final_dim \(32, 96\)"):
-        read_geomim(
-            changed(changed(PIPELINES, "train_pipeline.0.final_dim", [32, 96]), "test_pipeline.2.final_dim", [32, 96])
-        )

@@ -68,7 +68,6 @@ def test_a_file_is_of_its_own_config(world, written):
         ({"view": {"channels": "bgr"}}, r"view\.channels = rgb, not bgr"),
         ({"view": {"depth_spacing": "log"}}, r"view\.depth_spacing = even, not log"),
         ({"image": {"size": (64, 160)}}, r"image\.size = \[64, 128\], not \[64, 160\]"),
-        ({"image": {"size": (64, 128), "resize_test": 0.1}}, r"image\.resize_test = 0\.0, not 0\.1"),
         ({"image": {"size": (64, 128), "crop_h": (0.0, 0.2)}}, r"image\.crop_h = \[0\.0, 0\.0\], not \[0\.0, 0\.2\]"),
         ({"bev_range": 25.6, "bev_cell": 1.6}, r"bev_range = 51\.2, not 25\.6"),
         ({"height": (-4.0, 4.0)}, r"height = \[-5\.0, 3\.0\], not \[-4\.0, 4\.0\]"),
@@ -85,8 +84,13 @@ def test_another_meaning_is_refused_by_name(world, written, fields, sentence):
 
 
 def test_the_test_time_zoom_is_the_evaluations_own(world, written):
-    """Of a finetune artifact: its weights do not depend on it, so that another one trains nothing."""
-    config = world.configured(image={"size": (64, 128), "resize_test": 0.1})
+    """Of a finetune artifact: its weights do not depend on it, so that another one trains nothing. Of a file that comes
+    from elsewhere it is part of the meaning, and the sentence does not say that it was trained so."""
+    zoomed = {"size": (64, 128), "resize_test": 0.1}
+    sentence = r"ours\.safetensors: its own evaluation is at finetune\.image\.resize_test = 0\.0, not 0\.1; set it so"
+    with pytest.raises(UserError, match=sentence):
+        loaded(world, written[0], image=zoomed)
+    config = world.configured(image=zoomed)
     assert "filled" in load_detector(build_detector(config), written[0], config, zoomed=True)
 
 
@@ -187,13 +191,31 @@ def test_a_released_detector_is_evaluated_as_its_config_says(world, public, tmp_
     fields = {name: getattr(ours, name) for name in FinetuneConfig.model_fields}
     folder, summary = world.evaluate(tmp_path, None, inputs, settings=evaluate, **fields)
     assert set(summary) == {"mAP", "NDS"}
-    assert "filled" in (folder / "coverage.txt").read_text()
+    coverage = (folder / "coverage.txt").read_text()
+    assert "filled" in coverage
+    assert "taken from the config" not in coverage  # it was compared
     made = build_public(ours, evaluate)
     load_detector(made, tmp_path / "epoch_20.pth", ours)
     assert (made.head.spec, made.spec) == (detector.head.spec, detector.spec)
     assert all(torch.equal(made.state_dict()[name], tensor) for name, tensor in detector.state_dict().items())
     with pytest.raises(UserError, match="is no detector of this config"):
         load_detector(build_detector(ours), tmp_path / "epoch_20.pth", ours)
+
+
+@pytest.mark.parametrize(
+    ("view", "line"),
+    [
+        ({"frames": 2}, "view.channels rgb, view.key_ego lidar, cells by floor, image.resize_test 0"),
+        (SAME["view"], "view.channels bgr, view.key_ego camera, cells towards the origin, image.resize_test 0"),
+    ],
+)  # fmt: skip
+def test_a_released_file_alone_says_what_was_taken_from_the_config(world, tmp_path, view, line):
+    """Red and blue, the ego's time and the rounding load in silence whatever they are: so the report names them."""
+    detector = build_detector(config := configured(world, view=view))
+    torch.save({"state_dict": bevdet_to_public(detector.state_dict())}, file := tmp_path / "epoch_20.pth")
+    told = load_detector(detector, file, config).splitlines()[-1]
+    assert told.startswith(f"  not in the file, and so taken from the config: {line}")
+    assert "configs/released has the published ones, and --public-config would check them" in told
 
 
 @pytest.mark.parametrize(
@@ -217,6 +239,19 @@ def test_a_public_config_that_contradicts_ours_is_refused(world, public, fields,
     weights, path, _ = public(BEVDET4D)
     with pytest.raises(UserError, match=rf"public\.json: says finetune\.{sentence}"):
         build_public(configured(world, **fields), EvaluateConfig(checkpoint=weights, public_config=path))
+
+
+def test_what_our_config_has_no_word_for(world, public):
+    """More stages of the BEV encoder are the public config's own; more frames cannot be loaded. Neither can be set."""
+    encoder = {"num_channels": [8, 8, 8, 8], "num_layer": [1, 1, 1, 1], "stride": [2, 2, 2, 1]}
+    place = "model.img_bev_encoder_backbone"
+    weights, path, detector = public(changed(BEVDET4D, place, BEVDET4D["model"]["img_bev_encoder_backbone"] | encoder))
+    evaluate = EvaluateConfig(checkpoint=weights, public_config=path)
+    assert build_public(configured(world), evaluate).spec == detector.spec
+    config = changed(changed(BEVDET4D, "model.num_adj", 2), f"{place}.numC_input", 12)
+    weights, path, _ = public(changed(config, "multi_adj_frame_id_cfg", [1, 3, 1]))
+    with pytest.raises(UserError, match=r"public\.json: model\.num_adj is 2: only 1, the frame before, can be loaded"):
+        build_public(configured(world), EvaluateConfig(checkpoint=weights, public_config=path))
 
 
 @pytest.mark.parametrize(

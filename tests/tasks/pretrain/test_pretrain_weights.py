@@ -17,6 +17,7 @@ from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevWriter
 from storage.manifest import Recipe
 from tasks.backbone import BackboneConfig
+from tasks.batches.image_config import ImageConfig
 from tasks.errors import UserError
 from tasks.pretrain.config import DecoderConfig, PretrainConfig
 from tasks.pretrain.model import build_model
@@ -165,6 +166,19 @@ def test_a_public_config_that_says_the_same(tmp_path):
     [
         ({"decoder": DecoderConfig(width=16, num_heads=2, depth=4)}, r"decoder\.num_heads = 4, and the config says 2"),
         ({"decoder": DecoderConfig(width=16, num_heads=4, depth=8)}, r"decoder\.depth = 4, and the config says 8"),
+        (
+            {"decoder": DecoderConfig(width=16, num_heads=4, depth=4, cross_view=False)},
+            r"decoder\.cross_view = True, and the config says False",
+        ),
+        (
+            {"decoder": DecoderConfig(width=16, num_heads=4, depth=4, geometry_branch=False)},
+            r"decoder\.geometry_branch = True, and the config says False",
+        ),
+        (
+            {"decoder": DecoderConfig(width=16, num_heads=4, depth=4, camera_aware=False)},
+            r"decoder\.camera_aware = True, and the config says False",
+        ),
+        ({"image": ImageConfig(size=(64, 128))}, r"image\.size = \(64, 96\), and the config says \(64, 128\)"),
         ({"context": 8}, "context = 6, and the config says 8"),
         ({"height": (-5.0, 5.0)}, r"height = \(-10, 10\), and the config says \(-5\.0, 5\.0\)"),
         (

@@ -22,6 +22,11 @@ def written(folder, **texts):
         ("_base_ = ['first.py', './second.py']\n", ["first.py", "second.py"]),
         ("_base_ = ('first.py',)\n", ["first.py"]),
         ("with read_base():\n    from .first import *\n    from ..other.base import model\n", ["first.py", "base.py"]),
+        (
+            "with read_base():\n    from .first import *\nwith read_base():\n    from .second import *\n",
+            ["first.py", "second.py"],
+        ),
+        ("_base_ = 'first.py'\ndel _base_.custom_hooks\n", ["first.py"]),
     ],
 )
 def test_its_bases(tmp_path, config, names):
@@ -48,9 +53,23 @@ def test_a_circle_ends(tmp_path):
     [
         ("_base_ = [folder + '/base.py']\n", "its _base_ is no plain list of files"),
         ("_base_ = 'mmdet3d::centerpoint/config.py'\n", "inherits from another package"),
+        ("_base_ = None\n", "its _base_ is no plain list of files"),
+        ("_base_ = [3]\n", "its _base_ is no plain list of files"),
+        ("if True:\n    _base_ = './base.py'\n", "inherits in line 2"),
+        ("if True:\n    with read_base():\n        from .base import *\n", "inherits in line 2"),
+        ("_base_: list = ['base.py']\n", "inherits in line 1"),
         ("with read_base():\n    from mmdet3d.configs import base\n", "inherits by `from mmdet3d.configs import base`"),
     ],
 )
 def test_what_only_running_it_would_tell(tmp_path, config, what):
     with pytest.raises(UserError, match=f"{what}.*write the whole config into one file"):
         config_files(written(tmp_path, config=config))
+
+
+@pytest.mark.parametrize(("name", "text"), [("c.yaml", "_base_: ./base.py\n"), ("c.json", '{"_base_": "./base.py"}')])
+def test_bases_of_another_format_are_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name}: inherits by _base_, .*write the whole config into one file"):
+        config_files(tmp_path / name)
+    (tmp_path / name).write_text("{}")
+    assert config_files(tmp_path / name) == [tmp_path / name]

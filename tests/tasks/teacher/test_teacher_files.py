@@ -93,6 +93,8 @@ def test_the_neck_of_a_public_detector(world, folder, files):
         ({"max_voxels": 160_000}, None, None, "says max_voxels = 16000, and lidar.max_voxels is 160000"),
         ({"widths": (4, 6, 8, 10)}, None, None, r"says widths = \(4, 6, 8, 8\), and lidar\.widths"),
         ({"blocks": 1}, None, None, "says blocks = 2, and lidar.blocks is 1"),
+        ({}, "model.encoders.lidar.backbone.in_channels", 4, "in_channels is 4: only 5 numbers a point"),
+        ({}, "test_pipeline.1.remove_close", False, r"test_pipeline\[1\]\.remove_close is False: only True"),
         ({}, "model.decoder.neck.dilation", 2, "nothing here knows what model.decoder.neck.dilation means"),
     ],
 )
