@@ -20,7 +20,7 @@ from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 from tasks.simulate.config import SimulateConfig
 from tasks.simulate.write import simulate
-from tasks.stage import Inputs
+from tasks.stage import STAGES, Inputs
 
 TINY = {
     "backbone": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_sizes": (8, 8, 4, 2)},
@@ -67,7 +67,8 @@ class World:
         recipe = Recipe(stage="finetune", version=1, config=config.key_fields(), inputs={})
         artifact = kind(folder, "finetune", recipe.key)
         artifact.begin(recipe)
-        artifact.finish(recipe, run_finetune(config, inputs or self.inputs, artifact), 1.0, {})
+        summary = run_finetune(config, inputs or self.inputs, artifact)
+        artifact.finish(recipe, summary, 1.0, {}, STAGES["finetune"].outputs)
         return artifact
 
     def evaluate(
