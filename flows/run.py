@@ -20,6 +20,7 @@ from tasks.experiment.run import REPORT, RESULT, conclude, steps_of
 from tasks.plan import Planned, is_meant, make_plan, select, stage_named, with_inputs_checked
 from tasks.roots import usable_root
 from tasks.wanted import SCRATCH, why_unwanted
+from tasks.whole import check_file
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -112,9 +113,12 @@ def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
 
 
 def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -> None:
-    """Each node's folder, the report of the last that wrote one, and what pretraining brought."""
+    """Each node's folder, the report of the detector that the run is about, or else the last, and the gain.
+
+    Raises DataError where what is to be shown is not what was written.
+    """
     out = console()
-    reports, metrics = [], {}
+    reports, metrics = {}, {}
     for planned in plan:
         if planned.name not in names or planned.state != "cached":
             continue
@@ -126,15 +130,20 @@ def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -
             f"[green]{planned.name:16}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s{scores}  {artifact.path}",
             soft_wrap=True,
         )
-        if (artifact.path / "report.md").is_file():
-            reports.append(artifact.path / "report.md")
+        if (artifact.path / REPORT).is_file():
+            reports[planned.name] = artifact.path / REPORT
         if planned.stage.name == "evaluate":
             arm = "scratch" if planned.name.endswith(SCRATCH) else "pretrained"
-            metrics[arm] = json.loads((artifact.path / "metrics.json").read_text())
+            metrics[arm] = json.loads(_whole(artifact.path / "metrics.json"))
     if reports:
         from rich.markdown import Markdown
 
         out.print()
-        out.print(Markdown(reports[0].read_text()))
+        out.print(Markdown(_whole(reports.get("evaluate") or list(reports.values())[-1])))
         if len(metrics) > 1 and None not in metrics.values():
             out.print(Markdown(gain(metrics, config.finetune.seed)))
+
+
+def _whole(file: Path) -> str:
+    check_file(file, f"{file.name} is to be shown")
+    return file.read_text()

@@ -15,6 +15,7 @@ from tasks.errors import DataError, UserError
 from tasks.made import made
 from tasks.progress import say
 from tasks.stage import Step
+from tasks.whole import check_artifact, check_file
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
@@ -34,6 +35,8 @@ def execute(step: Step, force: bool = False) -> Manifest:
         for needed in step.inputs.artifacts.values():
             stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_told(name)))
             check_input(step, needed)
+        for field, file in step.config.external_files().items():
+            check_file(file, f"{name}.{field} is {file}")
         if force:
             artifact.remove()
         elif artifact.has_manifest():
@@ -50,12 +53,7 @@ def check_input(step: Step, needed: Artifact) -> None:
         raise UserError(
             f"{step.stage.name} needs the {needed.stage} artifact ({needed.path}): run `geomim {needed.stage}` first"
         )
-    for damage in needed.damages("small"):
-        if damage.matters:
-            raise DataError(
-                f"{step.stage.name} needs the {needed.stage} artifact, and {needed.path}/{damage}: "
-                f"run `geomim repair {needed.path}`"
-            )
+    check_artifact(needed, f"{step.stage.name} needs the {needed.stage} artifact")
 
 
 def prepare(artifact: Artifact) -> None:
