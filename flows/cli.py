@@ -22,7 +22,7 @@ from flows.options import (
     Root,
     Version,
 )
-from tasks.child import StageFailed
+from tasks.child import StageFailed, again
 from tasks.errors import DataError, FileSystemError, UserError
 
 app = typer.Typer(
@@ -385,7 +385,8 @@ def main() -> None:
         print(f"geomim: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("geomim: stopped; the same command goes on from there", file=sys.stderr)
+        forced = any(word.startswith("--force") for word in sys.argv)
+        print(f"geomim: {again('stopped; the same command goes on from there', forced)}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

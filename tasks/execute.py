@@ -11,6 +11,7 @@ from storage.damage import Damaged
 from storage.lock import NoLocks, locked
 from storage.manifest import Manifest
 from storage.stores import is_part_store
+from tasks.device_lock import device_alone
 from tasks.errors import DataError, UserError
 from tasks.made import made
 from tasks.progress import say
@@ -37,6 +38,7 @@ def execute(step: Step, force: bool = False) -> Manifest:
             check_input(step, needed)
         for field, file in step.config.external_files().items():
             check_file(file, f"{name}.{field} is {file}")
+        stack.enter_context(device_alone(step))  # last: who has it waits for nobody, and what is cached needs none
         if force:
             artifact.remove()
         elif artifact.has_manifest():
