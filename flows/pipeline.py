@@ -71,6 +71,11 @@ def run_stages(
             if not any(is_meant(planned.node, [name]) for planned in plan):
                 raise UserError(f"{name}: not a stage of this config; {why_unwanted(config, name)}")
         chosen = [planned for planned in plan if names is None or is_meant(planned.node, names)]
+        if not chosen:
+            raise UserError("stages: is an empty list; name stages, or leave it out for all")
+        for name in forced:
+            if not any(is_meant(planned.node, [name]) for planned in chosen):
+                raise UserError(f"force: {name} is not among the stages of this run; name it in stages too")
         if chosen[0].step is None:
             raise UserError(chosen[0].why)
         chosen = with_inputs_checked(chosen)

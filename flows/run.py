@@ -36,6 +36,10 @@ def run_pipeline(
     if not dry_run:
         ensure_dataroot(config)
     chosen = select(make_plan(config, root, forced), first, last)
+    for name in forced:
+        if not any(is_meant(planned.node, [name]) for planned in chosen):
+            why = why_unwanted(config, name) or f"it is outside of --from {first or 'ingest'} --to {last or 'evaluate'}"
+            raise UserError(f"--force {name}: this run has no such stage: {why}")
     if chosen[0].step is None and not (dry_run and config.simulate):
         raise UserError(chosen[0].why)
     chosen = with_inputs_checked(chosen)
@@ -45,7 +49,7 @@ def run_pipeline(
     stages = list(dict.fromkeys(planned.stage.name for planned in chosen))
     if any(planned.state != "cached" for planned in chosen):
         with prefect_server(root / ".prefect"):
-            run_flow(config, root, stages, [name for name in forced if any(is_meant(p.node, [name]) for p in chosen)])
+            run_flow(config, root, stages, forced)
     show_results(config, make_plan(config, root), {planned.name for planned in chosen})
 
 

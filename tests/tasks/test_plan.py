@@ -238,6 +238,12 @@ def test_from_and_to(plan):
     assert [p.name for p in select(plan(), None, "finetune")] == ALL
     with pytest.raises(UserError, match="comes after"):
         select(plan(), "depth", "ingest")
+    with pytest.raises(UserError, match="--from evaluate: finetune is not cached"):
+        select(plan(), "evaluate", "evaluate")
+    for planned in plan():
+        finish(planned)
+    for last in ("evaluate", "finetune", None):  # the training of the second arm stands between the evaluations
+        assert [p.name for p in select(plan(), "evaluate", last)] == ["evaluate", "evaluate-scratch"]
 
 
 def test_the_key_is_the_recipes(plan):
