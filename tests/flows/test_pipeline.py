@@ -24,9 +24,9 @@ def config(tmp_path):
 
 
 def test_a_forced_stage_that_would_not_run_is_refused(config, tmp_path):
-    with pytest.raises(UserError, match="--force depth: this run has no such stage: it is outside of .* --to ingest"):
+    with pytest.raises(UserError, match=r"--force depth: this run has no such stage: it is outside of .* --to ingest"):
         run_pipeline(config(), tmp_path / "root", None, "ingest", ["depth"], dry_run=True)
-    with pytest.raises(UserError, match="--force fit: this run has no such stage: teacher.weights is 'random'"):
+    with pytest.raises(UserError, match=r"--force fit: this run has no such stage: teacher\.weights is 'random'"):
         run_pipeline(config("teacher.weights=random"), tmp_path / "root", None, None, ["fit"], dry_run=True)
     state = run_stages(config("teacher.weights=random"), tmp_path / "root", None, ["fit"])
     assert (state.name, state.message) == (
