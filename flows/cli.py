@@ -24,6 +24,7 @@ from flows.options import (
 )
 from tasks.child import StageFailed, again
 from tasks.errors import DataError, FileSystemError, UserError
+from tasks.sentences import in_sentences
 
 app = typer.Typer(
     name="geomim",
@@ -376,7 +377,8 @@ for command in store_commands.COMMANDS:
 def main() -> None:
     """Run the command line: 0 done, 1 data failed a check or a stage failed, 2 a user's mistake, 130 interrupted."""
     try:
-        app()
+        with in_sentences():
+            app()
     except UserError as error:
         sys.stdout.flush()
         print(f"geomim: {error}", file=sys.stderr)

@@ -18,6 +18,7 @@ from typing import IO
 
 SECONDS_BETWEEN_TRIES = 0.2
 SECONDS_BETWEEN_LINES = 60.0
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # of a folder in which this process may not write
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -46,9 +47,13 @@ def locked(
 
     what: told to those who wait meanwhile, such as "geomim pretrain". shared: several may read at the same time, while
     nobody holds it alone. waiting: called with a sentence about the holder when waiting begins, and now and then.
-    Raises NoLocks, or OSError where the file cannot be made.
+    Raises NoLocks, or OSError where the file cannot be made: but a reader in whose folder it may not write (a mount
+    for reading alone) goes on without. Nothing else could be done there, and readers check what they read.
     """
     path = lock_file(folder)
+    if shared and not _may_write(path.parent):
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     next_line = began + 2 * SECONDS_BETWEEN_TRIES  # until then it may be somebody who looks whether it is free
@@ -97,6 +102,11 @@ def is_locked(folder: Path) -> bool:
             return not _try(file, shared=True)
     except OSError:
         return False
+
+
+def _may_write(folder: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return not folder.exists() or os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def _taken(path: Path, shared: bool) -> IO | None:
