@@ -87,12 +87,24 @@ def holder(folder: Path) -> str | None:
                 return None
             file.seek(0)
             told = json.loads(file.read())
+            if told["host"] == socket.gethostname() and not _lives(told["pid"]):
+                return "another process"  # one of several readers, of whom the last to come has gone
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["since"]))
             return f"`{told['what']}` (process {told['pid']} on {told['host']}, since {since})"
     except OSError:  # no such file: nobody; or none of ours to open
         return None
     except (ValueError, KeyError, TypeError):  # being written
         return "another process"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def is_locked(folder: Path) -> bool:

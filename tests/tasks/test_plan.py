@@ -53,6 +53,12 @@ def test_at_first_all_runs(plan):
     assert set(states(first).values()) == {"run"}
 
 
+def test_a_plan_makes_no_root(plan, tmp_path):
+    """A mistyped --root of `status` or a dry run must not stay behind."""
+    plan()
+    assert not (tmp_path / "root").exists()
+
+
 def test_what_is_there_is_cached(plan):
     for planned in plan():
         finish(planned)
