@@ -22,8 +22,9 @@ from flows.options import (
     Root,
     Version,
 )
-from tasks.child import StageFailed
+from tasks.child import StageFailed, again
 from tasks.errors import DataError, FileSystemError, UserError
+from tasks.sentences import in_sentences
 
 app = typer.Typer(
     name="geomim",
@@ -376,7 +377,8 @@ for command in store_commands.COMMANDS:
 def main() -> None:
     """Run the command line: 0 done, 1 data failed a check or a stage failed, 2 a user's mistake, 130 interrupted."""
     try:
-        app()
+        with in_sentences():
+            app()
     except UserError as error:
         sys.stdout.flush()
         print(f"geomim: {error}", file=sys.stderr)
@@ -385,7 +387,8 @@ def main() -> None:
         print(f"geomim: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("geomim: stopped; the same command goes on from there", file=sys.stderr)
+        forced = any(word.startswith("--force") for word in sys.argv)
+        print(f"geomim: {again('stopped; the same command goes on from there', forced)}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

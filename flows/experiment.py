@@ -7,23 +7,25 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, State
 
-from flows.pipeline import MISTAKE, ROOT, outcome, submitted
+from flows.pipeline import ROOT, failed, outcome, submitted
 from flows.tasks import show_pictures, without_tracebacks
 from tasks.config import PipelineConfig
-from tasks.errors import UserError
+from tasks.errors import FileSystemError, UserError
 from tasks.experiment.plan import runs
 from tasks.experiment.run import REPORT, planned_of
 from tasks.experiment.run import conclude as gather
 from tasks.progress import say
 from tasks.roots import usable_root
+from tasks.sentences import in_sentences
 
 
 @task(name="conclude")
 def conclude(config: PipelineConfig, root: Path, command: str) -> Path:
     """The folder of the experiment's artifact; its report and picture are left in Prefect."""
-    artifact = gather(config, root, command)
+    with in_sentences(root / "experiment"):
+        artifact = gather(config, root, command)
     create_markdown_artifact(key="experiment-gain-report", markdown=(artifact.path / REPORT).read_text())
     show_pictures(artifact)
     return artifact.path
@@ -33,8 +35,9 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Path:
 def experiment_gain(config: PipelineConfig, root: Path = ROOT, command: str = "experiment-gain") -> State:
     """Does pretraining pay? Every arm with every seed at every share of the labels."""
     without_tracebacks()
-    root, made = usable_root(root.resolve()), set()
+    root, made = root.resolve(), set()
     try:
+        usable_root(root)
         everything = list(runs(config))
         for number, run in enumerate(everything, 1):
             which = f"{run.arm}, {run.fraction:.0%} of labels, seed {run.seed}"
@@ -47,6 +50,6 @@ def experiment_gain(config: PipelineConfig, root: Path = ROOT, command: str = "e
                 return state
             made |= {planned.step.artifact.key for planned in todo}
         folder = conclude(config, root, command)
-    except UserError as error:
-        return Failed(message=str(error), name=MISTAKE)
+    except (FileSystemError, UserError) as error:
+        return failed(error)
     return Completed(message=str(folder))

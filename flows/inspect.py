@@ -9,13 +9,13 @@ from rich.table import Table
 from flows.show import console, size
 from storage.artifact import RECIPE, Artifact
 from storage.damage import Damaged
-from storage.manifest import MANIFEST, contents, damages_in, files, read_manifest
+from storage.manifest import MANIFEST, Recipe, contents, damages_in, files, read_manifest
 from storage.parts import count_done
-from tasks.errors import UserError
+from tasks.errors import DataError, UserError
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """An artifact's folder, or one Zarr store, as JSON. Raises UserError where there is neither."""
+    """An artifact's folder, or one Zarr store, as JSON. Raises UserError where there is neither or it does not read."""
     path = path.resolve()
     if (path / "zarr.json").is_file():
         return {"path": str(path), "store": _store(path)}
@@ -29,9 +29,8 @@ def describe(path: Path) -> dict[str, Any]:
         raise UserError(str(error)) from None
     description: dict[str, Any] = {"path": str(path)}
     if manifest is None:
-        recipe = json.loads((path / RECIPE).read_text())
         progress = Artifact(path.parent.parent, path.parent.name, path.name).progress()
-        description |= {"stage": recipe["stage"], "state": "unfinished", "done": progress, "config": recipe["config"]}
+        description |= {"stage": path.parent.name, "state": "unfinished", "done": progress} | _recipe(path / RECIPE)
     else:
         damages = [str(damage) for damage in damages_in(path)]
         description |= {
@@ -86,7 +85,22 @@ def show_description(description: dict[str, Any]) -> None:
         out.print(table)
 
 
+def _recipe(file: Path) -> dict[str, Any]:
+    """The config of unfinished work."""
+    try:
+        return {"config": Recipe.model_validate_json(file.read_bytes()).config}
+    except ValueError:
+        return {"damages": [f"{file.name} is not what was written"]}
+
+
 def _store(path: Path) -> dict[str, Any]:
+    try:
+        return _metadata(path)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(str(Damaged(path, f"its zarr.json files are not what was written ({error!r})"))) from None
+
+
+def _metadata(path: Path) -> dict[str, Any]:
     group = json.loads((path / "zarr.json").read_text())
     nodes = sorted(p for p in path.glob("*/zarr.json")) if group["node_type"] == "group" else [path / "zarr.json"]
     arrays = {}

@@ -20,6 +20,7 @@ from tasks.config import PipelineConfig
 from tasks.errors import DataError, FileSystemError, UserError
 from tasks.plan import Planned, is_meant, make_plan, with_inputs_checked
 from tasks.roots import usable_root
+from tasks.sentences import in_sentences
 from tasks.stage import STAGES, StageName
 from tasks.wanted import why_unwanted
 
@@ -63,22 +64,39 @@ def run_stages(
     without_tracebacks()
     root, forced = root.resolve(), set(force)
     try:
-        usable_root(root)
-        if config.simulate is not None and (names is None or "ingest" in names):
-            simulate(config)
-        plan = make_plan(config, root, forced, command="a Prefect flow")
-        for name in {*(names or ()), *forced}:
-            if not any(is_meant(planned.node, [name]) for planned in plan):
-                raise UserError(f"{name}: not a stage of this config; {why_unwanted(config, name)}")
-        chosen = [planned for planned in plan if names is None or is_meant(planned.node, names)]
-        if chosen[0].step is None:
-            raise UserError(chosen[0].why)
-        chosen = with_inputs_checked(chosen)
-    except FileSystemError as error:
-        return Failed(message=str(error))
-    except UserError as error:
-        return Failed(message=str(error), name="Failed" if isinstance(error, DataError) else MISTAKE)
+        with in_sentences():
+            chosen = checked_plan(config, root, names, forced)
+    except (FileSystemError, UserError) as error:
+        return failed(error)
     return outcome(submitted(chosen, forced))
+
+
+def failed(error: FileSystemError | UserError) -> State:
+    """A failed state with the error's sentence."""
+    mistake = isinstance(error, UserError) and not isinstance(error, DataError)
+    return Failed(message=str(error), name=MISTAKE if mistake else "Failed")
+
+
+def checked_plan(
+    config: PipelineConfig, root: Path, names: Iterable[StageName] | None, forced: set[StageName]
+) -> list[Planned]:
+    """The nodes of a run, its world simulated where it is not there. Raises UserError for what cannot be run."""
+    usable_root(root)
+    if config.simulate is not None and (names is None or "ingest" in names):
+        simulate(config)
+    plan = make_plan(config, root, forced, command="a Prefect flow")
+    for name in {*(names or ()), *forced}:
+        if not any(is_meant(planned.node, [name]) for planned in plan):
+            raise UserError(f"{name}: not a stage of this config; {why_unwanted(config, name)}")
+    chosen = [planned for planned in plan if names is None or is_meant(planned.node, names)]
+    if not chosen:
+        raise UserError("stages: is an empty list; name stages, or leave it out for all")
+    for name in forced:
+        if not any(is_meant(planned.node, [name]) for planned in chosen):
+            raise UserError(f"force: {name} is not among the stages of this run; name it in stages too")
+    if chosen[0].step is None:
+        raise UserError(chosen[0].why)
+    return with_inputs_checked(chosen)
 
 
 def submitted(chosen: list[Planned], forced: set[str]) -> dict[str, PrefectFuture]:

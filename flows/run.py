@@ -20,6 +20,7 @@ from tasks.experiment.run import REPORT, RESULT, conclude, steps_of
 from tasks.plan import Planned, is_meant, make_plan, select, stage_named, with_inputs_checked
 from tasks.roots import usable_root
 from tasks.wanted import SCRATCH, why_unwanted
+from tasks.whole import check_file
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -35,6 +36,10 @@ def run_pipeline(
     if not dry_run:
         ensure_dataroot(config)
     chosen = select(make_plan(config, root, forced), first, last)
+    for name in forced:
+        if not any(is_meant(planned.node, [name]) for planned in chosen):
+            why = why_unwanted(config, name) or f"it is outside of --from {first or 'ingest'} --to {last or 'evaluate'}"
+            raise UserError(f"--force {name}: this run has no such stage: {why}")
     if chosen[0].step is None and not (dry_run and config.simulate):
         raise UserError(chosen[0].why)
     chosen = with_inputs_checked(chosen)
@@ -44,7 +49,7 @@ def run_pipeline(
     stages = list(dict.fromkeys(planned.stage.name for planned in chosen))
     if any(planned.state != "cached" for planned in chosen):
         with prefect_server(root / ".prefect"):
-            run_flow(config, root, stages, [name for name in forced if any(is_meant(p.node, [name]) for p in chosen)])
+            run_flow(config, root, stages, forced)
     show_results(config, make_plan(config, root), {planned.name for planned in chosen})
 
 
@@ -112,9 +117,12 @@ def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
 
 
 def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -> None:
-    """Each node's folder, the report of the last that wrote one, and what pretraining brought."""
+    """Each node's folder, the report of the detector that the run is about, or else the last, and the gain.
+
+    Raises DataError where what is to be shown is not what was written.
+    """
     out = console()
-    reports, metrics = [], {}
+    reports, metrics = {}, {}
     for planned in plan:
         if planned.name not in names or planned.state != "cached":
             continue
@@ -126,15 +134,20 @@ def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -
             f"[green]{planned.name:16}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s{scores}  {artifact.path}",
             soft_wrap=True,
         )
-        if (artifact.path / "report.md").is_file():
-            reports.append(artifact.path / "report.md")
+        if (artifact.path / REPORT).is_file():
+            reports[planned.name] = artifact.path / REPORT
         if planned.stage.name == "evaluate":
             arm = "scratch" if planned.name.endswith(SCRATCH) else "pretrained"
-            metrics[arm] = json.loads((artifact.path / "metrics.json").read_text())
+            metrics[arm] = json.loads(_whole(artifact.path / "metrics.json"))
     if reports:
         from rich.markdown import Markdown
 
         out.print()
-        out.print(Markdown(reports[0].read_text()))
+        out.print(Markdown(_whole(reports.get("evaluate") or list(reports.values())[-1])))
         if len(metrics) > 1 and None not in metrics.values():
             out.print(Markdown(gain(metrics, config.finetune.seed)))
+
+
+def _whole(file: Path) -> str:
+    check_file(file, f"{file.name} is to be shown")
+    return file.read_text()

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import Task, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.runtime import task_run
 from prefect.states import State
 
 from storage.artifact import Artifact
@@ -25,8 +26,8 @@ def stage_task(name: str) -> Task:
     """The Prefect task of a stage: `task(step, key, force)` returns {"stage", "key", "path"}.
 
     The step runs in a child process whose lines go to the run's log. A user's mistake and a bug are final; a process
-    that was killed is tried once more, going on from where it stopped. (A RETURNED Failed state would not do: Prefect
-    3.8 stores it under the cache key, and the next try finds it there as a hit.)
+    that was killed is tried once more, going on from where it stopped, forced or not. (A RETURNED Failed state would
+    not do: Prefect 3.8 stores it under the cache key, and the next try finds it there as a hit.)
     """
 
     @task(
@@ -46,7 +47,8 @@ def stage_task(name: str) -> Task:
     def run(step: Mapping[str, Any], key: str, force: bool = False) -> dict[str, Any]:
         log = get_run_logger()
         made = Step.from_json(step)
-        run_in_child(made, force, relay=lambda line: log.info("%s", line))
+        begun = task_run.run_count > 1 and not made.artifact.has_manifest()
+        run_in_child(made, force, lambda line: log.info("%s", line), begun)
         show(made)
         return {"stage": name, "key": key, "path": str(made.artifact.path)}
 

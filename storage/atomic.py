@@ -1,5 +1,6 @@
 """Whole files or none: a reader never sees half of one, whatever instant the writer is killed at."""
 
+import errno
 import json
 import os
 import uuid
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -24,6 +27,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(making, path)
+    except OSError as error:
+        if error.errno in FULL:  # which a write raises without a name, or with one that nobody has seen
+            error.filename = str(path)
+        raise
     finally:
         making.unlink(missing_ok=True)
     sync_folder(path.parent)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from storage.artifact import Artifact
@@ -9,7 +10,7 @@ from storage.atomic import sync_folder, whole_file
 from storage.checksum import PIECE, FileSum, sum_of_file
 from storage.damage import Damaged
 from storage.lock import locked
-from storage.manifest import MANIFEST, read_manifest
+from storage.manifest import MANIFEST, Manifest, read_manifest
 
 
 def copy_artifact(
@@ -20,12 +21,17 @@ def copy_artifact(
     Files that an interrupted copy left are kept where they are whole. Raises Damaged for a file that is not what the
     manifest says, ValueError for a folder without a finished artifact; whatever stood in its place before stays.
     """
-    manifest = read_manifest(source)
-    if manifest is None:
-        raise ValueError(f"{source}: holds no finished artifact; finish it first")
+    manifest = _finished(source)
     target = Artifact(root, manifest.recipe.stage, manifest.key)
+    if target.path.exists() and target.path.samefile(source):
+        return target, 0
     making, total = target.path.with_name(f".copy-{target.path.name}"), 0
-    with locked(source, "geomim cp", shared=True, waiting=waiting), locked(target.path, "geomim cp", waiting=waiting):
+    # In one order, whatever is copied where: the same artifact may be on its way back.
+    shared = {source.resolve(): True, target.path.resolve(): False}
+    with ExitStack() as locks:
+        for place in sorted(shared):
+            locks.enter_context(locked(place, "geomim cp", shared[place], waiting))
+        manifest = _finished(source)  # it may have been made again meanwhile
         if target.is_whole():
             return target, 0
         for name, record in manifest.files.items():
@@ -42,6 +48,13 @@ def copy_artifact(
         os.replace(making, target.path)
         sync_folder(target.path.parent)
     return target, total
+
+
+def _finished(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise ValueError(f"{folder}: holds no finished artifact; finish it first")
+    return manifest
 
 
 def _is(path: Path, record: tuple[int, str]) -> bool:

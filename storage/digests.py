@@ -74,8 +74,8 @@ class Digests:
         return self._recall(f"{folder}/{pattern}", [len(files), mark], compute)
 
     def save(self) -> None:
-        """Keep what was learnt; called by whoever asked, once."""
-        if self._changed:
+        """Keep what was learnt, where there is a root to keep it in; called by whoever asked, once."""
+        if self._changed and self.memory.parent.is_dir():
             with contextlib.suppress(OSError):  # a read-only or full disk must not keep anyone from asking for a key
                 write_json(self.memory, {"known": self._known, "digest": digest(self._known)})
 

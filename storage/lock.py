@@ -18,6 +18,7 @@ from typing import IO
 
 SECONDS_BETWEEN_TRIES = 0.2
 SECONDS_BETWEEN_LINES = 60.0
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # of a folder in which this process may not write
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -46,9 +47,13 @@ def locked(
 
     what: told to those who wait meanwhile, such as "geomim pretrain". shared: several may read at the same time, while
     nobody holds it alone. waiting: called with a sentence about the holder when waiting begins, and now and then.
-    Raises NoLocks, or OSError where the file cannot be made.
+    Raises NoLocks, or OSError where the file cannot be made: but a reader in whose folder it may not write (a mount
+    for reading alone) goes on without. Nothing else could be done there, and readers check what they read.
     """
     path = lock_file(folder)
+    if shared and not _may_write(path.parent):
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     next_line = began + 2 * SECONDS_BETWEEN_TRIES  # until then it may be somebody who looks whether it is free
@@ -82,12 +87,24 @@ def holder(folder: Path) -> str | None:
                 return None
             file.seek(0)
             told = json.loads(file.read())
+            if told["host"] == socket.gethostname() and not _lives(told["pid"]):
+                return "another process"  # one of several readers, of whom the last to come has gone
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["since"]))
             return f"`{told['what']}` (process {told['pid']} on {told['host']}, since {since})"
     except OSError:  # no such file: nobody; or none of ours to open
         return None
     except (ValueError, KeyError, TypeError):  # being written
         return "another process"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def is_locked(folder: Path) -> bool:
@@ -97,6 +114,11 @@ def is_locked(folder: Path) -> bool:
             return not _try(file, shared=True)
     except OSError:
         return False
+
+
+def _may_write(folder: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return not folder.exists() or os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def _taken(path: Path, shared: bool) -> IO | None:

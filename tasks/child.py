@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Callable
 
 from tasks.cores import environment_of_child
-from tasks.device_lock import device_alone
 from tasks.errors import DataError, FileSystemError, UserError
 from tasks.stage import Step
 
@@ -53,17 +52,20 @@ class Bug(StageFailed):
     """The stage's process ended by an exception that nobody expected: the same command would end so again."""
 
 
-def run_in_child(step: Step, force: bool = False, relay: Callable[[str], None] | None = None) -> None:
+def run_in_child(
+    step: Step, force: bool = False, relay: Callable[[str], None] | None = None, begun: bool = False
+) -> None:
     """Run one step in a child process group and wait for it.
 
     With `relay`, the child's output comes line by line; without, it goes to this process's own (a terminal keeps its
-    progress bar). Raises UserError or DataError with the child's sentence, StageFailed or Bug otherwise.
+    progress bar). begun: whether an earlier try was forced and is to be gone on from. Raises UserError or DataError
+    with the child's sentence, StageFailed or Bug otherwise.
     """
     stage = step.stage.name
     worker = [PARENT] if "PREFECT__FLOW_RUN_ID" in os.environ else []
     if worker and os.getppid() != PARENT:
         raise StageFailed(f"{stage}: the Prefect worker is gone; start one, and the same run goes on from there")
-    spec = json.dumps({"step": step.as_json(), "force": force})
+    spec = json.dumps({"step": step.as_json(), "force": force and not begun})
     report_read, report_write = os.pipe()
     child = subprocess.Popen(
         [*COMMAND, str(report_write)],
@@ -96,11 +98,17 @@ def run_in_child(step: Step, force: bool = False, relay: Callable[[str], None] |
             "please report it"
         )
     if "failed" in report:
-        raise StageFailed(f"{stage}: {report['failed']}")
+        raise StageFailed(f"{stage}: {again(report['failed'], force)}")
     if "error" in report:
-        raise (DataError if report["exit"] == 1 else UserError)(report["error"])
+        raise (DataError if report["exit"] == 1 else UserError)(again(report["error"], force))
     if code:
-        raise StageFailed(f"the process of {stage} {how_it_ended(code)}; the same command goes on from there")
+        told = f"the process of {stage} {how_it_ended(code)}; the same command goes on from there"
+        raise StageFailed(again(told, force))
+
+
+def again(told: str, force: bool) -> str:
+    """A sentence that sends the user to the same command: with --force that would begin at nothing once more."""
+    return told.replace("the same command", "the same command without --force") if force else told
 
 
 def how_it_ended(code: int) -> str:
@@ -132,8 +140,7 @@ def main() -> int:
     step = Step.from_json(spec["step"])
     with os.fdopen(int(sys.argv[1]), "w") as report:
         try:
-            with device_alone(step):
-                execute(step, spec["force"])
+            execute(step, spec["force"])
         except UserError as error:
             code = 1 if isinstance(error, DataError) else 2
             json.dump({"error": str(error), "exit": code}, report)

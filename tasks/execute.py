@@ -1,23 +1,21 @@
 """The one way to run a step: alone, on inputs that are whole, going on from what is there, once."""
 
-import errno
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from storage.artifact import Artifact
-from storage.damage import Damaged
-from storage.lock import NoLocks, locked
+from storage.lock import locked
 from storage.manifest import ASIDE, Manifest
 from storage.part_store import set_aside
 from storage.stores import is_part_store
-from tasks.errors import DataError, UserError
+from tasks.device_lock import device_alone
+from tasks.errors import UserError
 from tasks.made import made
 from tasks.progress import say
+from tasks.sentences import in_sentences
 from tasks.stage import Step
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+from tasks.whole import check_artifact, check_file
 
 
 def execute(step: Step, force: bool = False) -> Manifest:
@@ -28,13 +26,16 @@ def execute(step: Step, force: bool = False) -> Manifest:
     what is there first, when nobody works on it or reads it.
     """
     artifact, name = step.artifact, step.stage.name
-    with ExitStack() as stack, _sentences(artifact):
+    with ExitStack() as stack, in_sentences(artifact.path, "what is done is kept: ", "another --root"):
         stack.enter_context(locked(artifact.path, step.command or f"geomim {name}", waiting=_told(name)))
         if not force and (manifest := _there(artifact)):
             return manifest
         for needed in step.inputs.artifacts.values():
             stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_told(name)))
             check_input(step, needed)
+        for field, file in step.config.external_files().items():
+            check_file(file, f"{name}.{field} is {file}")
+        stack.enter_context(device_alone(step))  # last: who has it waits for nobody, and what is cached needs none
         if force:
             artifact.remove()
         elif artifact.has_manifest():
@@ -52,12 +53,7 @@ def check_input(step: Step, needed: Artifact) -> None:
         raise UserError(
             f"{step.stage.name} needs the {needed.stage} artifact ({needed.path}): run `geomim {needed.stage}` first"
         )
-    for damage in needed.damages("small"):
-        if damage.matters:
-            raise DataError(
-                f"{step.stage.name} needs the {needed.stage} artifact, and {needed.path}/{damage}: "
-                f"run `geomim repair {needed.path}`"
-            )
+    check_artifact(needed, f"{step.stage.name} needs the {needed.stage} artifact")
 
 
 def prepare(artifact: Artifact) -> None:
@@ -101,29 +97,3 @@ def _there(artifact: Artifact) -> Manifest | None:
 
 def _told(name: str):
     return lambda line: say(f"{name}: {line}")
-
-
-@contextmanager
-def _sentences(artifact: Artifact) -> Iterator[None]:
-    """What the disk does is nobody's bug: say so in a sentence."""
-    try:
-        yield
-    except Damaged as error:
-        raise DataError(str(error)) from error
-    except NoLocks as error:
-        raise UserError(
-            f"{error}: without them two runs could write one artifact; choose a --root on another file system"
-        ) from error
-    except OSError as error:
-        place = error.filename or artifact.path
-        if error.errno in DISK_FULL:
-            raise UserError(
-                f"{place}: {error.strerror}; what is done is kept: make room and run the same command again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG) and _below(place, artifact):
-            raise UserError(f"{place}: cannot be written ({error.strerror}); choose another --root") from error
-        raise
-
-
-def _below(place: str | Path, artifact: Artifact) -> bool:
-    return Path(place).is_relative_to(artifact.root)

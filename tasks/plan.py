@@ -14,7 +14,7 @@ from storage.manifest import Extent, Manifest, Recipe, contents, read_manifest
 from tasks.config import PipelineConfig
 from tasks.errors import UserError
 from tasks.external import external_digests
-from tasks.stage import IGNORED, STAGES, Ignored, Inputs, Stage, Step
+from tasks.stage import BELONGS_TO, IGNORED, STAGES, Ignored, Inputs, Stage, Step
 from tasks.wanted import Wanted, wanted
 
 State = Literal["cached", "running", "resume", "run"]
@@ -115,14 +115,14 @@ def select(plan: list[Planned], first: str | None, last: str | None) -> list[Pla
     for option, name in (("--from", first), ("--to", last)):
         if name is not None and name not in names:
             raise UserError(f"{option} {name}: this config has the stages {', '.join(names)}")
-    of = {name: [i for i, planned in enumerate(plan) if is_meant(planned.node, [name])] for name in names}
-    start = of[first][0] if first else 0
-    stop = of[last][-1] + 1 if last else len(plan)
-    if start >= stop:
+    start = names.index(first) if first else 0
+    stop = max(i for i, name in enumerate(names) if last in (None, name, BELONGS_TO.get(name)))
+    if start > stop:
         raise UserError(f"--from {first} --to {last}: {first} comes after {last}")
-    chosen = plan[start:stop]
-    needed = {name for planned in chosen for name in planned.node.needs.values()}
-    for planned in plan[:start]:
+    meant = names[start : stop + 1]
+    chosen = [planned for planned in plan if planned.stage.name in meant]
+    needed = {name for planned in chosen for name in planned.node.needs.values()} - {p.name for p in chosen}
+    for planned in plan:
         if planned.name in needed and planned.state != "cached":
             raise UserError(f"--from {first}: {planned.name} is not cached ({planned.why}); run it first")
     return chosen

@@ -4,21 +4,26 @@ import json
 import os
 import platform
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_json
+from storage.lock import locked
 from storage.manifest import Recipe
 from tasks.config import PipelineConfig
 from tasks.cores import available_cores
 from tasks.errors import UserError
+from tasks.execute import prepare
 from tasks.experiment.config import VERSION
 from tasks.experiment.plan import Run, runs
 from tasks.experiment.plot import draw_gain
 from tasks.experiment.result import report, summarise
 from tasks.plan import Planned, make_plan
+from tasks.progress import say
 from tasks.stage import Step
+from tasks.whole import check_file
 
 EXPERIMENT = "experiment"
 RESULT, REPORT, PICTURE = "result.json", "report.md", "gain.png"
@@ -40,7 +45,8 @@ def steps_of(run: Run, root: Path) -> dict[str, Step]:
 def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
     """Gather the scores of all runs, which must be there, into the experiment's artifact; made once.
 
-    command: what was typed, for the record. Raises UserError where val has no ground truth.
+    command: what was typed, for the record. Raises UserError where val has no ground truth, DataError where scores are
+    not what was written.
     """
     found = [(run, steps_of(run, root)) for run in runs(config)]
     recipe = Recipe(
@@ -50,26 +56,36 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
         inputs={f"{r.arm}/{r.fraction:g}/{r.seed}": steps["evaluate"].artifact.key for r, steps in found},
     )
     artifact = Artifact(root, EXPERIMENT, recipe.key)
-    if artifact.is_whole():
-        return artifact
-    start = time.monotonic()
     read = {name: ["evaluate", key] for name, key in recipe.inputs.items()}
-    made = {"command": command, "inputs": read}
-    artifact.begin(recipe)
-    scored = [(run, _scores(steps["evaluate"].artifact)) for run, steps in found]
-    result = summarise(config.experiment, scored) | {"made": _made(config, found, command)}
-    write_json(artifact.path / RESULT, result)
-    write_bytes(artifact.path / REPORT, report(config.experiment, result).encode())
-    draw_gain(artifact.path / PICTURE, result)
-    artifact.finish(recipe, {"verdict": result["verdict"]}, time.monotonic() - start, made)
+    with _lock(artifact, command):
+        if artifact.has_manifest():
+            if not any(damage.matters for damage in artifact.damages("small")):
+                return artifact
+            prepare(artifact)
+        start = time.monotonic()
+        artifact.begin(recipe)
+        scored = [(run, _scores(steps["evaluate"].artifact, command)) for run, steps in found]
+        result = summarise(config.experiment, scored) | {"made": _made(config, found, command)}
+        write_json(artifact.path / RESULT, result)
+        write_bytes(artifact.path / REPORT, report(config.experiment, result).encode())
+        draw_gain(artifact.path / PICTURE, result)
+        made = {"command": command, "inputs": read}
+        seconds = time.monotonic() - start
+        artifact.finish(recipe, {"verdict": result["verdict"]}, seconds, made, (RESULT, REPORT, PICTURE))
     return artifact
 
 
-def _scores(evaluated: Artifact) -> dict[str, float]:
-    metrics = json.loads((evaluated.path / "metrics.json").read_text())
+def _scores(evaluated: Artifact, command: str) -> dict[str, float]:
+    with _lock(evaluated, command, shared=True):
+        check_file(evaluated.path / "metrics.json", "experiment: compares scores")
+        metrics = json.loads((evaluated.path / "metrics.json").read_text())
     if metrics is None:
         raise UserError("experiment: the val split has no ground truth, so there is nothing to compare")
     return metrics
+
+
+def _lock(artifact: Artifact, command: str, shared: bool = False) -> AbstractContextManager[None]:
+    return locked(artifact.path, command, shared, waiting=lambda line: say(f"experiment: {line}"))
 
 
 def _made(config: PipelineConfig, found: list[tuple[Run, dict[str, Step]]], command: str) -> dict[str, Any]:

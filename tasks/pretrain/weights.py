@@ -40,6 +40,7 @@ from tasks.errors import UserError
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.model import splat_grid
 from tasks.public_config import read_public_config
+from tasks.whole import check_file
 
 # How the backbone is written, from our names.
 BACKBONE_LAYOUTS = {
@@ -120,6 +121,7 @@ def export(source: Path, out: Path, layout: str) -> str:
             raise UserError(
                 f"{source}: holds no {file.name}; name the folder of a finished pretrain artifact, or a file"
             )
+    check_file(file, f"{out} would hold the weights of {source.name}")
     checkpoint, sizes = _read_whole_backbone(file)
     without = ""
     if layout == ORIGINAL:

@@ -17,8 +17,9 @@ from storage.lock import locked
 from tasks.cores import SharingContext, available_cores
 from tasks.errors import UserError
 from tasks.progress import progress, say
+from tasks.sentences import in_sentences
 from tasks.simulate.config import VERSION, SimulateConfig
-from tasks.simulate.scenes import scenes_of
+from tasks.simulate.scenes import Scenes, scenes_of
 from tasks.simulate.tables import Records, common_tables, merge, write_tables
 
 DONE, UNFINISHED = "simulated.json", "simulating.json"
@@ -35,16 +36,21 @@ def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] | None =
     out = Path(out).absolute()
     if out.parent.exists() and not out.parent.is_dir():
         raise UserError(f"{out.parent}: is a file; name another folder for the simulated world")
-    with locked(out, "geomim simulate", waiting=lambda line: say(f"simulate: {line}")):
-        return _simulate(config, out, scenes)
-
-
-def _simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] | None) -> dict:
-    start, world = time.perf_counter(), scenes_of(config.scenes)
+    world = scenes_of(config.scenes)
     scenes = scenes or world.names
     identity = {"version": VERSION, "config": config.key_fields(), "scenes": list(scenes)}
-    if (found := _prepare(out, identity, (*_OWN_FOLDERS, world.version))) is not None:
+    with in_sentences(out):
+        # Asked without the lock first: of a world in a folder that is for reading alone there is none to be had.
+        if (found := _finished(out, identity)) is None:
+            with locked(out, "geomim simulate", waiting=lambda line: say(f"simulate: {line}")):
+                if (found := _finished(out, identity)) is None:
+                    return _simulate(config, out, world, identity)
         return {**found, "seconds": 0.0}
+
+
+def _simulate(config: SimulateConfig, out: Path, world: Scenes, identity: dict) -> dict:
+    start, scenes = time.perf_counter(), identity["scenes"]
+    _prepare(out, identity, (*_OWN_FOLDERS, world.version))
     workers = min(config.workers or available_cores(), len(scenes))
     job = partial(_record, config, out)
     if workers == 1:
@@ -66,21 +72,26 @@ def _record(config: SimulateConfig, out: Path, name: str) -> Records:
     return record_scene(config, name, out)
 
 
-def _prepare(out: Path, identity: dict, own_folders: tuple[str, ...]) -> dict | None:
-    """Makes `out` ready to be written, or returns the summary of the same world that is there already."""
-    if (out / DONE).is_file():
-        try:
-            found = json.loads((out / DONE).read_text())
-            if all(found.get(name) == value for name, value in identity.items()):
-                return found["summary"]
-        except (ValueError, KeyError, AttributeError):
-            found = {}
-        before, now = found.get("config") or {}, identity["config"]
-        changed = [f"{k} {before.get(k)} -> {v}" for k, v in now.items() if before.get(k) != v]
-        raise UserError(
-            f"{out}: holds a simulated world of another config ({', '.join(changed) or 'another version'}); "
-            "choose another folder or remove this one"
-        )
+def _finished(out: Path, identity: dict) -> dict | None:
+    """The summary of the same world that is there already. Raises UserError where another one is."""
+    if not (out / DONE).is_file():
+        return None
+    try:
+        found = json.loads((out / DONE).read_text())
+        if all(found.get(name) == value for name, value in identity.items()):
+            return found["summary"]
+    except (ValueError, KeyError, AttributeError):
+        found = {}
+    before, now = found.get("config") or {}, identity["config"]
+    changed = [f"{k} {before.get(k)} -> {v}" for k, v in now.items() if before.get(k) != v]
+    raise UserError(
+        f"{out}: holds a simulated world of another config ({', '.join(changed) or 'another version'}); "
+        "choose another folder or remove this one"
+    )
+
+
+def _prepare(out: Path, identity: dict, own_folders: tuple[str, ...]) -> None:
+    """Makes `out` ready to be written."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; name a folder for the simulated world")
     if (out / UNFINISHED).is_file():
@@ -90,7 +101,6 @@ def _prepare(out: Path, identity: dict, own_folders: tuple[str, ...]) -> dict | 
         raise UserError(f"{out}: is not empty and not a simulated world; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     _write_json(out / UNFINISHED, identity)
-    return None
 
 
 def _summary(tables: Records, train: tuple[str, ...]) -> dict:

@@ -107,6 +107,32 @@ def test_every_file_of_a_finished_artifact_is_its_stages_own(finished):
         assert [path.name for path in artifact.path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_what_is_shown_or_handed_on_is_what_was_written(cli, tmp_path):
+    """One digit of a score, one bit of the weights: sizes, which the plan looks at, stay."""
+    metrics = artifact_of(cli, "evaluate").path / "metrics.json"
+    told = metrics.read_text()
+    metrics.write_text(told.replace('"NDS": 0', '"NDS": 9', 1))
+    refused = cli("run", code=1)
+    assert "metrics.json has other bytes than were written: run `geomim repair" in refused.stderr
+    assert "9.0" not in refused.stdout
+    metrics.write_text(told)
+
+    weights = artifact_of(cli, "pretrain").path / "backbone.safetensors"
+    flip(weights)
+    for source in (weights.parent, weights):
+        done = subprocess.run(
+            [GEOMIM, "export", source, tmp_path / "out.pth", "--layout", "swin"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert f"run `geomim repair {weights.parent}`" in done.stderr
+    assert not (tmp_path / "out.pth").exists()
+    begun = cli("finetune", "--checkpoint", weights, code=1)
+    assert f"finetune.init is {weights}, and {weights} has other bytes than were written" in begun.stderr
+
+
 def test_a_note_and_consolidated_metadata_do_no_harm(cli):
     artifact = artifact_of(cli, "teacher")
     before = contents(artifact)

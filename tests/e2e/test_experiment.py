@@ -1,6 +1,7 @@
 """`geomim experiment gain` on the tiny world."""
 
 import json
+import shutil
 
 import pytest
 
@@ -34,6 +35,13 @@ def test_the_experiment_runs_what_is_missing_and_reports(cli):
     again = json.loads(cli.gain(*sets, "--json").stdout)
     assert again["scores"] == result["scores"]
     assert not [p for p in cli.root.glob("*/*/manifest.json") if p not in before and p not in now]
+
+    shown, scored = folder / "result.json", cli.root / "evaluate" / key[:16] / "metrics.json"
+    shown.write_text(shown.read_text().replace('"seed": 1', '"seed": 7'))
+    assert json.loads(cli.gain(*sets, "--json").stdout)["scores"] == result["scores"]  # made again
+    scored.write_text(scored.read_text().replace('"NDS": 0', '"NDS": 9', 1))
+    shutil.rmtree(folder)
+    assert f"{scored} has other bytes than were written" in cli.gain(*sets, code=1).stderr
 
 
 def test_a_mistake_is_one_sentence(cli):

@@ -70,3 +70,21 @@ def test_a_killed_stage_goes_on_to_the_same_result(cli, stage, victim):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_forced_stage_that_is_killed_is_tried_again_from_where_it_was(cli):
+    """The second try of a Prefect task is not forced again: a week of training would be lost."""
+    path = cli.path("depth")
+    artifact = Artifact(cli.root, "depth", cli.status()["depth"]["key"])
+    running = cli.start("run", "--to", "depth", "--force", "depth")
+    wait_for(lambda: not artifact.has_manifest() and (artifact.progress() or (0, 0))[0] >= 2, every=0.005)
+    (child,) = [p for p in psutil.Process(running.pid).children(True) if "tasks.child" in p.cmdline()]
+    child.kill()
+    child.wait()
+    flags = [file for file in (path / "depth.zarr" / "done" / "c").rglob("*") if file.is_file()]
+    times = {file: file.stat().st_mtime_ns for file in flags}
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, output
+    assert len(times) >= 2
+    assert {file: file.stat().st_mtime_ns for file in flags} == times
+    assert artifact.is_whole()

@@ -13,7 +13,8 @@ STAGES += ["finetune-scratch", "evaluate-scratch"]
 
 def test_one_command_runs_all_stages_and_prints_the_evaluation(finished):
     cli, output = finished
-    assert "mAP" in output.stdout
+    assert "Camera detector" in output.stdout
+    assert "from pretrained weights" in output.stdout
     assert "NDS" in output.stdout
     for line in (output.stdout + output.stderr).splitlines():
         assert "Traceback" not in line

@@ -93,6 +93,13 @@ def test_readers_share_and_writers_wait_for_them(tmp_path, hold):
     assert order == ["written"]
 
 
+def test_a_reader_that_is_gone_is_not_named_for_another(tmp_path, hold):
+    _, second = hold("shared"), hold("shared")
+    assert f"process {second.pid} on " in holder(tmp_path / "folder")
+    second.communicate("")
+    assert holder(tmp_path / "folder") == "another process"
+
+
 def test_many_take_it_one_after_the_other(tmp_path):
     code = """
 import sys

@@ -129,6 +129,16 @@ def test_the_remedy_against_too_little_memory_names_fields_that_are_there(tmp_pa
         assert bool(named) == (planned.step.stage.name not in ("ingest", "evaluate")), told
 
 
+@pytest.mark.parametrize(("force", "words"), [(False, "the same command"), (True, "the same command without --force")])
+def test_who_was_killed_goes_on_without_force(tmp_path, monkeypatch, force, words):
+    (tmp_path / "v1.0-mini").mkdir()
+    (tmp_path / "killed.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setattr(child, "COMMAND", [sys.executable, str(tmp_path / "killed.py")])
+    step = make_plan(PipelineConfig(dataroot=tmp_path), tmp_path / "root")[0].step
+    with pytest.raises(child.StageFailed, match=f"ingest was killed by SIGKILL; {words} goes on from there"):
+        child.run_in_child(step, force)
+
+
 def test_a_file_system_that_fails_is_no_mistake_of_the_users(tmp_path):
     """Nor a bug: the plan, which reads tables too, says it as the stage would."""
     (tmp_path / "v1.0-mini").mkdir()

@@ -53,6 +53,12 @@ def test_at_first_all_runs(plan):
     assert set(states(first).values()) == {"run"}
 
 
+def test_a_plan_makes_no_root(plan, tmp_path):
+    """A mistyped --root of `status` or a dry run must not stay behind."""
+    plan()
+    assert not (tmp_path / "root").exists()
+
+
 def test_what_is_there_is_cached(plan):
     for planned in plan():
         finish(planned)
@@ -238,6 +244,12 @@ def test_from_and_to(plan):
     assert [p.name for p in select(plan(), None, "finetune")] == ALL
     with pytest.raises(UserError, match="comes after"):
         select(plan(), "depth", "ingest")
+    with pytest.raises(UserError, match="--from evaluate: finetune is not cached"):
+        select(plan(), "evaluate", "evaluate")
+    for planned in plan():
+        finish(planned)
+    for last in ("evaluate", "finetune", None):  # the training of the second arm stands between the evaluations
+        assert [p.name for p in select(plan(), "evaluate", last)] == ["evaluate", "evaluate-scratch"]
 
 
 def test_the_key_is_the_recipes(plan):

@@ -12,6 +12,7 @@ from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
 from storage.lock import is_locked, locked
 from storage.manifest import Recipe
+from tasks.device_lock import alone
 from tasks.errors import DataError, UserError
 from tasks.execute import execute
 from tasks.repair import repair
@@ -41,6 +42,7 @@ def run(config, inputs, artifact):
 
 class ToyConfig(Settings):
     word: str = "a"
+    device: str = runtime("cuda:0", "the device")
 
 
 @pytest.fixture
@@ -48,10 +50,10 @@ def make_step(tmp_path, monkeypatch):
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def make(word="a", inputs=None):
+    def make(word="a", inputs=None, on_device=False):
         inputs = inputs or {}
         recipe = Recipe(stage="toy", version=1, config={"word": word}, inputs={n: a.key for n, a in inputs.items()})
-        stage = Stage("toy", "a toy", tuple(inputs), "toy:run", "ToyConfig", ("zarr",), ("*",))
+        stage = Stage("toy", "a toy", tuple(inputs), "toy:run", "ToyConfig", ("zarr",), ("*",), on_device)
         artifact = Artifact(tmp_path / "root", "toy", recipe.key)
         return Step(stage, ToyConfig(word=word), recipe, artifact, Inputs(tmp_path, "v1.0-mini", inputs), "geomim toy")
 
@@ -202,6 +204,26 @@ def test_force_waits_for_the_run_under_way_and_for_readers(make_step):
     third.join(20)
     assert (step.artifact.path / "manifest.json").stat().st_mtime_ns > made[1]
     assert not is_locked(step.artifact.path)
+
+
+def test_who_waits_for_the_device_lacks_nothing_else(make_step, tmp_path, monkeypatch, capfd):
+    """What is cached waits for nobody's week of training, and a missing input is said at once."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    there, new = make_step(on_device=True), make_step("b", on_device=True)
+    execute(there)
+    lacking = make_step(inputs={"ingest": Artifact(tmp_path / "root", "ingest", "0" * 64)}, on_device=True)
+    with alone(["gpu-7"], "another training", "pretrain"):
+        assert execute(there).summary == {"lines": 1}
+        with pytest.raises(UserError, match="run `geomim ingest` first"):
+            execute(lacking)
+        waiting = threading.Thread(target=execute, args=[new])
+        waiting.start()
+        assert "toy: waiting for `another training`" in wait_for(lambda: capfd.readouterr().err)
+        assert not new.artifact.path.exists()
+    waiting.join(20)
+    assert new.artifact.is_whole()
 
 
 MAPS = np.random.default_rng(0).normal(size=(4, 1, 2, 4, 4))
