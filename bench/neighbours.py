@@ -46,6 +46,7 @@ WAYS = {
     "spin 1000": ALL | {"GOMP_SPINCOUNT": "1000"},
     "spin 3000": ALL | {"GOMP_SPINCOUNT": "3000"},
     "spin 10000": ALL | {"GOMP_SPINCOUNT": "10000"},
+    "spin 30000": ALL | {"GOMP_SPINCOUNT": "30000"},
     "a thread fewer": FEWER,
 }
 
@@ -57,7 +58,7 @@ def demo(steps: int) -> PipelineConfig:
         "fit": {"epochs": steps / (len(SCENES) * config.simulate.keyframes)},
         "teacher": {"weights": "random", "gate_samples": 0, "workers": 1},
         "pretrain": {"steps": steps, "evaluate_every": steps, "held_out": 1, "probe_samples": 0},
-        "finetune": {"steps": steps, "init": "random", "pictures": 0},
+        "finetune": {"steps": steps, "init": "random"},
     }
     whole = config.model_dump()
     for stage, fields in changes.items():

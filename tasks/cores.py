@@ -15,10 +15,10 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 # Where OpenMP (torch), OpenBLAS (NumPy), MKL and Apple's Accelerate read their number of threads.
 COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-# How OpenMP's threads wait for each other between two loops: they spin for some 50 us, which is enough for most of the
+# How OpenMP's threads wait for each other between two loops: they spin for some 100 us, which is enough for most of the
 # thousands of short loops of a training step, then sleep. By default they spin for 5 to 10 ms: beside a busy process
 # they burn the time that the late ones among them need (docs/training.md). The first is GNU's, torch's on Linux.
-WAITING = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "PASSIVE"}
+WAITING = {"GOMP_SPINCOUNT": "3000", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def available_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
