@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from storage.artifact import INPUTS, PIN
+from storage.atomic import write_json
 from storage.damage import Damaged
 from storage.key import canonical_json
 from storage.lock import is_locked, lock_file
@@ -189,7 +190,7 @@ def _in_use(lock: Path) -> bool:
 
 def write_pin(path: Path, note: str) -> None:
     """Keep the artifact in a folder, and what it was made from, from `gc`."""
-    (path / PIN).write_text(json.dumps({"note": note, "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}))
+    write_json(path / PIN, {"note": note, "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
 
 
 def read_pin(path: Path) -> str | None:

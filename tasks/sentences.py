@@ -10,7 +10,7 @@ from storage.damage import Damaged
 from storage.lock import CLOSED, NoLocks
 from tasks.errors import DataError, UserError
 
-NO_PLACE = (errno.ENOTDIR, errno.ENAMETOOLONG)
+NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 @contextmanager

@@ -153,6 +153,14 @@ def test_a_full_disk_is_one_sentence(make_step):
         execute(make_step("full"))
 
 
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(make_step):
+    step = make_step()
+    step.artifact.root.mkdir(exist_ok=True)
+    (step.artifact.root / "toy").write_text("a file")
+    with pytest.raises(UserError, match="toy: cannot be written .File exists.; choose another --root"):
+        execute(step)
+
+
 def test_a_missing_input_names_its_command(make_step, tmp_path):
     with pytest.raises(UserError, match=r"toy needs the ingest artifact .* run `geomim ingest` first"):
         execute(make_step(inputs={"ingest": Artifact(tmp_path / "root", "ingest", "0" * 64)}))
