@@ -157,7 +157,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_sentence(make_step):
     step = make_step()
     step.artifact.root.mkdir(exist_ok=True)
     (step.artifact.root / "toy").write_text("a file")
-    with pytest.raises(UserError, match="toy: cannot be written .File exists.; choose another --root"):
+    with pytest.raises(UserError, match=r"toy: cannot be written \(File exists\); choose another --root"):
         execute(step)
 
 
