@@ -11,6 +11,7 @@ from driver import wait_for
 from safetensors.numpy import load_file
 
 from storage.artifact import Artifact
+from storage.lock import lock_file
 
 pytestmark = pytest.mark.e2e
 
@@ -78,7 +79,9 @@ def test_a_forced_stage_that_is_killed_is_tried_again_from_where_it_was(cli):
     artifact = Artifact(cli.root, "depth", cli.status()["depth"]["key"])
     running = cli.start("run", "--to", "depth", "--force", "depth")
     wait_for(lambda: not artifact.has_manifest() and (artifact.progress() or (0, 0))[0] >= 2, every=0.005)
-    (child,) = [p for p in psutil.Process(running.pid).children(True) if "tasks.child" in p.cmdline()]
+    lock = str(lock_file(path))
+    children = [p for p in psutil.Process(running.pid).children(True) if "tasks.child" in p.cmdline()]
+    (child,) = [p for p in children if any(file.path == lock for file in p.open_files())]
     child.kill()
     child.wait()
     flags = [file for file in (path / "depth.zarr" / "done" / "c").rglob("*") if file.is_file()]

@@ -71,6 +71,7 @@ def test_a_full_disk_is_one_sentence(artifact, folder, command):
 
 def test_who_only_reads_needs_no_lock_where_nobody_can_write(artifact, folder, geomim):
     """The main use of `cp`: a shared mount."""
+    geomim("cp", artifact.path, folder / "first")  # imports what it takes, from folders that may be ours alone
     with closed(folder / "root"):
         code, told = geomim("cp", artifact.path, folder / "other")
     assert (code, told) == (0, "")
@@ -78,6 +79,8 @@ def test_who_only_reads_needs_no_lock_where_nobody_can_write(artifact, folder, g
 
 
 def test_what_cannot_be_written_is_one_sentence(artifact, folder, geomim):
+    geomim("pin", artifact.path)  # imports what it takes
+    geomim("pin", artifact.path, "--remove")
     with closed(folder / "root"):
         code, told = geomim("pin", artifact.path)
         assert code == 2

@@ -99,29 +99,6 @@ def test_a_childs_threads_do_not_spin_for_long_unless_the_user_says_so(monkeypat
             assert found == dict.fromkeys(WAITING) | {name: value}
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(MINE < 2, reason="one thread waits for nobody")
-def test_short_loops_beside_busy_processes(tmp_path):
-    """A thousand loops on all cores, each core with a busy process on it: at least twice as fast as by default. (On two
-    cores it was ten times.)"""
-    code = "import time, torch; x = torch.ones(2**17); x.mul_(1.0); start = time.monotonic()\n"
-    code += "for _ in range(1000): x.mul_(1.0)\nprint(time.monotonic() - start)"
-    plain = {name: value for name, value in os.environ.items() if name not in WAITING}
-    plain |= {"OMP_NUM_THREADS": str(MINE)}
-    beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(MINE)]
-    try:
-        seconds = {}
-        for name, environment in (("ours", plain | WAITING), ("spinning", plain)):
-            command = [sys.executable, "-c", code]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-            seconds[name] = float(done.stdout)
-    finally:
-        for process in beside:
-            process.kill()
-            process.wait()
-    assert seconds["ours"] < seconds["spinning"] / 2, seconds
-
-
 @pytest.mark.timeout(120)
 def test_a_process_of_a_pool_starts_its_own_threads_and_no_more(monkeypatch):
     """Whatever this process was told, and whenever the pool starts it."""
