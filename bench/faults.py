@@ -144,7 +144,7 @@ def _kill_one(cli: Cli, stage: str, line: Line, chance: random.Random, most: int
             line.wrong.append(f"{stage}: a finished artifact is damaged after a kill")
     done = subprocess.run(cli.command(command, *OFTEN), env=environment(), capture_output=True, text=True)
     found = contents_of(artifact.path)
-    same = found.keys() == expected.keys() and all(np.array_equal(found[n], expected[n]) for n in expected)
+    same = found.keys() == expected.keys() and all(_same(found[name], expected[name]) for name in expected)
     if done.returncode or not same or list(artifact.damages("all")):
         line.wrong.append(f"{stage} after {killed} kills: {done.stderr[-500:] or 'another result'}")
     else:
@@ -152,6 +152,10 @@ def _kill_one(cli: Cli, stage: str, line: Line, chance: random.Random, most: int
     left = [path for path in leftovers(cli.root) if path.name.startswith(".trash")]
     if left:
         line.wrong.append(f"{stage}: left behind {left}")
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def _gone(processes: list[psutil.Process]) -> None:
@@ -201,7 +205,7 @@ def damage(world: World, count: int, chance: random.Random, what: str, spoil: Ca
             line.count("found by verify") if found else line.wrong.append(f"{name}: verify says nothing")
             with contextlib.suppress(Damaged, ValueError, OSError, KeyError):
                 got = read_all(artifacts[path])
-                same = got.keys() == wanted[path].keys() and all(np.array_equal(got[n], wanted[path][n]) for n in got)
+                same = got.keys() == wanted[path].keys() and all(_same(got[n], wanted[path][n]) for n in got)
                 if not same and _used(artifacts[path]):
                     line.wrong.append(f"{name}: read as data")
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +274,7 @@ def exchange(world: World) -> Line:
                         line.wrong.append(f"{array}: verify says nothing")
                     try:
                         got = read_all(Artifact(cli.root, entry.stage, entry.manifest.key))
-                        if any(not np.array_equal(got[name], wanted[name]) for name in wanted):
+                        if not all(_same(got[name], wanted[name]) for name in wanted):
                             line.wrong.append(f"{array}: read as data")
                     except Damaged:
                         line.count("refused by the reader")
