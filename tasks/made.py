@@ -50,5 +50,6 @@ def device(asked: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(REPOSITORY), *arguments]
+    # Without optional locks: a kill would leave one behind, and a user's next commit would fail.
+    command = ["git", "--no-optional-locks", "-C", str(REPOSITORY), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout

@@ -58,7 +58,9 @@ def test_only_what_changed_runs_and_it_is_cached_then(cli):
 
 
 def test_a_deleted_artifact_is_made_again_though_prefect_remembers_it(finished, tmp_path):
-    cli, _ = finished
+    done, _ = finished
+    shutil.copytree(done.root, tmp_path / "artifacts")  # with what Prefect remembers
+    cli = Cli(done.dataroot, tmp_path / "artifacts")
     depth = cli.path("depth")
     before = (depth / "depth.zarr" / "u" / "zarr.json").read_bytes()
     depth.rename(tmp_path / "away")

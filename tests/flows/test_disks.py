@@ -64,8 +64,7 @@ def test_a_full_disk_is_one_sentence(artifact, folder, command):
     )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    place = "the disk" if command == "pin" else f"{folder}/"
-    assert done.stderr.splitlines()[-1].startswith(f"geomim: {place}")
+    assert done.stderr.splitlines()[-1].startswith(f"geomim: {folder}/")
     assert done.stderr.endswith(": File too large; make room and run the same command again\n")
 
 
