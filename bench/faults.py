@@ -10,163 +10,27 @@ of geomim's: the exit code is then 1.
 
 import argparse
 import contextlib
-import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+import numpy as np
+from kills import kills
+from tiny_world import COMMANDS, OFTEN, STAGES, Cli, Line, World, environment, same
 
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
-import zarr  # noqa: E402
-from driver import TINY, Cli, environment  # noqa: E402
-from safetensors.numpy import load_file  # noqa: E402
-
-from storage import manifest  # noqa: E402
-from storage.artifact import Artifact  # noqa: E402
-from storage.bev import BevReader  # noqa: E402
-from storage.damage import Damaged  # noqa: E402
-from storage.depth import DepthReader  # noqa: E402
-from storage.index import SCHEMA, Index  # noqa: E402
-from storage.store import check, held, leftovers  # noqa: E402
-from tasks.execute import check_input  # noqa: E402
-
-STAGES = ("ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate")
-COMMANDS = {"evaluate": "finetune"}  # where it is not the stage's own name
-OFTEN = [f"--set={stage}.seconds_between_saves=0.01" for stage in ("fit", "pretrain", "finetune")]
-
-
-@dataclass
-class Line:
-    """What was done how often, and how often it went wrong."""
-
-    fault: str
-    done: int = 0
-    told: dict[str, int] = field(default_factory=dict)  # how it ended -> how often
-    wrong: list[str] = field(default_factory=list)
-
-    def count(self, how: str) -> None:
-        self.told[how] = self.told.get(how, 0) + 1
-
-    def __str__(self) -> str:
-        told = ", ".join(f"{count} {how}" for how, count in sorted(self.told.items())) or "-"
-        return f"| {self.fault} | {self.done:,} | {told} | {len(self.wrong)} |"
-
-
-class World:
-    """The tiny world, a root in which everything is finished, and roots of one's own to break."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        subprocess.run(
-            [Path(sys.executable).with_name("geomim"), "simulate", folder / "data", "--config", TINY],
-            check=True,
-            env=environment(),
-            capture_output=True,
-        )
-        self.whole = Cli(folder / "data", folder / "whole")
-        self.whole("run")
-
-    @contextlib.contextmanager
-    def copy(self) -> Iterator[Cli]:
-        place = Path(tempfile.mkdtemp(dir=self.folder))
-        shutil.copytree(self.whole.root, place / "root", ignore=shutil.ignore_patterns(".prefect*"))
-        try:
-            yield Cli(self.whole.dataroot, place / "root")
-        finally:
-            shutil.rmtree(place)
-
-
-def contents_of(folder: Path) -> dict[str, np.ndarray]:
-    """All that counts in an artifact: the arrays of its stores and weights, or what an evaluation found.
-
-    (The scores that `fit` adds to its weights differ in last digits between the process that trained them and one that
-    loaded them: other layouts in memory, other kernels.)
-    """
-    found = {}
-    for store in sorted(folder.glob("*.zarr")):
-        for name, array in zarr.open_group(str(store), mode="r").arrays():
-            found[f"{store.name}/{name}"] = array[...]
-    for file in sorted(folder.rglob("*.safetensors")):
-        found |= {f"{file.relative_to(folder)}/{name}": value for name, value in load_file(file).items()}
-    for file in sorted(folder.glob("results_*.json")) if not found else ():
-        found[file.name] = np.frombuffer(file.read_bytes(), np.uint8)
-    return found
-
-
-def kills(world: World, count: int, chance: random.Random) -> Line:
-    """Kill stages until so many kills are done; each stage is run to its end afterwards."""
-    line = Line(f"kill -9 at a random instant, all {len(STAGES)} stages")
-    while line.done < count:
-        for stage in STAGES:
-            with world.copy() as cli:
-                _kill_one(cli, stage, line, chance, most=12)
-            print(f"kills: {line.done} of {count}", file=sys.stderr, flush=True)
-            if line.done >= count:
-                break
-    return line
-
-
-def _kill_one(cli: Cli, stage: str, line: Line, chance: random.Random, most: int) -> None:
-    artifact, command = Artifact(cli.root, stage, cli.status()[stage]["key"]), COMMANDS.get(stage, stage)
-    expected = contents_of(artifact.path)
-    artifact.remove()
-    longest, killed = 12.0, 0  # s: a start of torch and the work; shorter when it is through sooner
-    while killed < most:
-        start = time.monotonic()
-        running = cli.start(command, *OFTEN)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.wait(chance.uniform(0.0, longest))
-        if running.poll() is not None:
-            longest = min(longest, time.monotonic() - start)
-            output, _ = running.communicate()
-            if running.returncode:
-                line.wrong.append(f"{stage}: {output[-500:]}")
-                return
-            break
-        victims = psutil.Process(running.pid).children(recursive=True) or [psutil.Process(running.pid)]
-        victim = chance.choice([*victims, psutil.Process(running.pid)])
-        with contextlib.suppress(psutil.NoSuchProcess):
-            victim.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.communicate(timeout=60)
-        _gone(victims)
-        killed += 1
-        line.done += 1
-        if artifact.has_manifest() and list(artifact.damages("all")):
-            line.wrong.append(f"{stage}: a finished artifact is damaged after a kill")
-    done = subprocess.run(cli.command(command, *OFTEN), env=environment(), capture_output=True, text=True)
-    found = contents_of(artifact.path)
-    same = found.keys() == expected.keys() and all(_same(found[name], expected[name]) for name in expected)
-    if done.returncode or not same or list(artifact.damages("all")):
-        line.wrong.append(f"{stage} after {killed} kills: {done.stderr[-500:] or 'another result'}")
-    else:
-        line.count("the same result afterwards")
-    left = [path for path in leftovers(cli.root) if path.name.startswith(".trash")]
-    if left:
-        line.wrong.append(f"{stage}: left behind {left}")
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-
-
-def _gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            os.kill(process.pid, signal.SIGKILL)
+from storage import manifest
+from storage.artifact import Artifact
+from storage.bev import BevReader
+from storage.damage import Damaged
+from storage.depth import DepthReader
+from storage.index import SCHEMA, Index
+from storage.store import check, held
+from tasks.execute import check_input
 
 
 def read_all(artifact: Artifact) -> dict[str, np.ndarray]:
@@ -209,8 +73,8 @@ def damage(world: World, count: int, chance: random.Random, what: str, spoil: Ca
             line.count("found by verify") if found else line.wrong.append(f"{name}: verify says nothing")
             with contextlib.suppress(Damaged, ValueError, OSError, KeyError):
                 got = read_all(artifacts[path])
-                same = got.keys() == wanted[path].keys() and all(_same(got[n], wanted[path][n]) for n in got)
-                if not same and _used(artifacts[path]):
+                equal = got.keys() == wanted[path].keys() and all(same(got[n], wanted[path][n]) for n in got)
+                if not equal and _used(artifacts[path]):
                     line.wrong.append(f"{name}: read as data")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(before)
@@ -278,7 +142,7 @@ def exchange(world: World) -> Line:
                         line.wrong.append(f"{array}: verify says nothing")
                     try:
                         got = read_all(Artifact(cli.root, entry.stage, entry.manifest.key))
-                        if not all(_same(got[name], wanted[name]) for name in wanted):
+                        if not all(same(got[name], wanted[name]) for name in wanted):
                             line.wrong.append(f"{array}: read as data")
                     except Damaged:
                         line.count("refused by the reader")
