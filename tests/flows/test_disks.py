@@ -9,7 +9,6 @@ import pytest
 from disks import closed, full
 from driver import GEOMIM, TINY, environment
 
-from flows import cli
 from storage.artifact import Artifact
 from storage.lock import lock_file, locked
 from storage.manifest import Recipe
@@ -37,17 +36,6 @@ def artifact(folder):
     return artifact
 
 
-@pytest.fixture
-def geomim(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["geomim", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, capsys.readouterr().err
-
-    return run
-
-
 @pytest.mark.parametrize("command", ["cp", "pin", "simulate"])
 def test_a_full_disk_is_one_sentence(artifact, folder, command):
     words = {
@@ -72,7 +60,7 @@ def test_who_only_reads_needs_no_lock_where_nobody_can_write(artifact, folder, g
     """The main use of `cp`: a shared mount."""
     geomim("cp", artifact.path, folder / "first")  # imports what it takes, from folders that may be ours alone
     with closed(folder / "root"):
-        code, told = geomim("cp", artifact.path, folder / "other")
+        code, _, told = geomim("cp", artifact.path, folder / "other")
     assert (code, told) == (0, "")
     assert (folder / "other" / "depth" / artifact.path.name / "manifest.json").is_file()
 
@@ -81,7 +69,7 @@ def test_what_cannot_be_written_is_one_sentence(artifact, folder, geomim):
     geomim("pin", artifact.path)  # imports what it takes
     geomim("pin", artifact.path, "--remove")
     with closed(folder / "root"):
-        code, told = geomim("pin", artifact.path)
+        code, _, told = geomim("pin", artifact.path)
         assert code == 2
         assert "Permission denied; see who may read and write there" in told
         with pytest.raises(PermissionError), locked(artifact.path, "geomim depth"):

@@ -4,7 +4,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flows import cli
 from models.swin import Swin
 
 
@@ -14,18 +13,6 @@ def folder(tmp_path):
     swin = Swin(8, (1, 1, 1, 1), (1, 2, 2, 4), (4, 4, 4, 2), pretrain_grid=8)
     save_file(swin.state_dict(), tmp_path / "artifact/backbone.safetensors")
     return tmp_path
-
-
-@pytest.fixture
-def geomim(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["geomim", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return run
 
 
 def test_a_backbone_is_written(geomim, folder):
