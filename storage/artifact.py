@@ -19,9 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from storage.atomic import sync_folder, write_json
-from storage.damage import Damaged
+from storage.damage import Damaged, set_aside
 from storage.manifest import (
-    ASIDE,
     MANIFEST,
     RECIPE,
     Extent,
@@ -163,10 +162,7 @@ class Artifact:
         """Move the folder to `KEY.damaged-TIME` beside it; its new path, None where there was none."""
         if not self.path.exists():
             return None
-        target = self.path.with_name(f"{self.path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
-        while target.exists():
-            target = target.with_name(f"{target.name}+")
-        os.replace(self.path, target)
+        target = set_aside(self.path)
         os.utime(target)  # when it happened, for `gc`
         return target
 

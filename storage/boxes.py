@@ -16,7 +16,8 @@ import numpy as np
 from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
-from storage.part_store import PartStore, StoreLayout, read_attributes, set_aside
+from storage.damage import set_aside
+from storage.part_store import PartStore, StoreLayout, read_attributes
 from storage.shards import Compressor, ShardedLayout
 
 FORMAT = 2

@@ -1,6 +1,10 @@
-"""What a reader raises for files that are gone, or are not what was written."""
+"""What a reader raises for files that are gone, or are not what was written; and where these are moved to."""
 
+import os
+import time
 from pathlib import Path
+
+ASIDE = ".damaged-"  # in the name of what was moved aside
 
 
 class Damaged(Exception):
@@ -20,3 +24,12 @@ def artifact_folder(path: Path) -> Path:
         if folder.suffix == ".zarr":
             return folder.parent
     return path.parent
+
+
+def set_aside(path: Path) -> Path:
+    """Move a file or folder to a name beside it that says what it is, and return that."""
+    target = path.with_name(f"{path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
+    while target.exists():
+        target = target.with_name(f"{target.name}+")
+    os.replace(path, target)
+    return target

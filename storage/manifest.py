@@ -17,7 +17,6 @@ from storage.parts import FLAGS
 
 FORMAT = 2
 MANIFEST, RECIPE = "manifest.json", "recipe.json"
-ASIDE = ".damaged-"  # in the name of what was moved aside
 TOKEN = "token"  # the one array of a store in parts that is not in parts
 
 # Files for people: nobody computes with them. Where one of these is damaged, no work is done again for it. (What the

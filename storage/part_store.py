@@ -15,7 +15,6 @@ that no part can stand in another's place.
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,8 +28,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from storage.atomic import write_bytes
 from storage.checksum import checked, crc32c, with_crc
-from storage.damage import Damaged
-from storage.manifest import ASIDE
+from storage.damage import Damaged, set_aside
 from storage.parts import Parts
 from storage.shards import Shard, ShardedArray, ShardedLayout
 
@@ -277,15 +275,6 @@ def read_attributes(path: Path) -> dict[str, Any]:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(file, f"cannot be read ({error})") from error
-
-
-def set_aside(path: Path) -> Path:
-    """Move a file or folder to a name beside it that says what it is, and return that."""
-    target = path.with_name(f"{path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
-    while target.exists():
-        target = target.with_name(f"{target.name}+")
-    os.replace(path, target)
-    return target
 
 
 def _attributes(layout: StoreLayout, part_size: int) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from storage.artifact import INPUTS, PIN
 from storage.atomic import write_json
-from storage.damage import Damaged
+from storage.damage import ASIDE, Damaged
 from storage.key import canonical_json
 from storage.lock import is_locked, lock_file
-from storage.manifest import ASIDE, MANIFEST, RECIPE, TOKEN, FileDamage, Manifest, damages_in, files, read_manifest
+from storage.manifest import MANIFEST, RECIPE, TOKEN, FileDamage, Manifest, damages_in, files, read_manifest
 from storage.stores import is_part_store, open_part_store
 
 State = Literal["finished", "unfinished", "set aside", "unreadable"]

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from storage.artifact import Artifact
+from storage.damage import ASIDE, set_aside
 from storage.lock import locked
-from storage.manifest import ASIDE, Manifest
-from storage.part_store import set_aside
+from storage.manifest import Manifest
 from storage.stores import is_part_store
 from tasks.device_lock import device_alone
 from tasks.errors import UserError

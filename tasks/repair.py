@@ -5,10 +5,9 @@ from pathlib import Path
 
 from storage.artifact import Artifact
 from storage.atomic import write_json
-from storage.damage import Damaged
+from storage.damage import Damaged, set_aside
 from storage.lock import locked
 from storage.manifest import RECIPE, FileDamage, Manifest, read_manifest
-from storage.part_store import set_aside
 from storage.store import check
 from storage.stores import is_part_store, open_part_store
 from tasks.child import run_in_child
