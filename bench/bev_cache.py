@@ -30,10 +30,10 @@ from numcodecs import Blosc, Zstd  # noqa: E402
 from numcodecs.abc import Codec  # noqa: E402
 from zarr.codecs import BloscCodec, ZstdCodec  # noqa: E402
 
+from dataroot.points import load_points  # noqa: E402
 from models.geomim.target import normalise_patches  # noqa: E402
 from storage.bev import BevAttributes, BevReader, BevWriter, Cells, to_half  # noqa: E402
 from storage.index import Index  # noqa: E402
-from tasks.batches.points import load_points  # noqa: E402
 from tasks.teacher.config import TeacherConfig  # noqa: E402
 from tasks.teacher.network import build_teacher  # noqa: E402
 

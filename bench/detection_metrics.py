@@ -93,7 +93,7 @@ def devkit(folder: Path) -> dict:
     from nuscenes.eval.detection.data_classes import DetectionBox
     from nuscenes.eval.detection.evaluate import DetectionEval
 
-    from tasks.evaluation.official import scores_of
+    from evaluation.official import scores_of
 
     config = config_factory("detection_cvpr_2019")
 
@@ -116,9 +116,9 @@ def devkit(folder: Path) -> dict:
 
 
 def ours(folder: Path) -> dict:
-    from tasks.evaluation.flat import counted
-    from tasks.evaluation.metrics import evaluate
-    from tasks.evaluation.results import read_results
+    from evaluation.flat import counted
+    from evaluation.metrics import evaluate
+    from evaluation.results import read_results
 
     watch = Watch()
     ego = np.array(json.loads((folder / "ego.json").read_text()))

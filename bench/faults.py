@@ -30,7 +30,7 @@ from storage.damage import Damaged
 from storage.depth import DepthReader
 from storage.index import SCHEMA, Index
 from storage.store import check, held
-from tasks.execute import check_input
+from tasks.engine.execute import check_input
 
 
 def read_all(artifact: Artifact) -> dict[str, np.ndarray]:

@@ -27,11 +27,11 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402
 
+from common.cores import COUNTS, available_cores  # noqa: E402
 from storage.artifact import Artifact  # noqa: E402
 from storage.index import write_index  # noqa: E402
-from tasks.config import PipelineConfig, load_config  # noqa: E402
-from tasks.cores import COUNTS, available_cores  # noqa: E402
-from tasks.stage import STAGES, Inputs  # noqa: E402
+from tasks.engine.config import PipelineConfig, load_config  # noqa: E402
+from tasks.engine.stage import STAGES, Inputs  # noqa: E402
 
 STAGES_HERE = ("fit", "pretrain", "finetune")
 SCENES = ("scene-0061", "scene-0553")  # of train: without val, nothing is evaluated
@@ -71,8 +71,8 @@ def demo(steps: int) -> PipelineConfig:
 
 def prepare(folder: Path, stages: list[str]) -> None:
     """The world, its index and the caches that `stages` need."""
+    from simulate.write import simulate
     from tasks.ingest.run import ingest
-    from tasks.simulate.write import simulate
 
     config = demo(1)
     simulate(config.simulate, folder / "data", SCENES)

@@ -3,7 +3,7 @@
     python bench/pretrain_step.py [--model swin-b] [--size full|small] [--batch 1] [--views 6] [--threads 2]
 
 On a CPU: forward, losses and backward (with --optimizer also AdamW's step) of the same weights on the same batch, in
-fp32 by `bench/geomim_reference.py` and by `models/geomim`, and by the latter under bf16 autocast (and, with
+fp32 by `tests/support/geomim_reference.py` and by `models/geomim`, and by the latter under bf16 autocast (and, with
 --checkpointing, keeping only the blocks' inputs). One after another they have a process of their own, since two of full
 size need not fit into memory. Times are medians of the steps after the first; memory is what the first added to the
 process's peak. CPU time, over all threads, tells more than the clock where others use the machine too. Exit code 1
@@ -25,15 +25,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-import geomim_reference  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from sparse_encoder import GRID, synthetic_sweep, voxels  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+import geomim_reference  # noqa: E402
 from models.depth_bins import DepthBins  # noqa: E402
 from models.geomim.blocks import CrossViewBlock  # noqa: E402
 from models.geomim.decoder import Decoder  # noqa: E402

@@ -15,8 +15,9 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 import numpy as np  # noqa: E402
 import zarr  # noqa: E402
-from driver import TINY, Cli, environment  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
+
+from driver import TINY, Cli, environment  # noqa: E402
 
 STAGES = ("ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate")
 COMMANDS = {"evaluate": "finetune"}  # where it is not the stage's own name

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from common.errors import DataError, FileSystemError, UserError
 from flows import store_commands
 from flows.export import Layout
 from flows.options import (
@@ -22,9 +23,8 @@ from flows.options import (
     Root,
     Version,
 )
-from tasks.child import StageFailed, again
-from tasks.errors import DataError, FileSystemError, UserError
-from tasks.sentences import in_sentences
+from storage.sentences import in_sentences
+from tasks.engine.child import StageFailed, again
 
 app = typer.Typer(
     name="geomim",
@@ -55,7 +55,7 @@ def run(
     Example: geomim run --config configs/demo.yaml --set depth.sweeps=2 --dry-run
     """
     from flows.run import run_pipeline
-    from tasks.config import load_config
+    from tasks.engine.config import load_config
 
     settings = load_config(config, overrides, dataroot, version)
     run_pipeline(settings, root, first, last, force or [], dry_run)
@@ -71,9 +71,9 @@ def simulate(
 
     Example: geomim simulate data/world --set simulate.keyframes=8
     """
-    from tasks.config import load_config
-    from tasks.simulate.config import SimulateConfig
-    from tasks.simulate.write import simulate as write_world
+    from simulate.config import SimulateConfig
+    from simulate.write import simulate as write_world
+    from tasks.engine.config import load_config
 
     summary = write_world(load_config(config, overrides).simulate or SimulateConfig(), out)
     print(json.dumps({"path": str(out), **summary}, indent=2))
@@ -89,7 +89,7 @@ def _run_one(
     force: bool,
 ) -> None:
     from flows.run import run_one
-    from tasks.config import load_config
+    from tasks.engine.config import load_config
 
     run_one(load_config(config, overrides, dataroot, version), root, name, force)
 
@@ -255,7 +255,7 @@ def gain(
     Example: geomim experiment gain --config configs/experiment-gain.yaml --seeds 3
     """
     from flows.run import run_gain
-    from tasks.config import load_config
+    from tasks.engine.config import load_config
 
     chosen = [f"experiment.seeds={seeds}"] if seeds else []
     chosen += [f"experiment.{name}=[{value}]" for name, value in (("arms", arms), ("fractions", fractions)) if value]
@@ -277,9 +277,9 @@ def status(
     Example: geomim status --config configs/demo.yaml --why
     """
     from flows.show import plan_table, print_json
-    from tasks.config import load_config
-    from tasks.plan import make_plan
-    from tasks.roots import usable_root
+    from tasks.engine.config import load_config
+    from tasks.engine.plan import make_plan
+    from tasks.engine.roots import usable_root
 
     plan = make_plan(load_config(config, overrides, dataroot, version), usable_root(root, to_write=False))
     if as_json:

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.cores import available_cores
 from flows.show import console
-from tasks.cores import available_cores
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
 GIGABYTES_WANTED = 5.0

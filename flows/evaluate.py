@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from evaluation import table
+from evaluation.dataroot import check_dataset, has_annotations, read_truth, split_samples
+from evaluation.results import Results, check_meta, read_results, split_of
 from flows.show import print_json
-from tasks.evaluation import table
-from tasks.evaluation.dataroot import check_dataset, has_annotations, read_truth, split_samples
-from tasks.evaluation.results import Results, check_meta, read_results, split_of
 
 
 def evaluate_file(file: Path, dataroot: Path, version: str, quick: bool, as_json: bool) -> None:
@@ -32,8 +32,8 @@ def evaluate_file(file: Path, dataroot: Path, version: str, quick: bool, as_json
 
 
 def _quick(results: Results, dataroot: Path, version: str, facts: dict[str, Any]) -> dict[str, Any]:
-    from tasks.evaluation.flat import counted
-    from tasks.evaluation.metrics import evaluate
+    from evaluation.flat import counted
+    from evaluation.metrics import evaluate
 
     truth = read_truth(dataroot, version, results.tokens)
     found = results.boxes[counted(results.boxes, truth.ego, truth.racks)]
@@ -42,6 +42,6 @@ def _quick(results: Results, dataroot: Path, version: str, facts: dict[str, Any]
 
 def _official(file: Path, results: Results, dataroot: Path, version: str, split: str) -> dict[str, Any]:
     check_dataset(dataroot, version)
-    from tasks.evaluation.official import score  # the devkit takes a second to import
+    from evaluation.official import score  # the devkit takes a second to import
 
     return score(file, dataroot, version, results.tokens, split)

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from rich.table import Table
 
+from common.errors import DataError, UserError
+from common.progress import counting, say
+from flows.experiment.plan import runs
+from flows.experiment.run import EXPERIMENT, steps_of
 from flows.show import console, print_json, size
 from storage.copy import copy_artifact
 from storage.damage import Damaged
 from storage.lock import Busy, holder, locked
 from storage.manifest import FileDamage, Manifest
 from storage.store import Held, check, held, held_at, leftovers, named_in, newer_than, reached, read_pin, write_pin
-from tasks.config import load_config
-from tasks.errors import DataError, UserError
-from tasks.experiment.plan import runs
-from tasks.experiment.run import EXPERIMENT, steps_of
-from tasks.plan import make_plan
-from tasks.progress import counting, say
-from tasks.repair import repair
-from tasks.roots import usable_root
-from tasks.stage import STAGES
+from tasks.engine.config import load_config
+from tasks.engine.plan import make_plan
+from tasks.engine.repair import repair
+from tasks.engine.roots import usable_root
+from tasks.engine.stage import STAGES
 
 
 def chosen(root: Path, what: Iterable[str]) -> list[Held]:

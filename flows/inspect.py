@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.table import Table
 
+from common.errors import DataError, UserError
 from flows.show import console, size
 from storage.artifact import RECIPE, Artifact
 from storage.damage import Damaged
 from storage.manifest import MANIFEST, Recipe, contents, damages_in, files, read_manifest
 from storage.parts import count_done
-from tasks.errors import DataError, UserError
 
 
 def describe(path: Path) -> dict[str, Any]:

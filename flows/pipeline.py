@@ -14,15 +14,15 @@ from prefect import Flow, flow
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 
+from common.errors import DataError, FileSystemError, UserError
 from flows.tasks import TASKS, sentence, simulate, without_tracebacks
 from storage.artifact import Artifact
-from tasks.config import PipelineConfig
-from tasks.errors import DataError, FileSystemError, UserError
-from tasks.plan import Planned, is_meant, make_plan, with_inputs_checked
-from tasks.roots import usable_root
-from tasks.sentences import in_sentences
-from tasks.stage import STAGES, StageName
-from tasks.wanted import why_unwanted
+from storage.sentences import in_sentences
+from tasks.engine.config import PipelineConfig
+from tasks.engine.dag import why_unwanted
+from tasks.engine.plan import Planned, is_meant, make_plan, with_inputs_checked
+from tasks.engine.roots import usable_root
+from tasks.engine.stage import STAGES, StageName
 
 ROOT = Path("artifacts")
 MISTAKE = "Mistake"  # the name of a failed state for which the user has a remedy

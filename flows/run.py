@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.errors import DataError, UserError
+from evaluation.table import gain
+from flows.experiment.plan import runs
+from flows.experiment.run import REPORT, RESULT, conclude, steps_of
 from flows.server import prefect_server
 from flows.show import console, plan_table, print_json, size
 from storage.artifact import Artifact
-from tasks.child import run_in_child
-from tasks.config import PipelineConfig
-from tasks.dataroot import ensure_dataroot
-from tasks.errors import DataError, UserError
-from tasks.evaluation.table import gain
-from tasks.experiment.plan import runs
-from tasks.experiment.run import REPORT, RESULT, conclude, steps_of
-from tasks.plan import Planned, is_meant, make_plan, select, stage_named, with_inputs_checked
-from tasks.roots import usable_root
-from tasks.wanted import SCRATCH, why_unwanted
-from tasks.whole import check_file
+from tasks.engine.child import run_in_child
+from tasks.engine.config import PipelineConfig
+from tasks.engine.dag import SCRATCH, why_unwanted
+from tasks.engine.dataroot import ensure_dataroot
+from tasks.engine.integrity import check_file
+from tasks.engine.plan import Planned, is_meant, make_plan, select, stage_named, with_inputs_checked
+from tasks.engine.roots import usable_root
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -101,7 +101,7 @@ def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
     ensure_dataroot(config)
     if not all(step.artifact.is_whole() for run in runs(config) for step in steps_of(run, root).values()):
         with prefect_server(root / ".prefect"):
-            from flows.experiment import experiment_gain
+            from flows.experiment.flow import experiment_gain
 
             logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
             raise_failure(experiment_gain(config=config, root=root, command=command, return_state=True))

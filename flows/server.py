@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from common.errors import UserError
 from storage.lock import Busy, locked
-from tasks.child import die_with
-from tasks.errors import UserError
+from tasks.engine.child import die_with
 
 SECONDS_TO_START = 180.0  # eight that start at once on two cores take their time
 PORTS_TO_TRY = 3

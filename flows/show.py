@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks.plan import Planned
+from tasks.engine.plan import Planned
 
 STATE_STYLE = {"cached": "green", "running": "blue", "resume": "yellow", "run": "cyan"}
 

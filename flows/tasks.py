@@ -11,13 +11,13 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.runtime import task_run
 from prefect.states import State
 
+from common.errors import UserError
 from storage.artifact import Artifact
 from storage.manifest import Manifest
-from tasks.child import Bug, StageFailed, run_in_child
-from tasks.config import PipelineConfig
-from tasks.dataroot import ensure_dataroot
-from tasks.errors import UserError
-from tasks.stage import STAGES, Step
+from tasks.engine.child import Bug, StageFailed, run_in_child
+from tasks.engine.config import PipelineConfig
+from tasks.engine.dataroot import ensure_dataroot
+from tasks.engine.stage import STAGES, Step
 
 LARGEST_PICTURE = 2_500_000  # bytes; it is stored inside the server's database, a third larger, and 4 MB is its limit
 

@@ -35,7 +35,7 @@ class Recipe(BaseModel):
     stage: str
     version: int
     config: dict[str, Any]
-    inputs: dict[str, str]  # name -> identity of the input, see tasks/plan.py
+    inputs: dict[str, str]  # name -> identity of the input, see tasks/engine/plan.py
     files: dict[str, str] = {}  # external files: name or field -> SHA-256
 
     @property

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from tasks.settings import Settings
+from common.settings import Settings
 
 if TYPE_CHECKING:
     from models.swin import Swin

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tasks.errors import UserError
+from common.errors import UserError
 
 
 class _Ignored:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tasks.errors import UserError
+from common.errors import UserError
 
 # What readers look for at the top of a config.
 _WANTED = ("model", "data_config", "multi_adj_frame_id_cfg", "class_names", "object_classes", "test_pipeline")

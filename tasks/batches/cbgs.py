@@ -6,8 +6,8 @@ become 123,580. Labels decide how often a sample comes, and nothing else.
 
 import numpy as np
 
+from common.errors import UserError
 from storage.index import Index
-from tasks.errors import UserError
 from tasks.training.order import RESAMPLING, generator_at
 
 

@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
+from common.errors import DataError, UserError
+from common.files import read_file
 from storage.index import Index
-from tasks.errors import DataError, UserError
-from tasks.files import read_file
 
 PIXEL = 0.1  # m of a map mask
 FOREGROUND = 255

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from tasks.settings import Settings, runtime
+from common.settings import Settings, runtime
 
 # What this project once called its own numbers -> BEVDet's.
 _RENAMED = {"zoom": "resize", "test_zoom": "resize_test", "rotate": "rot"}

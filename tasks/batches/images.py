@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.errors import UserError
+from dataroot.images import read_image
 from tasks.batches.image_config import ImageConfig
-from tasks.errors import DataError, UserError
-from tasks.files import read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,30 +149,6 @@ def apply_draw(image: np.ndarray, draw: ImageDraw, size: tuple[int, int], source
     if draw.rotate:
         out = out.rotate(draw.rotate, Image.Resampling.NEAREST)
     return np.asarray(out)
-
-
-def decode(data: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray:
-    """RGB (h, w, 3) of a JPEG, at the smallest scale (eighths of its size) that has `at_least` (width, height) pixels.
-
-    A scaled decode skips the finest frequencies, which resizing would remove anyway. ValueError if it is no JPEG.
-    """
-    import simplejpeg
-
-    width, height = at_least or (0, 0)
-    return simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height)
-
-
-def read_image(path: Path, at_least: tuple[int, int] | None = None) -> np.ndarray:
-    """`decode` of a file: its pixels as they are stored, whatever EXIF says; a grey image in all three channels.
-
-    Raises DataError where it is gone or damaged, FileSystemError as `read_file` does.
-    """
-    data = read_file(path)
-    try:
-        return decode(data, at_least)
-    except ValueError as error:
-        remedy = "fetch the file again; `geomim ingest --deep` finds all such files, ingest.leave_out does without them"
-        raise DataError(f"{path}: does not decode ({error}); {remedy}") from None
 
 
 def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.errors import DataError
+from common.files import read_file
 from models.names import OCCUPANCY_CLASSES
 from models.occupancy import SHAPE, occupancy_path
 from storage.index import Index
-from tasks.errors import DataError
-from tasks.files import read_file
 
 FETCH = "get the file again from the Occ3D-nuScenes archive"
 

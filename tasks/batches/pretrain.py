@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.files import of_sample
 from models import geometry
 from models.bev import flip_cells, scatter_cells
 from models.geomim.view_transform import Cameras
@@ -25,7 +26,6 @@ from tasks.backbone import STRIDE
 from tasks.batches.depth_maps import depth_map
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.images import draw_test, draw_training, load_image, normalise, post_homography
-from tasks.files import of_sample
 from tasks.pretrain.config import PretrainConfig
 from tasks.training.order import MASKS, generator_at, sample_at
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import numpy as np
 
+from common.errors import UserError
 from storage.index import Index
-from tasks.errors import UserError
 
 SHOWN = 5  # categories named
 

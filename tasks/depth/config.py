@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from tasks.settings import Settings, runtime
+from common.settings import Settings, runtime
 
 VERSION = 2
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dataroot.images import read_image
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.batches.images import read_image
 
 # As one sees them standing in the car: the front from left to right, then the back from left to right.
 LAYOUT = (

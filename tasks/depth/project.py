@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dataroot.points import without_car
 from models.geometry import apply, project
 from storage.depth import SamplePoints
-from tasks.batches.points import without_car
 
 # Float32 arithmetic on points within 200 m moves a pixel by far less than this many focal lengths' worth of slack.
 SLACK_PIXELS = 2.0

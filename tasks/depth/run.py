@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from common.cores import SharingContext, available_cores
+from common.errors import DataError
+from common.files import patiently
+from common.progress import progress, say
+from dataroot.points import read_cloud
 from models.geometry import inverse
 from storage.artifact import Artifact
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import Index
-from tasks.batches.points import read_cloud
-from tasks.cores import SharingContext, available_cores
 from tasks.depth.config import DepthConfig
 from tasks.depth.picture import save_picture
 from tasks.depth.project import Rig, project_sample
-from tasks.errors import DataError
-from tasks.files import patiently
-from tasks.progress import progress, say
-from tasks.stage import Inputs
+from tasks.engine.stage import Inputs
 
 CLOUDS_PER_WORKER = 256  # fewer than this and a process costs more to start than it saves
 

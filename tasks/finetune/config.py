@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from common.settings import Settings, external_file, runtime
 from models.occupancy import RANGE
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.memory import camera_sizes, check_memory
-from tasks.settings import Settings, external_file, runtime
 from tasks.training.settings import TrainingSettings
 
 FINETUNE_VERSION = 4

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from common.progress import progress
 from models.bevdet.detector import BevDet
-from tasks.finetune.batches import Batches
+from tasks.batches.detector import Batches
 from tasks.finetune.goals.goal import Found
-from tasks.progress import progress
 from tasks.training.prefetch import Prefetcher, choose_loaders
 from tasks.training.ranks import rank, rank_count
 

@@ -10,18 +10,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from common.progress import say
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
-from tasks.finetune.batches import Batches
+from tasks.batches.detector import Batches
+from tasks.engine.stage import Inputs
 from tasks.finetune.config import Evaluation
 from tasks.finetune.detect import detect
 from tasks.finetune.goals.goal import goal_of
 from tasks.finetune.network import build_detector, build_public, load_detector
 from tasks.finetune.report import report
 from tasks.finetune.run import WEIGHTS
-from tasks.progress import say
-from tasks.stage import Inputs
 from tasks.training.device import choose_device, threads
 from tasks.training.ranks import choose_ranks, rank, run_ranks
 

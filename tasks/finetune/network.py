@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from common.errors import UserError
 from models.bevdet.detector import BevDet, BevDetSpec
 from models.bevdet.encoder import ResidualSpec
 from models.bevdet.layout import fill_bevdet, read_bevdet
@@ -17,7 +18,6 @@ from models.public.used import UnreadableConfig
 from storage.atomic import write_bytes
 from tasks.backbone import build_backbone
 from tasks.checkpoints import read_metadata, read_tensors
-from tasks.errors import UserError
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import goal_of
 from tasks.finetune.meaning import BEFORE, DETECTOR, check, check_public, metadata, taken_from

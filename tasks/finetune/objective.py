@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.bevdet.detector import BevDet, FrameGeometry
 from models.depth_bins import NO_LABEL, depth_loss
-from tasks.finetune.batches import Batch
+from tasks.batches.detector import Batch
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals.goal import goal_of
 from tasks.training.ranks import rank_count, weights_of_parts

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.progress import say
 from storage.artifact import Artifact
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.cbgs import class_balanced
+from tasks.batches.detector import Batch, Batches
+from tasks.batches.labels import labelled
 from tasks.batches.train_split import check_boxes, training_samples
-from tasks.finetune.batches import Batch, Batches
+from tasks.engine.stage import Inputs
 from tasks.finetune.config import FinetuneConfig
-from tasks.finetune.labels import labelled
 from tasks.finetune.network import build_detector, load_backbone, save_detector
 from tasks.finetune.objective import Objective, Whole
 from tasks.finetune.optimiser import parameter_groups
-from tasks.progress import say
-from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.ema import Ema

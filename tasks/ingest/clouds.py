@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.batches.points import UNMEASURED, unmeasured
+from dataroot.faults import Found
+from dataroot.points import UNMEASURED, unmeasured
 from tasks.ingest.config import LIDAR_COLUMNS
-from tasks.ingest.faults import Found
 
 REACH = 300.0  # m along an axis: no LiDAR measures farther
 MOST_FAR = 0.1  # of a cloud's points beyond it

@@ -5,28 +5,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from common.settings import Settings, runtime
 from models.names import CLASSES
-from tasks.settings import Settings, runtime
 
 VERSION = 3
 
-# The nuScenes tables; ingest reads every one.
-TABLES = (
-    "category",
-    "attribute",
-    "visibility",
-    "instance",
-    "sensor",
-    "calibrated_sensor",
-    "ego_pose",
-    "log",
-    "scene",
-    "sample",
-    "sample_data",
-    "sample_annotation",
-    "map",
-)
-SPLITS_FILE = "splits.json"  # the devkit's custom splits, beside the tables; optional
 IGNORE = "ignore"  # a category that is of no class
 LIDAR_COLUMNS = (4, 5, 6)  # numbers a point that a point file may have
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.files import patiently, read_regular
+from common.files import patiently, read_regular
+from common.progress import say
+from dataroot.faults import Faults, Found
+from dataroot.files import look_at
 from tasks.ingest.config import VERSION, IngestConfig
-from tasks.ingest.faults import Faults, Found
-from tasks.ingest.files import contents_fault, look_at
+from tasks.ingest.files import contents_fault
 from tasks.ingest.jpeg import pixels_fault
-from tasks.progress import say
 
 FIELD = "sample_data.filename"
 
@@ -81,8 +82,8 @@ def check_deep(
         return record.look(f"cloud{columns}", dataroot / clouds[i], lambda path: contents_fault(path, columns))
 
     try:
-        look_at(FIELD, clouds, range(len(clouds)), cloud, config, faults, "read clouds")
-        look_at(FIELD, images, range(len(images)), image, config, faults, "decode images")
+        look_at(FIELD, clouds, range(len(clouds)), cloud, config.threads, faults, "ingest: read clouds")
+        look_at(FIELD, images, range(len(images)), image, config.threads, faults, "ingest: decode images")
     finally:
         record.close()
     return {"images_decoded": len(images), "clouds_read": len(clouds)}

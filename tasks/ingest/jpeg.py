@@ -5,9 +5,9 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.batches.images import decode
-from tasks.files import open_regular
-from tasks.ingest.faults import Found
+from common.files import open_regular
+from dataroot.faults import Found
+from dataroot.images import decode
 
 FIRST_BYTES = 1 << 11  # hold the size of a camera's image; one with a preview in its head needs more
 MORE_BYTES = 1 << 16

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from dataroot.faults import Faults
+from dataroot.links import Links, follow
+from dataroot.tables import Table
 from models.names import CAMERAS, CLASSES, LIDAR
-from tasks.ingest.faults import Faults
-from tasks.ingest.links import Links, follow
-from tasks.ingest.tables import Table
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -6,27 +6,23 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import DataError
+from common.progress import say
+from dataroot.faults import SHOWN, Faults
+from dataroot.read import checked_tables
+from dataroot.splits import split_scenes
 from models.names import CAMERAS, CLASSES
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.index import Index, IndexAttributes, write_index
-from tasks.errors import DataError, UserError
+from tasks.engine.stage import Inputs
 from tasks.ingest.build import build_arrays
-from tasks.ingest.categories import check_categories
-from tasks.ingest.checks import check_left_out, check_tables
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.deep import check_deep, record_of
-from tasks.ingest.faults import SHOWN, Faults
 from tasks.ingest.files import check_files
-from tasks.ingest.links import Links, resolve
 from tasks.ingest.plausible import check_plausible
 from tasks.ingest.report import counts_of, report
-from tasks.ingest.selection import Selection, select
 from tasks.ingest.sight import check_sight
-from tasks.ingest.splits import split_scenes
-from tasks.ingest.tables import Table, read_tables
-from tasks.progress import say
-from tasks.stage import Inputs
 
 
 def run(config: IngestConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
@@ -47,7 +43,9 @@ def ingest(
     DataError.
     """
     faults = Faults()
-    tables, links, selection = checked_tables(dataroot, version, config, faults)
+    tables, links, selection = checked_tables(
+        dataroot, version, faults, config.sweeps, config.frames, config.leave_out, config.classes
+    )
     scene_split, split_names = split_scenes(dataroot, version, tables["scene"].text("name"), faults)
     if not faults:
         arrays = build_arrays(tables, links, selection, scene_split, config.classes)
@@ -85,21 +83,3 @@ def _listed(faults: Faults, folder: Path | None) -> str:
         path, "\n".join([*lines, *(f"    - {json.dumps(f, ensure_ascii=False)}" for f in faults.files), ""]).encode()
     )
     return f"\n{path} names all {len(faults.files):,} files, as ingest.leave_out takes them"
-
-
-def checked_tables(
-    dataroot: Path, version: str, config: IngestConfig, faults: Faults
-) -> tuple[dict[str, Table], Links, Selection]:
-    """The tables, where their tokens lead and what is chosen of them; what is wrong with them goes into `faults`.
-
-    Raises UserError where there is no such folder.
-    """
-    if not (dataroot / version).is_dir():
-        raise UserError(f"{dataroot}: holds no folder of tables {version}; check --dataroot and --version")
-    tables = read_tables(dataroot, version, faults)
-    links = resolve(tables)
-    selection = select(tables, links, config)
-    check_tables(tables, links, selection, faults)
-    check_categories(tables, links, config.classes, faults)
-    check_left_out(tables, selection, config.leave_out, faults)
-    return tables, links, selection

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dataroot.faults import Faults
+from dataroot.points import read_cloud, without_car
 from models.boxes import Boxes
 from models.geometry import apply, inverse
-from tasks.batches.points import read_cloud, without_car
 from tasks.depth.project import Rig, project_cloud
 from tasks.ingest.config import IngestConfig
-from tasks.ingest.faults import Faults
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from common.settings import Settings, external_file, runtime
 from tasks.backbone import STRIDE, BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.memory import camera_sizes, check_memory
-from tasks.settings import Settings, external_file, runtime
 from tasks.training.settings import TrainingSettings
 
 VERSION = 3

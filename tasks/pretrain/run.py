@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from common.errors import UserError
+from common.progress import say
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.bev import BevReader
@@ -23,7 +25,7 @@ from storage.index import Index
 from tasks.batches.cbgs import class_balanced
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
 from tasks.batches.train_split import training_samples
-from tasks.errors import UserError
+from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.feature_rank import feature_rank
 from tasks.pretrain.held_out import HeldOut, split_samples
@@ -32,8 +34,6 @@ from tasks.pretrain.objective import Objective, load_parts
 from tasks.pretrain.picture import COLOURS_FILE, draw_picture
 from tasks.pretrain.pixels import HeldOutPixels, PixelObjective, build_pixel_model
 from tasks.pretrain.weights import check_public, initialise
-from tasks.progress import say
-from tasks.stage import Inputs
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.ema import Ema

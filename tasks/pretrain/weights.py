@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from common.errors import UserError
 from models.depth_bins import DepthBins
 from models.geomim.model import STRIDE, GeoMIM
 from models.layouts import (
@@ -35,12 +36,11 @@ from storage.bev import BevReader
 from storage.manifest import read_manifest
 from tasks.backbone import BackboneConfig, build_backbone
 from tasks.checkpoints import read_tensors
-from tasks.config import explain
-from tasks.errors import UserError
+from tasks.engine.config import explain
+from tasks.engine.integrity import check_file
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.model import splat_grid
 from tasks.public_config import read_public_config
-from tasks.whole import check_file
 
 # How the backbone is written, from our names.
 BACKBONE_LAYOUTS = {

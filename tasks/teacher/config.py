@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from common.settings import Settings, external_file, runtime
 from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
 from models.names import CLASSES
 from tasks.memory import check_memory
-from tasks.settings import Settings, external_file, runtime
 from tasks.training.settings import MOST_BATCH
 
 FIT_VERSION = 3

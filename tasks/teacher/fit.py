@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from common.errors import DataError
+from common.progress import progress
+from dataroot.points import load_points
 from models.boxes import Boxes
 from models.lidar.detector import LidarDetector, VoxelBatch, voxel_batch
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
 from tasks.batches.lidar import LidarAugmentation, augmented, pasted, sample_boxes
-from tasks.batches.points import load_points
 from tasks.batches.train_split import check_boxes, training_samples
-from tasks.errors import DataError
-from tasks.progress import progress
 from tasks.teacher.config import FitConfig
 from tasks.teacher.network import WEIGHTS, build_detector, fit_metadata
 from tasks.training.checkpoint import Checkpoint
@@ -148,6 +148,6 @@ def _evaluate(
     samples = index.samples("val")
     if len(samples) == 0:
         return None
-    from tasks.evaluation.official import evaluate  # the devkit takes a second to import
+    from evaluation.official import evaluate  # the devkit takes a second to import
 
     return evaluate(index, dataroot, detect(config, model, index, dataroot, samples), "val", out, use_lidar=True)

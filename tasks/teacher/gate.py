@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.errors import UserError
+from common.progress import progress, say
+from dataroot.points import load_points
+from evaluation.quick import annotated_samples, average_precisions
 from models.boxes import Boxes
 from models.lidar.teacher import Teacher
 from storage.atomic import write_json
 from storage.checksum import crc32c
 from storage.index import Index
-from tasks.batches.points import load_points
-from tasks.errors import UserError
-from tasks.evaluation.quick import annotated_samples, average_precisions
-from tasks.progress import progress, say
 from tasks.teacher.config import TeacherConfig
 
 GATE = "gate.json"

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from tasks.errors import UserError
+from common.errors import UserError
 
 REMEDY = "write the whole config into one file (mmengine's `Config.dump` does)"
 

@@ -9,6 +9,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from common.errors import UserError
+from common.progress import say
+from dataroot.points import load_points
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec
 from models.layouts import grouped
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
@@ -23,12 +26,9 @@ from models.norm import LIKE_SECOND, Norm
 from models.public.bevfusion import read_lidar, read_sweeps
 from models.public.used import UnreadableConfig
 from storage.index import Index
-from tasks.batches.points import load_points
 from tasks.checkpoints import read_metadata, read_tensors
-from tasks.config import explain
-from tasks.errors import UserError
+from tasks.engine.config import explain
 from tasks.meaning import first_difference, plain
-from tasks.progress import say
 from tasks.public_config import read_public_config
 from tasks.teacher.config import ATTENTION_HEADS, FitConfig, LidarConfig, TeacherConfig
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from common.errors import UserError
+from dataroot.points import load_points
 from models.boxes import Boxes
 from models.lidar.teacher import Teacher
 from storage.bev import FLIPS, BevAttributes, BevWriter
 from storage.boxes import BoxStore
 from storage.index import Index
-from tasks.batches.points import load_points
-from tasks.errors import UserError
 from tasks.teacher.config import TeacherConfig
 from tasks.training.device import loader_threads
 

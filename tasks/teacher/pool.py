@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from common.cores import SharingContext, available_cores
+from common.errors import UserError
 from models.lidar.teacher import Teacher
 from storage.index import Index
-from tasks.child import die_with
-from tasks.cores import SharingContext, available_cores
-from tasks.errors import UserError
+from tasks.engine.child import die_with
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.network import build_teacher
 from tasks.teacher.parts import PartWriter, Times

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from common.progress import progress, say
 from models.boxes import Boxes
 from storage.atomic import write_json
 from storage.bev import size_of
 from storage.boxes import BoxStore
 from storage.index import Index
-from tasks.progress import progress, say
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.gate import check
 from tasks.teacher.network import WEIGHTS, build_teacher
@@ -78,7 +78,7 @@ def _scores(index: Index, inputs: Any, artifact: Any, store: BoxStore) -> dict[s
     """The official scores of the boxes on val, where it has ground truth."""
     if len(index.samples("val")) == 0:
         return {}
-    from tasks.evaluation.official import evaluate  # the devkit takes a second to import
+    from evaluation.official import evaluate  # the devkit takes a second to import
 
     found = {int(s): _boxes(*store.read(int(s))) for s in index.samples("val")}
     scores = evaluate(index, inputs.dataroot, found, "val", artifact.path, use_lidar=True)

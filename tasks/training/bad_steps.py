@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tasks.errors import UserError
+from common.errors import UserError
 from tasks.training.ranks import gathered
 
 # A bad sample spoils a step now and then, and in bf16 chance does. So many in a row are neither, and teach nothing.

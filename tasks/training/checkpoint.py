@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.files import patiently
+from common.progress import say
 from storage.atomic import write_bytes
 from storage.checksum import CRC_BYTES, CRC_RESIDUE, crc_of_file, crc_of_rest
-from tasks.files import patiently
-from tasks.progress import say
 from tasks.training.ema import Ema
 from tasks.training.ranks import gathered, rank
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from tasks.errors import UserError
+from common.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tasks.progress import progress, say
+from common.progress import progress, say
 from tasks.training.bad_steps import BadSteps, Statistics, not_finite
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.ema import Ema

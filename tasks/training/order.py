@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.errors import UserError
+from common.errors import UserError
 from tasks.training.ranks import rank, rank_count
 
 # Streams of random numbers that share a seed without sharing numbers.

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from tasks.cores import available_cores
+from common.cores import available_cores
 from tasks.training.device import loader_threads
 
 Batch = TypeVar("Batch")

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from common.cores import SharingContext
+from common.errors import FileSystemError, UserError
+from common.progress import say
 from models.sync_norm import synchronise_norms
-from tasks.child import StageFailed, die_with, how_it_ended
-from tasks.cores import SharingContext
-from tasks.errors import FileSystemError, UserError
-from tasks.progress import say
+from tasks.engine.child import StageFailed, die_with, how_it_ended
 
 Result = TypeVar("Result")
 

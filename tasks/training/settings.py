@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.settings import Settings, runtime
+from common.settings import Settings, runtime
 
 MOST_BATCH = 65_536  # samples a step; a mistyped number is said, not waited for
 

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 
 import pytest
-from driver import GEOMIM, TINY, Cli, environment
 
+from driver import GEOMIM, TINY, Cli, environment
 from storage.lock import locked
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import zarr
-from driver import GEOMIM, environment
 
+from driver import GEOMIM, environment
 from storage.artifact import Artifact
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from driver import TINY, environment, wait_for
 
+from driver import TINY, environment, wait_for
 from flows.server import free_port
 
 pytestmark = pytest.mark.e2e
@@ -99,7 +99,7 @@ def stage_processes(root):
     """Processes that work on an artifact in `root`: each holds the artifact's lock file open."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if "tasks.child" in (process.info["cmdline"] or []):
+        if "tasks.engine.child" in (process.info["cmdline"] or []):
             with contextlib.suppress(psutil.Error):
                 found += [process] if any(str(root) in file.path for file in process.open_files()) else []
     return found

@@ -7,9 +7,9 @@ import numpy as np
 import psutil
 import pytest
 import zarr
-from driver import wait_for
 from safetensors.numpy import load_file
 
+from driver import wait_for
 from storage.artifact import Artifact
 from storage.lock import lock_file
 
@@ -80,7 +80,7 @@ def test_a_forced_stage_that_is_killed_is_tried_again_from_where_it_was(cli):
     running = cli.start("run", "--to", "depth", "--force", "depth")
     wait_for(lambda: not artifact.has_manifest() and (artifact.progress() or (0, 0))[0] >= 2, every=0.005)
     lock = str(lock_file(path))
-    children = [p for p in psutil.Process(running.pid).children(True) if "tasks.child" in p.cmdline()]
+    children = [p for p in psutil.Process(running.pid).children(True) if "tasks.engine.child" in p.cmdline()]
     (child,) = [p for p in children if any(file.path == lock for file in p.open_files())]
     child.kill()
     child.wait()

@@ -6,8 +6,8 @@ import signal
 
 import psutil
 import pytest
-from driver import wait_for
 
+from driver import wait_for
 from storage.artifact import Artifact
 
 pytestmark = pytest.mark.e2e

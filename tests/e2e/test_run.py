@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from driver import GEOMIM, Cli, environment
 
 pytestmark = pytest.mark.e2e

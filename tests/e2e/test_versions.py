@@ -12,11 +12,11 @@ import pytest
 import zarr
 from PIL import Image
 
+from simulate.config import VERSION as SIMULATOR
 from storage.artifact import Artifact
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.simulate.config import VERSION as SIMULATOR
-from tasks.stage import STAGES
+from tasks.engine.stage import STAGES
 
 RELATIVE = 3e-3
 

@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from disks import closed, full
 from driver import GEOMIM, TINY, environment
-
+from simulate.config import SimulateConfig
+from simulate.write import simulate
 from storage.artifact import Artifact
 from storage.lock import lock_file, locked
 from storage.manifest import Recipe
-from tasks.simulate.config import SimulateConfig
-from tasks.simulate.write import simulate
 
 RECIPE = Recipe(stage="depth", version=1, config={}, inputs={})
 

@@ -6,14 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
+from evaluation.ground_truth import ground_truth, ground_truth_attributes
+from evaluation.submission import write_submission
 from flows import cli
+from simulate.config import SimulateConfig
+from simulate.write import simulate
 from storage.index import Index, write_index
-from tasks.evaluation.ground_truth import ground_truth, ground_truth_attributes
-from tasks.evaluation.submission import write_submission
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
-from tasks.simulate.config import SimulateConfig
-from tasks.simulate.write import simulate
 
 
 @pytest.fixture(scope="module")

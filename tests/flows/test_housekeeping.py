@@ -7,17 +7,17 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from common.errors import DataError, UserError
+from dataroot.names import TABLES
 from flows.cli import app
+from flows.experiment.plan import runs
+from flows.experiment.run import steps_of
 from flows.housekeeping import _delete
 from storage.artifact import Artifact
 from storage.lock import lock_file, locked
 from storage.manifest import MANIFEST, Recipe
-from tasks.config import load_config
-from tasks.errors import DataError, UserError
-from tasks.experiment.plan import runs
-from tasks.experiment.run import steps_of
-from tasks.ingest.config import TABLES
-from tasks.plan import make_plan
+from tasks.engine.config import load_config
+from tasks.engine.plan import make_plan
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 
 from flows import cli
-from tasks.simulate.config import SimulateConfig
-from tasks.simulate.write import simulate
+from simulate.config import SimulateConfig
+from simulate.write import simulate
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from common.errors import DataError
 from flows.inspect import describe, show_description
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevWriter
 from storage.manifest import Recipe
-from tasks.errors import DataError
 
 RECIPE = Recipe(stage="teacher", version=1, config={"sweeps": 0}, inputs={})
 

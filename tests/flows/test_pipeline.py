@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from common.errors import UserError
+from dataroot.names import TABLES
 from flows.pipeline import MISTAKE, run_stages
 from flows.run import run_pipeline
-from tasks.config import load_config
-from tasks.errors import UserError
-from tasks.ingest.config import TABLES
+from tasks.engine.config import load_config
 
 
 @pytest.fixture

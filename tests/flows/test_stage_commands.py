@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dataroot.names import TABLES
 from flows import cli
-from tasks.config import load_config
-from tasks.ingest.config import TABLES
+from tasks.engine.config import load_config
 
 
 @pytest.fixture

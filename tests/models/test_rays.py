@@ -7,9 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_detectors import SIZE, VARIANTS, rig, small_detector
 from torch.utils._pytree import tree_leaves
-from what_kernels_get import Geometry
 
 from models.bevdet.alignment import aligned, sampling_grid
 from models.bevdet.cost_volume import places
@@ -21,6 +19,8 @@ from models.geomim.view_transform import Cameras, ViewTransform
 from models.lift_splat import BevGrid
 from models.rays import feature_pixels, frustum, inverse, lens, pixel_rays
 from models.swin import Swin
+from small_detectors import SIZE, VARIANTS, rig, small_detector
+from what_kernels_get import Geometry
 
 EDGES = torch.arange(1.0, 60.0, 3.0, dtype=torch.float64)
 

@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-from driver import wait_for
 
+from driver import wait_for
 from storage.artifact import Artifact
 from storage.copy import copy_artifact
 from storage.lock import locked

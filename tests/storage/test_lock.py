@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from driver import wait_for
 
+from driver import wait_for
 from storage import lock as lock_module
 from storage.lock import NoLocks, holder, is_locked, lock_file, locked
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-from tasks.cores import COUNTS
+from common.cores import COUNTS
 
 
 def threads_here() -> dict[str, int]:

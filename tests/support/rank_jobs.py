@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
+from common.errors import UserError
+from evaluation.occupancy import OccupancyScore
 from storage.artifact import Artifact
-from tasks.errors import UserError
-from tasks.evaluation.occupancy import OccupancyScore
 from tasks.finetune.goals.goal import Found
 from tasks.finetune.goals.tally import tallied
 from tasks.training.checkpoint import Checkpoint

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from tasks.errors import UserError
+from common.errors import UserError
 from tasks.public_config import read_public_config
 
 

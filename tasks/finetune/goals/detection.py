@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from evaluation import table
+from evaluation.official import evaluate as scored
+from evaluation.official import evaluation_split, unscored
+from evaluation.picture import PICTURES, draw_worst
 from models import nms
 from models.boxes import Boxes
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, Predictions, code_weights
 from storage.index import Index
-from tasks.evaluation import table
-from tasks.evaluation.official import evaluate as scored
-from tasks.evaluation.official import evaluation_split, unscored
+from tasks.batches.frames import boxes_in_lidar
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
-from tasks.finetune.frames import boxes_in_lidar
 from tasks.finetune.goals.goal import Found, Truth
-from tasks.finetune.picture import PICTURES, draw_worst
 from tasks.training.ranks import gathered
 
 

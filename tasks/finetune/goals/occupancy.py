@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluation import table
+from evaluation.map_picture import draw_listed, voxel_image
+from evaluation.occupancy import OccupancyScore
 from models.boxes import Boxes
 from models.names import FREE, OCCUPANCY_CLASSES
 from models.occupancy import RANGE
 from models.occupancy_head import OccupancyHead
 from tasks.batches.occupancy import read_occupancy
-from tasks.evaluation import table
-from tasks.evaluation.occupancy import OccupancyScore
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import Found, Truth
 from tasks.finetune.goals.map_goal import MapGoal
 from tasks.finetune.goals.tally import Tally, tallied
-from tasks.finetune.map_picture import draw_listed, voxel_image
 
 
 class VoxelOccupancy(MapGoal):

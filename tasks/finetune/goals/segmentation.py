@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluation import table
+from evaluation.map_picture import draw_listed, mask_image
+from evaluation.segmentation import SegmentationScore
 from models.boxes import Boxes
 from models.names import BEV_LAYERS
 from models.segmentation_head import SegmentationHead
 from storage.index import Index
 from tasks.batches.bev_masks import BevMasks
-from tasks.evaluation import table
-from tasks.evaluation.segmentation import SegmentationScore
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import Found, Truth
 from tasks.finetune.goals.map_goal import MapGoal
 from tasks.finetune.goals.tally import Tally, tallied
-from tasks.finetune.map_picture import draw_listed, mask_image
 
 
 class Segmentation(MapGoal):

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from small_detectors import AHEAD, turned
 
 from models.bevdet.alignment import aligned, sampling_grid
 from models.bevdet.cameras import Cameras
 from models.geometry import apply, inverse, project
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.rays import pixel_rays
+from small_detectors import AHEAD, turned
 
 GRID = BevGrid((-16, 16), (-12, 12), (-5, 3), 1.0)
 INTRINSICS = np.array([[150.0, 0, 96], [0, 150, 64], [0, 0, 1]])

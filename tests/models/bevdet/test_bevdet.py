@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from small_detectors import SIZE, VARIANTS, rig, small_detector
 from torch.nn import functional as F
 
 from models.bevdet.cameras import Cameras
 from models.bevdet.encoder import ResidualSpec
 from models.bevdet.necks import FpnLss, FpnSpec
+from small_detectors import SIZE, VARIANTS, rig, small_detector
 
 
 @pytest.fixture(params=VARIANTS)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from small_detectors import VARIANTS, small_detector
 
 from models.bevdet.layout import bevdet_from_public, bevdet_to_public, detector_sizes, fill_bevdet, read_bevdet
 from models.center_head import SIX_GROUPS, CenterHeadSpec, CenterPointHead
 from models.layouts import WeightsMismatch, with_prefix
+from small_detectors import VARIANTS, small_detector
 
 RELEASED = sorted(VARIANTS.keys() - {"aligned"})  # which has the weights of bevdet4d
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from small_detectors import rig
 
 from models.bevdet.depth_net import Aspp, CameraDepthNet
+from small_detectors import rig
 
 
 def test_the_27_numbers():

@@ -1,11 +1,9 @@
-"""The model against `bench/geomim_reference.py`, the same mathematics written the obvious way."""
-
-import sys
-from pathlib import Path
+"""The model against `tests/support/geomim_reference.py`, the same mathematics written the obvious way."""
 
 import pytest
 import torch
 
+import geomim_reference
 from models.depth_bins import DepthBins
 from models.geomim.blocks import CrossViewBlock
 from models.geomim.decoder import Decoder
@@ -14,10 +12,6 @@ from models.geomim.view_transform import Cameras, ViewTransform
 from models.lift_splat import BevGrid
 from models.masking import draw_halves
 from models.swin import Swin
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
-
-import geomim_reference
 
 FORWARD = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # camera axes -> LiDAR axes
 

@@ -4,8 +4,6 @@ from operator import attrgetter
 
 import pytest
 import torch
-from public_configs import BEVDET4D, CLASSES, changed
-from small_detectors import rig
 
 from models.bevdet.encoder import ResidualSpec
 from models.bevdet.layout import bevdet_to_public, fill_bevdet, read_bevdet
@@ -14,6 +12,8 @@ from models.nms import CircleNms, RotatedNms
 from models.norm import Norm
 from models.public.bevdet import read_bevdet as read_config
 from models.public.used import UnreadableConfig
+from public_configs import BEVDET4D, CLASSES, changed
+from small_detectors import rig
 
 HEAD, TRAIN, TEST = "model.pts_bbox_head", "model.train_cfg.pts", "model.test_cfg.pts"
 NECK = BEVDET4D["model"]["img_bev_encoder_neck"]

@@ -4,13 +4,13 @@ from operator import attrgetter
 
 import pytest
 import torch
-from public_configs import GEOMIM, MIT_LIDAR, MM_LIDAR, RANGE, changed
 
 from models.lidar.checkpoint import MIT, MMDET3D, load_detector
 from models.lidar.detector import build_detector, voxel_batch
 from models.norm import Norm
 from models.public.bevfusion import read_lidar, read_sweeps
 from models.public.used import UnreadableConfig
+from public_configs import GEOMIM, MIT_LIDAR, MM_LIDAR, RANGE, changed
 
 
 def test_both_codes_say_the_same_network():

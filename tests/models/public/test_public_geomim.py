@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from public_configs import GEOMIM, changed
 
 from models.geomim.view_transform import Cameras
 from models.layouts import fill_geomim, geomim_to_original, read_layout
 from models.public.geomim import read_geomim
 from models.public.used import UnreadableConfig
+from public_configs import GEOMIM, changed
 
 BACKBONE, VIEW = (f"model.encoders.camera.{part}" for part in ("backbone", "vtransform"))
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from simulate.config import SimulateConfig
+from simulate.write import simulate
 from storage.index import Index, write_index
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
-from tasks.simulate.config import SimulateConfig
-from tasks.simulate.write import simulate
 
 
 @dataclass

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
 from models.names import CLASSES
 from tasks.batches.cbgs import class_balanced, holders
-from tasks.errors import UserError
 
 
 def some_index(seed: int, samples: int, boxes: int) -> SimpleNamespace:

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from common.errors import UserError
+from dataroot.images import decode
 from tasks.batches.images import (
     MEAN,
     STD,
     ImageConfig,
     ImageDraw,
     apply_draw,
-    decode,
     draw_image,
     draw_test,
     draw_training,
@@ -24,7 +25,6 @@ from tasks.batches.images import (
     post_homography,
     resized,
 )
-from tasks.errors import UserError
 
 
 def pattern(width, height):

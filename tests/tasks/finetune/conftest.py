@@ -7,20 +7,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from simulate.config import SimulateConfig
+from simulate.write import simulate
 from storage.artifact import Artifact
 from storage.index import Index, write_index
 from storage.manifest import Recipe
 from tasks.backbone import build_backbone
 from tasks.depth.config import DepthConfig
 from tasks.depth.run import run as run_depth
+from tasks.engine.stage import STAGES, Inputs
 from tasks.finetune.config import EvaluateConfig, Evaluation, FinetuneConfig
 from tasks.finetune.evaluate import run as run_evaluate
 from tasks.finetune.run import run as run_finetune
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
-from tasks.simulate.config import SimulateConfig
-from tasks.simulate.write import simulate
-from tasks.stage import STAGES, Inputs
 
 TINY = {
     "backbone": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_sizes": (8, 8, 4, 2)},

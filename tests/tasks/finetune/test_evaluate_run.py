@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from models.bevdet.layout import bevdet_to_public
 from storage.artifact import Artifact
 from storage.index import write_index
+from tasks.engine.stage import Inputs
 from tasks.finetune.config import EvaluateConfig
 from tasks.finetune.report import report
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
-from tasks.stage import Inputs
 
 EVALUATE = EvaluateConfig(score_threshold=0.0)  # as in World.evaluate
 

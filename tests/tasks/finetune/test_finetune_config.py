@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.config import PRESETS, load_config
+from tasks.engine.config import PRESETS, load_config
 from tasks.finetune.config import FinetuneConfig
 
 ROOT = Path(__file__).parents[3]

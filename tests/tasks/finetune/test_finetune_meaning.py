@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from public_configs import BEVDET4D, changed
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from common.errors import UserError
 from models.bevdet.layout import bevdet_to_public
 from models.public.bevdet import read_bevdet as read_config
-from tasks.errors import UserError
+from public_configs import BEVDET4D, changed
+from tasks.engine.stage import Inputs
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.meaning import BEFORE, DETECTOR, FIELDS, fields_of
 from tasks.finetune.network import build_detector, build_public, load_detector, save_detector
-from tasks.stage import Inputs
 
 # The small public config's detector in our fields.
 SAME = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from storage.depth import DepthReader
-from tasks.finetune.batches import Batches
+from tasks.batches.detector import Batches
 from tasks.finetune.network import build_detector
 from tasks.finetune.objective import Objective, Whole
 

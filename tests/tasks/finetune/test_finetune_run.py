@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from damages import cut, damaged_in_turn, emptied, noise
 from safetensors.torch import load_file, save_file
-from what_kernels_get import Geometry
 
+from common.errors import UserError
+from damages import cut, damaged_in_turn, emptied, noise
 from models.bevdet.layout import bevdet_to_public
 from models.layouts import swin_to_mmdet, swin_to_original
 from storage.artifact import Artifact
 from storage.index import write_index
-from tasks.errors import UserError
+from tasks.engine.stage import Inputs
 from tasks.finetune.network import build_detector, load_backbone, load_detector, save_detector
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 from tasks.pretrain.weights import export
-from tasks.stage import Inputs
+from what_kernels_get import Geometry
 
 # All that a detector can have, and a step of several parts whose weights are averaged.
 FULL = {

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from models.names import CAMERAS, LIDAR
-from tasks.simulate.config import SimulateConfig
-from tasks.simulate.write import simulate
+from simulate.config import SimulateConfig
+from simulate.write import simulate
 
 VERSION = "v1.0-mini"
 START = 1_532_402_927_000_000  # us

@@ -4,8 +4,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from common.errors import DataError
 from models.names import CATEGORY_TO_CLASS, CLASSES, OTHER_CATEGORIES
-from tasks.errors import DataError
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.report import counts_of
 from tasks.ingest.run import ingest

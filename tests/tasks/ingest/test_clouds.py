@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.batches.points import read_cloud
-from tasks.errors import DataError
+from common.errors import DataError
+from dataroot.points import read_cloud
 from tasks.ingest.clouds import TAKE_OUT, cloud_fault
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
@@ -39,10 +39,10 @@ def points(request) -> np.ndarray:
         (file,) = (REAL / "samples" / "LIDAR_TOP").iterdir()
         cloud = np.fromfile(file, np.float32).reshape(-1, 5)
     else:
-        from tasks.simulate.cast import cast_lidar
-        from tasks.simulate.config import SimulateConfig
-        from tasks.simulate.rig import LIDAR_TO_EGO, lidar_directions
-        from tasks.simulate.world import World
+        from simulate.cast import cast_lidar
+        from simulate.config import SimulateConfig
+        from simulate.rig import LIDAR_TO_EGO, lidar_directions
+        from simulate.world import World
 
         world = World(SimulateConfig(), "scene-0103")
         directions = lidar_directions()

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 
+from dataroot.names import TABLES
 from storage.digests import Digests
-from tasks.ingest.config import TABLES, IngestConfig
-from tasks.ingest.dataroot import LIDAR_SWEEPS, SAMPLES, SIMULATED, dataroot_digests
-from tasks.stage import CAMERA_SWEEPS
+from tasks.engine.stage import CAMERA_SWEEPS
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.digests import LIDAR_SWEEPS, SAMPLES, SIMULATED, dataroot_digests
 
 CONFIG = IngestConfig(sweeps=2)
 FRAMES = IngestConfig(sweeps=2, frames=1)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import DataError
 from models.names import LIDAR
-from tasks.errors import DataError
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.jpeg import jpeg_head
 from tasks.ingest.run import ingest
@@ -282,7 +282,7 @@ def test_clouds_past_the_budget_are_checked_by_size_only(world):
 
 
 def test_a_nan_in_a_big_table_is_found_by_row(world, monkeypatch):
-    monkeypatch.setattr("tasks.ingest.tables.PIECE", 700)
+    monkeypatch.setattr("dataroot.tables.PIECE", 700)
     world.edit("ego_pose", lambda rows: rows[37]["translation"].__setitem__(1, float("nan")))
     assert "row 37" in report_of(world)[0][2]
 
@@ -290,7 +290,7 @@ def test_a_nan_in_a_big_table_is_found_by_row(world, monkeypatch):
 @pytest.mark.parametrize("text", ["}, {", '}", {"', "[", "}]"])
 def test_pieces_are_never_cut_inside_a_text(world, monkeypatch, text):
     world.edit("scene", lambda rows: [row.update(description=text * 20) for row in rows])
-    monkeypatch.setattr("tasks.ingest.tables.PIECE", 10)
+    monkeypatch.setattr("dataroot.tables.PIECE", 10)
     arrays, _, _ = ingest(world.root, world.version, IngestConfig())
     assert arrays["scene_name"].tolist() == ["scene-0103", "scene-0061"]
 

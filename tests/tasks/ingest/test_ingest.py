@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import DataError, UserError
+from dataroot import tables as tables_module
 from models.boxes import Boxes
 from models.geometry import inverse
 from models.names import CAMERAS, CLASSES, LIDAR
 from storage.index import Index
-from tasks.errors import DataError, UserError
-from tasks.ingest import tables as tables_module
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest, run
 

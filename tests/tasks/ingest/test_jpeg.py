@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import DataError
 from tasks.batches.images import ImageDraw, load_image
-from tasks.errors import DataError
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.jpeg import jpeg_head
 from tasks.ingest.run import ingest

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.errors import DataError
+from common.errors import DataError
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 

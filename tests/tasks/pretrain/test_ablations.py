@@ -5,7 +5,7 @@ import torch
 
 from models.geomim.view_transform import Cameras
 from models.masking import draw_halves
-from tasks.config import PRESETS, PipelineConfig, load_config, merged
+from tasks.engine.config import PRESETS, PipelineConfig, load_config, merged
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.model import build_model
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_batches import CONFIG, VAL, MadeUpBatches
 
+from made_up_batches import CONFIG, VAL, MadeUpBatches
 from tasks.backbone import build_backbone
 from tasks.pretrain.feature_rank import effective_rank, feature_rank
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from made_up_batches import CHANNELS, CONFIG, SIDE, TRAIN, VAL, VIEWS, MadeUpBatches
 from torch import nn
 
+from made_up_batches import CHANNELS, CONFIG, SIDE, TRAIN, VAL, VIEWS, MadeUpBatches
 from models.depth_bins import DepthBins
 from models.geomim.model import Reconstruction
 from models.geomim.target import normalise_patches

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from made_up_batches import CHANNELS, TRAIN, VAL, MadeUpBatches
 from PIL import Image
 
+from made_up_batches import CHANNELS, TRAIN, VAL, MadeUpBatches
 from tasks.pretrain.held_out import HeldOut
 from tasks.pretrain.model import build_model
 from tasks.pretrain.picture import COLOURS_FILE, BevColours, draw_picture

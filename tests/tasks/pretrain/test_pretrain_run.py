@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from damages import damaged_in_turn, emptied
 from PIL import Image
-from rank_jobs import KilledAt3
 from safetensors.torch import load_file
-from what_kernels_get import Geometry
 
+from common.errors import DataError, UserError
+from damages import damaged_in_turn, emptied
 from models.names import CAMERAS, CLASSES
+from rank_jobs import KilledAt3
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
 from tasks.backbone import build_backbone
 from tasks.batches.pretrain import PretrainBatches
-from tasks.child import StageFailed
-from tasks.errors import DataError, UserError
+from tasks.engine.child import StageFailed
+from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.held_out import HeldOut, split_samples
 from tasks.pretrain.picture import COLOURS_FILE
 from tasks.pretrain.run import export, run
-from tasks.stage import Inputs
+from what_kernels_get import Geometry
 
 SAMPLES, WIDTH, HEIGHT = 5, 128, 72
 CONFIG = {

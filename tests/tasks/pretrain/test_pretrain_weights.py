@@ -6,19 +6,19 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from public_configs import GEOMIM, changed
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from common.errors import UserError
 from flows.export import Layout
 from models.geomim.model import GeoMIM
 from models.layouts import swin_to_original, without_prefix
+from public_configs import GEOMIM, changed
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevWriter
 from storage.manifest import Recipe
 from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
-from tasks.errors import UserError
 from tasks.pretrain.config import DecoderConfig, PretrainConfig
 from tasks.pretrain.model import build_model
 from tasks.pretrain.weights import BACKBONE_LAYOUTS, ORIGINAL, check_public, export, initialise

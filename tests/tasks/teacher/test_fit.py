@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import zarr
-from damages import cut, damaged_in_turn, emptied, noise
 from safetensors.torch import load_file
 
-from tasks.errors import DataError, UserError
+from common.errors import DataError, UserError
+from damages import cut, damaged_in_turn, emptied, noise
 from tasks.teacher import fit
 from tasks.teacher.network import WEIGHTS, build_detector
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.errors import UserError
+from common.errors import UserError
 from tasks.teacher.mmdet3d_config import config_files
 
 

@@ -5,15 +5,15 @@ import copy
 import numpy as np
 import pytest
 import torch
-from damages import cut, emptied, noise
 from safetensors.torch import save_file
 
+from common.errors import UserError
+from damages import cut, emptied, noise
+from dataroot.points import load_points
 from models.lidar.checkpoint import MIT, MMDET3D
 from models.lidar.detector import voxel_batch
 from storage.bev import BevReader
 from storage.boxes import BoxStore
-from tasks.batches.points import load_points
-from tasks.errors import UserError
 from tasks.teacher import parts, teacher
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.gate import GATE
@@ -180,7 +180,7 @@ def test_a_gate_that_cannot_measure_is_said_or_refused(world, folder, small, fit
 
 def test_the_gate_lets_a_good_one_through(world, folder, small, fitted, monkeypatch):
     """The detections are the truth itself; the measure is the real one."""
-    from tasks.evaluation.ground_truth import ground_truth
+    from evaluation.ground_truth import ground_truth
 
     points = clouds(world)
     truth = {len(p): ground_truth(world.index, s) for s, p in enumerate(points)}

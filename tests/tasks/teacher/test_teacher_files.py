@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from public_configs import GEOMIM, MIT_LIDAR, MM_LIDAR, changed
 from safetensors.torch import save_file
 
+from common.errors import UserError
+from dataroot.points import load_points
 from models.lidar.checkpoint import MIT, MMDET3D
 from models.lidar.detector import build_detector as build
 from models.lidar.detector import voxel_batch
 from models.public.bevfusion import read_lidar
+from public_configs import GEOMIM, MIT_LIDAR, MM_LIDAR, changed
 from storage.bev import BevReader
-from tasks.batches.points import load_points
-from tasks.errors import UserError
 from tasks.teacher import teacher
 from tasks.teacher.config import LidarConfig, TeacherConfig
 from tasks.teacher.network import FITTED, build_detector, fit_metadata

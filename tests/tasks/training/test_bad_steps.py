@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from rank_jobs import spoilt_training
 from torch import nn
 
+from rank_jobs import spoilt_training
 from tasks.training.bad_steps import MOST_IN_A_ROW, NonFiniteLoss
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.ema import Ema

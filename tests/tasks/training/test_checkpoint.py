@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from damages import cut, damage, emptied, flipped, one_byte_short, zeros
 from rank_jobs import loaded_step
-
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.loop import train
 from tasks.training.ranks import run_ranks

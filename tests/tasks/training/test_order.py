@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import UserError
+from common.errors import UserError
 from tasks.training import order
 from tasks.training.order import AUGMENTATION, MASKS, ORDER, batch_at, generator_at, positions_at, sample_at, share
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import UserError
+from common.errors import UserError
 from tasks.training import prefetch
 from tasks.training.prefetch import Prefetcher, choose_loaders
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from driver import wait_for
-from rank_jobs import fail_at_rank_1, gradients
 from torch import nn
 
+from common.errors import UserError
+from driver import wait_for
 from models.sync_norm import SyncNorm, synchronise_norms
-from tasks.errors import UserError
+from rank_jobs import fail_at_rank_1, gradients
 from tasks.training.ranks import choose_ranks, gathered, rank, rank_count, run_ranks, sum_over_ranks
 
 ROOT = Path(__file__).parents[3]

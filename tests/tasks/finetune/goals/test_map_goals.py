@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rank_jobs import tally
 
+from common.errors import UserError
+from evaluation.occupancy import OccupancyScore
+from evaluation.table import gain
 from models.names import BEV_LAYERS, OCCUPANCY_CLASSES
+from rank_jobs import tally
 from storage.artifact import Artifact
 from tasks.batches.bev_masks import BevMasks
+from tasks.batches.detector import Batches
 from tasks.batches.occupancy import read_occupancy
-from tasks.errors import UserError
-from tasks.evaluation.occupancy import OccupancyScore
-from tasks.evaluation.table import gain
-from tasks.finetune.batches import Batches
+from tasks.engine.stage import Inputs
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.detect import detect
 from tasks.finetune.goals.goal import Found
 from tasks.finetune.network import build_detector, load_detector
 from tasks.finetune.objective import Objective, Whole
 from tasks.finetune.run import run
-from tasks.stage import Inputs
 from tasks.training.ranks import run_ranks
 
 SEGMENTATION = {"task": "segmentation", "depth_weight": 0.0}

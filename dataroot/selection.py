@@ -1,0 +1,96 @@
+"""Which rows of sample_data the index is made of: key frames, previous sweeps, previous camera frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataroot.links import NONE, Links, follow
+from dataroot.tables import Table
+from models.names import CAMERAS, LIDAR
+
+CHANNELS = (*CAMERAS, LIDAR)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of sample_data by sample, samples ordered by scene, then time; NONE where there is none."""
+
+    samples: np.ndarray  # (S,) rows of the sample table
+    cameras: np.ndarray  # (S, 6)
+    lidar: np.ndarray  # (S,)
+    sweeps: np.ndarray  # (S, W), nearest first
+    frames: np.ndarray  # (S, 6, F), nearest first
+    left_out: np.ndarray  # (n,) rows of the sample table that the config leaves out
+    channel: np.ndarray  # (rows of sample_data,) position in CHANNELS, NONE for other sensors
+    doubled: np.ndarray  # (rows of sample_data,) bool: a second key frame of its sensor in its sample
+
+    def clouds(self) -> np.ndarray:
+        """Rows of all point clouds, key frames first, each once."""
+        return _once(np.concatenate([self.lidar, self.sweeps.ravel()]))
+
+    def images(self) -> np.ndarray:
+        """Rows of all images, each once."""
+        return _once(np.concatenate([self.cameras.ravel(), self.frames.ravel()]))
+
+
+def select(
+    tables: dict[str, Table], links: Links, sweeps: int = 0, frames: int = 0, leave_out: Sequence[str] = ()
+) -> Selection:
+    """Follow the devkit: key frames by sample and channel, what went before along `prev`. Faulty links lead nowhere.
+
+    sweeps, frames: how many go before each key frame; leave_out: samples' tokens and files to go without.
+    """
+    data = tables["sample_data"]
+    sensor = follow(links["sample_data", "calibrated_sensor_token"], links["calibrated_sensor", "sensor_token"], NONE)
+    code_of = {name.encode(): code for code, name in enumerate(CHANNELS)}
+    codes = np.array([code_of.get(name, NONE) for name in tables["sensor"]["channel"].tolist()], np.int64)
+    channel = follow(sensor, codes, NONE)
+
+    scene = links["sample", "scene_token"]
+    samples = np.lexsort((tables["sample"]["timestamp"], scene))
+    sample = links["sample_data", "sample_token"]
+    keys = np.flatnonzero(data["is_key_frame"] & (channel >= 0) & (sample >= 0))
+    table = np.full((tables["sample"].rows, len(CHANNELS)), NONE, np.int64)
+    table[sample[keys], channel[keys]] = keys
+    doubled = np.zeros(data.rows, bool)
+    doubled[keys] = table[sample[keys], channel[keys]] != keys
+
+    unwanted = [name.encode() for name in leave_out]
+    files = np.isin(data["filename"], unwanted)
+    left = np.isin(tables["sample"]["token"], unwanted) | follow(table, files, False).any(1)
+    left_out, samples = samples[left[samples]], samples[~left[samples]]
+    table = table[samples]
+    cameras, lidar = table[:, :-1], table[:, -1]
+    previous = links["sample_data", "prev"]
+    return Selection(
+        samples=samples,
+        cameras=cameras,
+        lidar=lidar,
+        sweeps=_before(lidar, previous, sweeps, files),
+        frames=_before(cameras, previous, frames, files),
+        left_out=left_out,
+        channel=channel,
+        doubled=doubled,
+    )
+
+
+def _before(rows: np.ndarray, previous: np.ndarray, count: int, passed_over: np.ndarray) -> np.ndarray:
+    """(..., count) rows that come before `rows` along the chain, nearest first, without those to be passed over."""
+    out = np.full((*rows.shape, count), NONE, np.int64)
+    for step in range(count):
+        rows = follow(rows, previous, NONE)
+        for _ in range(np.count_nonzero(passed_over)):  # no more, should the chain be a circle
+            over = follow(rows, passed_over, False)
+            if not over.any():
+                break
+            rows = np.where(over, follow(rows, previous, NONE), rows)
+        rows = np.where(rows >= 0, rows, NONE)
+        out[..., step] = rows
+    return out
+
+
+def _once(rows: np.ndarray) -> np.ndarray:
+    """Rows without NONE and repeats, in the order of first appearance."""
+    rows = rows[rows >= 0]
+    return rows[np.sort(np.unique(rows, return_index=True)[1])]

@@ -1,0 +1,44 @@
+"""The runs of an experiment: configs of the ordinary pipeline, so that each finds what others have cached."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import UserError
+from tasks.engine.config import PipelineConfig, merged
+from tasks.engine.experiment import PRETRAINING, SCRATCH, Arm
+
+
+@dataclass(frozen=True)
+class Run:
+    """One detector of the experiment, and the pipeline that makes it."""
+
+    arm: Arm
+    fraction: float
+    seed: int
+    config: PipelineConfig
+
+
+def runs(config: PipelineConfig) -> Iterator[Run]:
+    """Every run, those that belong together in a row: a killed experiment leaves whole comparisons behind.
+
+    Raises UserError where the config trains no detector.
+    """
+    experiment, finetune = config.experiment, config.finetune
+    if finetune.task != "detection" or config.evaluate.checkpoint is not None:
+        raise UserError("experiment: compares detectors that it trains; set finetune.task to detection, no checkpoint")
+    for fraction in experiment.fractions:
+        for seed in range(experiment.seeds):
+            for arm in experiment.arms:
+                yield Run(arm, fraction, seed, _config(config, arm, fraction, seed))
+
+
+def _config(config: PipelineConfig, arm: Arm, fraction: float, seed: int) -> PipelineConfig:
+    """From scratch, the config has no stage of pretraining: such a run outlives all changes there."""
+    given: dict[str, Any] = config.model_dump(mode="json") | {"preset": None}
+    init = "random" if arm == SCRATCH else "pretrain"
+    own = {
+        "pretrain": PRETRAINING[arm] | {"seed": seed if config.experiment.pretrain_seeds else config.pretrain.seed},
+        "finetune": {"seed": seed, "label_fraction": fraction, "init": init, "from_scratch": False},
+    }
+    return PipelineConfig.model_validate(merged(given, own))

@@ -1,0 +1,162 @@
+"""From index, images and cached depth to a detector's batches, in the key frame's EGO frame."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.files import of_sample
+from models.bevdet.cameras import Cameras
+from models.bevdet.detector import STRIDE
+from models.boxes import Boxes
+from models.depth_bins import DepthBins
+from storage.depth import DepthReader
+from storage.index import Index
+from tasks.batches.depth_maps import depth_map
+from tasks.batches.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
+from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image, normalise, post_homography
+from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
+from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
+from tasks.finetune.goals.goal import Truth, goal_of
+from tasks.training.order import generator_at, sample_at
+
+
+class Batch(NamedTuple):
+    """B samples of N cameras in T frames; frame 0 is the key frame."""
+
+    samples: np.ndarray  # (B,) rows of the index
+    tokens: list[str]
+    images: Tensor  # (B, T, N, H, W, 3) uint8, channels in the order that the network expects
+    cameras: Cameras
+    boxes: list[Boxes]  # the truth in the (augmented) ego frame; empty lists where there is none
+    depth_labels: Tensor | None  # (B, N, h, w) int64, bin or NO_LABEL of models.depth_bins
+    truth: Truth = ()  # what else predictions are compared with, see `Goal.truth`
+    with_previous: bool = True  # whether earlier frames count
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same with its tensors on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The same in page-locked memory: from there `to` copies to a GPU while both go on computing."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        labels = None if self.depth_labels is None else function(self.depth_labels)
+        cameras = Cameras(*map(function, self.cameras))
+        truth = tuple(map(function, self.truth))
+        return self._replace(images=function(self.images), cameras=cameras, depth_labels=labels, truth=truth)
+
+    def normalised(self) -> Tensor:
+        """(B, T, N, 3, H, W) float32, the network's input."""
+        return normalise(self.images)
+
+
+class Batches:
+    """Prepares batches. Safe to call from several threads.
+
+    depth: where the config asks for depth supervision.
+    """
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        index: Index,
+        dataroot: Path,
+        depth: DepthReader | None = None,
+        evaluate: EvaluateConfig = EVALUATE,
+    ):
+        self.config, self.index, self.dataroot = config, index, dataroot
+        self.depth = depth
+        self.goal = goal_of(config)(config, index, dataroot, evaluate)
+        self.bins = DepthBins(*config.depth_bins, config.view.depth_spacing)
+        self.scene = LidarAugmentation(config.bev_flip, np.deg2rad(config.bev_rotation), config.bev_scale)
+
+    def training_at(self, positions: range, samples: np.ndarray) -> Batch:
+        """What stands at `positions` of a training on `samples` (see tasks/training/order.py), augmented.
+
+        positions: a step's, or a rank's or a micro-batch's share of them. What is random about a sample follows from
+        the seed and its position.
+        """
+        seed, batch_size = self.config.seed, self.config.batch_size
+        made = [self._sample(sample_at(p, samples, seed), generator_at(p, seed)) for p in positions]
+        return _collated(made)._replace(with_previous=positions[0] // batch_size >= self.config.view.previous_from)
+
+    def evaluation(self, samples: Sequence[int]) -> Batch:
+        """These samples, nothing random."""
+        return _collated([self._sample(int(sample), None) for sample in samples])
+
+    def _sample(self, sample: int, random: np.random.Generator | None) -> Batch:
+        """A batch of one."""
+        index, view, size = self.index, self.config.view, self.config.image.size
+        scene = np.eye(4)
+        if random is not None:
+            scene[:3, :3] = self.scene.draw(random)
+        sizes = [tuple(map(int, width_height)) for width_height in index.image_size[sample]]
+        if random is None:
+            draws = [draw_test(self.config.image, s) for s in sizes]
+        else:
+            draws = [draw_training(self.config.image, s, random) for s in sizes]
+        post = np.stack([post_homography(draw, size) for draw in draws])  # (N, 4, 4)
+        frames = frames_of(index, sample, view.images)
+        truth = sample_boxes(index, sample, self.config.min_lidar_points)
+        truth = boxes_in_key_ego(index, sample, truth, view.key_ego)
+        return Batch(
+            samples=np.array([sample]),
+            tokens=[str(index.token[sample])],
+            images=torch.from_numpy(np.stack([self._images(frame, draws) for frame in frames]))[None],
+            cameras=Cameras(
+                _of_one(index.intrinsics[frames]),
+                _of_one(np.stack([post] * len(frames))),
+                _of_one(camera_to_key_ego(index, sample, frames, view.key_ego)),
+                _of_one(scene),
+            ),
+            boxes=[augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]],
+            depth_labels=None if self.depth is None else self._depth_labels(sample, post)[None],
+            truth=self.goal.truth(sample, scene),
+        )
+
+    def _images(self, frame: int, draws: list[ImageDraw]) -> np.ndarray:
+        """A frame's images (N, H, W, 3), augmented as the key frame's of the same cameras are."""
+        index, size = self.index, self.config.image.size
+        with of_sample(index.token[frame]):
+            images = np.stack(
+                [
+                    load_image(self.dataroot / str(path), draw, size, tuple(map(int, width_height)))
+                    for path, draw, width_height in zip(index.camera_path[frame], draws, index.image_size[frame])
+                ]
+            )
+        return images[..., ::-1].copy() if self.config.view.channels == "bgr" else images
+
+    def _depth_labels(self, sample: int, posts: np.ndarray) -> Tensor:
+        """Bin of the nearest key-sweep point in every feature cell, (N, h, w)."""
+        height, width = (side // STRIDE for side in self.config.image.size)
+        to_cells = np.diag([1 / STRIDE, 1 / STRIDE, 1.0, 1.0])
+        points = self.depth.read(sample)
+        nearest = np.zeros((len(posts), height, width), np.float32)
+        for camera, post in enumerate(posts):
+            u, v, depth = points.camera(camera, sweeps=0)
+            nearest[camera] = depth_map(u, v, depth, to_cells @ post, (height, width))
+        return self.bins.labels(torch.from_numpy(nearest))
+
+
+def _collated(made: list[Batch]) -> Batch:
+    """Batches of one sample as one batch."""
+    samples, tokens, images, cameras, boxes, labels, truth, _ = zip(*made)
+    return Batch(
+        np.concatenate(samples),
+        [token for (token,) in tokens],
+        torch.cat(images),
+        Cameras(*map(torch.cat, zip(*cameras))),
+        [truth for (truth,) in boxes],
+        None if labels[0] is None else torch.cat(labels),
+        tuple(map(torch.cat, zip(*truth))),
+    )
+
+
+def _of_one(matrices: np.ndarray) -> Tensor:
+    """(1, ...) float64, a sample's."""
+    return torch.from_numpy(matrices)[None]

@@ -1,0 +1,185 @@
+"""A stage in a process of its own: it takes its memory with it when it ends, and dies when those who wait for it die.
+
+`run_in_child` starts `python -m tasks.engine.child`, hands it the step on standard input and gets one JSON line back
+on a pipe. The child watches its parent and, under a Prefect worker, the worker: a cancelled flow or a killed worker
+leaves no training process behind, not even after `kill -9`, nor does a flow whose worker is gone start one.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from common.cores import environment_of_child
+from common.errors import DataError, FileSystemError, UserError
+from tasks.engine.stage import Step
+
+WATCHED = "GEOMIM_WATCHED_PIDS"
+PARENT = os.getppid()  # taken now: a process whose parent dies is given another
+SECONDS_BETWEEN_LOOKS = 0.5
+COMMAND = [sys.executable, "-m", "tasks.engine.child"]
+
+# glibc hands big blocks back to the kernel and takes them, zeroed page by page, at the next step: keep them instead.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+
+# What torch says where memory does not suffice: of a GPU, of a CPU, of a size that no number holds.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+# What a config may offer against it, and in which direction.
+LESS_MEMORY = {
+    "accumulate": "higher",
+    "checkpointing": "to true",
+    "batch_size": "lower",
+    "batch": "lower",
+    "part_size": "lower",
+    "workers": "to a low number",
+}
+
+# What a killed process left behind (semaphores of a compressor), Python's tracker clears away: it need not tell.
+QUIET = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}
+
+
+class StageFailed(RuntimeError):
+    """The stage's process was killed, or the machine failed it: the same command goes on from there."""
+
+
+class Bug(StageFailed):
+    """The stage's process ended by an exception that nobody expected: the same command would end so again."""
+
+
+def run_in_child(
+    step: Step, force: bool = False, relay: Callable[[str], None] | None = None, begun: bool = False
+) -> None:
+    """Run one step in a child process group and wait for it.
+
+    With `relay`, the child's output comes line by line; without, it goes to this process's own (a terminal keeps its
+    progress bar). begun: whether an earlier try was forced and is to be gone on from. Raises UserError or DataError
+    with the child's sentence, StageFailed or Bug otherwise.
+    """
+    stage = step.stage.name
+    worker = [PARENT] if "PREFECT__FLOW_RUN_ID" in os.environ else []
+    if worker and os.getppid() != PARENT:
+        raise StageFailed(f"{stage}: the Prefect worker is gone; start one, and the same run goes on from there")
+    spec = json.dumps({"step": step.as_json(), "force": force and not begun})
+    report_read, report_write = os.pipe()
+    child = subprocess.Popen(
+        [*COMMAND, str(report_write)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if relay else None,
+        stderr=subprocess.STDOUT if relay else None,
+        pass_fds=(report_write,),
+        start_new_session=True,
+        env=MALLOC
+        | QUIET
+        | environment_of_child()
+        | {WATCHED: ",".join(map(str, [os.getpid(), *worker])), "PYTHONUNBUFFERED": "1"},
+        text=True,
+    )
+    os.close(report_write)
+    try:
+        child.stdin.write(spec)
+        child.stdin.close()
+        if relay:
+            for line in child.stdout:
+                relay(line.rstrip())
+        with os.fdopen(report_read) as pipe:
+            report = json.loads(pipe.read() or "{}")
+        code = child.wait()
+    finally:
+        _kill_group(child)
+    if "bug" in report:
+        raise Bug(
+            f"{stage}: {report['bug']}: a bug of geomim's or of a package it uses; the traceback stands above; "
+            "please report it"
+        )
+    if "failed" in report:
+        raise StageFailed(f"{stage}: {again(report['failed'], force)}")
+    if "error" in report:
+        raise (DataError if report["exit"] == 1 else UserError)(again(report["error"], force))
+    if code:
+        told = f"the process of {stage} {how_it_ended(code)}; the same command goes on from there"
+        raise StageFailed(again(told, force))
+
+
+def again(told: str, force: bool) -> str:
+    """A sentence that sends the user to the same command: with --force that would begin at nothing once more."""
+    return told.replace("the same command", "the same command without --force") if force else told
+
+
+def how_it_ended(code: int) -> str:
+    """A process's exit code in words; negative for a signal."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def die_with(pids: list[int]) -> None:
+    """Kill this process group as soon as one of `pids` is gone."""
+    import psutil
+
+    def watch() -> None:
+        try:
+            processes = [psutil.Process(pid) for pid in pids]
+            while all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        except psutil.NoSuchProcess:
+            pass
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="watch-parents", daemon=True).start()
+
+
+def main() -> int:
+    die_with([int(pid) for pid in os.environ[WATCHED].split(",")])
+    from tasks.engine.execute import execute
+
+    spec = json.loads(sys.stdin.read())
+    step = Step.from_json(spec["step"])
+    with os.fdopen(int(sys.argv[1]), "w") as report:
+        try:
+            execute(step, spec["force"])
+        except UserError as error:
+            code = 1 if isinstance(error, DataError) else 2
+            json.dump({"error": str(error), "exit": code}, report)
+            return code
+        except (StageFailed, FileSystemError) as error:  # one of the stage's processes was killed, or the disk failed
+            json.dump({"failed": str(error)}, report)
+            return 1
+        except Exception as error:
+            if _is_out_of_memory(error):
+                json.dump({"error": _out_of_memory(step, error), "exit": 2}, report)
+                return 2
+            traceback.print_exc()
+            json.dump({"bug": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}, report)
+            return 1
+    return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # Not by torch's own class for it: that is of GPUs alone, and a stage without torch has not imported it.
+    torchs = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return torchs or isinstance(error, MemoryError)
+
+
+def _out_of_memory(step: Step, error: Exception) -> str:
+    """The user's sentence, with what the stage's config offers."""
+    name, fields = step.stage.name, type(step.config).model_fields
+    # On a CPU torch puts its own source line first, and a rank its traceback.
+    what = " ".join(str(error).rpartition("Allocator: ")[2].split())[:160] or "no memory left"
+    remedies = [f"set {name}.{field} {how}" for field, how in LESS_MEMORY.items() if field in fields]
+    return f"{name}: {what}: {', or '.join([*remedies, 'make networks, images and grids smaller'])}"
+
+
+def _kill_group(child: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the whole group has ended
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+if __name__ == "__main__":
+    from tasks import child  # not this module's second self, whose exceptions nobody else raises
+
+    sys.exit(child.main())

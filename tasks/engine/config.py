@@ -1,0 +1,192 @@
+"""The pipeline's config: one frozen model of a preset, a YAML file and `--set a.b=c`, checked before anything runs."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from common.errors import UserError
+from common.settings import Settings, runtime
+from simulate.config import SimulateConfig
+from tasks.backbone import BackboneConfig
+from tasks.depth.config import DepthConfig
+from tasks.engine.experiment import ExperimentConfig
+from tasks.finetune.config import EvaluateConfig, FinetuneConfig
+from tasks.ingest.config import IngestConfig
+from tasks.pretrain.config import PretrainConfig, check_grid
+from tasks.teacher.config import FitConfig, LidarConfig, TeacherConfig
+
+PRESETS = Path(__file__).resolve().parents[2] / "configs"
+LONGEST_SHOWN = 100  # letters of a value in a sentence
+LONGEST_FOR_LIBYAML = 2500  # characters
+DEEPEST = 10  # dots in an override
+
+# Sections that several stages share: written once at the top, handed to each of them.
+SHARED = {"lidar": ("fit", "teacher"), "backbone": ("pretrain", "finetune")}
+
+
+class PipelineConfig(Settings):
+    """Everything a run needs to know. Defaults are GeoMIM's: Swin-B, 256x704, the full-size BEVFusion teacher."""
+
+    preset: str | None = runtime(None, "A file of configs/, without .yaml, whose values stand where none are given.")
+    dataroot: Path | None = runtime(None, "The folder in nuScenes format.")
+    version: str = runtime("v1.0-mini", "The folder of tables in the dataroot, such as v1.0-trainval.")
+    simulate: SimulateConfig | None = runtime(None, "Make the dataroot by simulation where it is not there.")
+    lidar: LidarConfig = Field(default_factory=LidarConfig)
+    backbone: BackboneConfig = Field(default_factory=BackboneConfig)
+    ingest: IngestConfig = Field(default_factory=IngestConfig)
+    fit: FitConfig = Field(default_factory=FitConfig)
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    depth: DepthConfig = Field(default_factory=DepthConfig)
+    pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        """Lay the given values over the preset's, and hand the shared sections to the stages."""
+        if not isinstance(given, dict):
+            return given
+        if given.get("preset") is not None:
+            given = merged(read_preset(given["preset"]), given)
+        given = dict(given)
+        for shared, stages in SHARED.items():
+            value = given.get(shared, {})
+            value = value.model_dump() if isinstance(value, BaseModel) else value
+            for stage in stages:
+                section = given.get(stage) or {}
+                section = section.model_dump() if isinstance(section, BaseModel) else section
+                if isinstance(section, dict) and section.get(shared, value) != value:
+                    raise ValueError(f"set {shared} at the top, not in {stage}: {' and '.join(stages)} share it")
+                if isinstance(section, dict):
+                    given[stage] = section | {shared: value}
+        return given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "PipelineConfig":
+        if self.teacher.mmdet3d is None:  # whose grid is known when it is built
+            finer = self.fit.upsample if self.teacher.output == "neck" and self.teacher.weights == "fit" else 1
+            check_grid(self.pretrain, tuple(finer * cells for cells in self.lidar.bev_shape))
+        sweeps = {"lidar.sweeps": self.lidar.sweeps, "depth.sweeps": self.depth.sweeps}
+        for name, count in sweeps.items():
+            if count > self.ingest.sweeps:
+                raise ValueError(f"{name} is {count}, but the index keeps ingest.sweeps = {self.ingest.sweeps}")
+        if self.pretrain.depth_sweeps > self.depth.sweeps:
+            kept = f"depth.sweeps = {self.depth.sweeps}"
+            raise ValueError(f"pretrain.depth_sweeps is {self.pretrain.depth_sweeps}, but the cache keeps {kept}")
+        return self
+
+
+def read_preset(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of configs/NAME.yaml, over those of its own preset. Raises ValueError where there is no such file.
+
+    above: the presets that lead here; one of them again would never end.
+    """
+    path = PRESETS / f"{name}.yaml"
+    if not path.is_file() or not path.resolve().is_relative_to(PRESETS):
+        there = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise ValueError(f"there is no preset {name!r}; there are {there}")
+    if name in above:
+        raise ValueError(f"preset {name!r} begins with itself: {' -> '.join([*above, name])}")
+    values = _yaml(path.read_text()) or {}
+    return merged(read_preset(values["preset"], (*above, name)), values) if "preset" in values else values
+
+
+def load_config(
+    file: Path | None = None,
+    overrides: list[str] | None = None,
+    dataroot: Path | None = None,
+    version: str | None = None,
+) -> PipelineConfig:
+    """The config of a YAML file with `a.b=c` overrides on top. Raises UserError with one sentence for any mistake."""
+    values = _read_yaml(file) if file else {}
+    for override in overrides or []:
+        values = merged(values, _parse_override(override))
+    if dataroot is not None:
+        # A folder the user names is the user's own: never one to simulate into.
+        values = merged(values, {"dataroot": str(dataroot), "simulate": None})
+    if version is not None:
+        values["version"] = version
+    try:
+        return PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{file or 'the config'}: {explain(error)}") from None
+
+
+def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """`top` laid over `base`, section by section."""
+    out = dict(base)
+    for name, value in top.items():
+        both = isinstance(value, dict) and isinstance(out.get(name), dict)
+        out[name] = merged(out[name], value) if both else value
+    return out
+
+
+def explain(error: ValidationError, model: type[BaseModel] = PipelineConfig) -> str:
+    """The first fault of a config, in one sentence that names the field."""
+    fault = error.errors()[0]
+    path = [str(part) for part in fault["loc"] if not str(part).startswith("function-")]
+    field = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], _fields_at(model, path[:-1]), n=1)
+        hint = f"; did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
+        return f"unknown field {field}{hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{field}: {message}" if field else message
+    return f"{field}: {message[:1].lower()}{message[1:]}, not {fault['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        kind = model.model_fields[part].annotation if part in model.model_fields else None
+        model = next((t for t in (kind, *getattr(kind, "__args__", ())) if _is_model(t)), BaseModel)
+    return list(model.model_fields)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _yaml(text: str) -> Any:
+    """The values of a text. Raises yaml.YAMLError, or RecursionError.
+
+    libyaml reads ten times as fast, but deep nesting ends the process: so short a text holds none that would.
+    """
+    short = len(text) < LONGEST_FOR_LIBYAML and hasattr(yaml, "CSafeLoader")
+    return yaml.load(text, yaml.CSafeLoader if short else yaml.SafeLoader)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = _yaml(file.read_text())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); presets are in {PRESETS.name}/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: is not YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise UserError(f"{file}: is nested too deeply; sections have fields, and few of these have fields") from None
+    if not isinstance(values or {}, dict):
+        raise UserError(f"{file}: must hold sections such as `depth:`, not a {type(values).__name__}")
+    return values or {}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not all(name.split(".")) or name.count(".") > DEEPEST:
+        raise UserError(f"--set {_short(text)}: write it as section.field=value, such as depth.sweeps=2")
+    try:
+        out: Any = _yaml(value)
+    except (yaml.YAMLError, RecursionError):
+        raise UserError(f"--set {_short(text)}: {_short(value)!r} is not a value in YAML") from None
+    for part in reversed(name.split(".")):
+        out = {part: out}
+    return out

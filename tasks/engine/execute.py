@@ -1,0 +1,99 @@
+"""The one way to run a step: alone, on inputs that are whole, going on from what is there, once."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from common.errors import UserError
+from common.progress import say
+from storage.artifact import Artifact
+from storage.damage import ASIDE, set_aside
+from storage.lock import locked
+from storage.manifest import Manifest
+from storage.sentences import in_sentences
+from storage.stores import is_part_store
+from tasks.engine.device_lock import device_alone
+from tasks.engine.integrity import check_artifact, check_file
+from tasks.engine.provenance import made
+from tasks.engine.stage import Step
+
+
+def execute(step: Step, force: bool = False) -> Manifest:
+    """Run a step, or take its artifact where it is whole already. Raises UserError for what a user can mend.
+
+    One process at a time works on an artifact: another one waits, and takes the result. An interrupted one's work is
+    taken up. What is damaged is moved aside, or, where it is parts of a store, made again in its place. force: delete
+    what is there first, when nobody works on it or reads it.
+    """
+    artifact, name = step.artifact, step.stage.name
+    with ExitStack() as stack, in_sentences(artifact.path, "what is done is kept: ", "another --root"):
+        stack.enter_context(locked(artifact.path, step.command or f"geomim {name}", waiting=_told(name)))
+        if not force and (manifest := _there(artifact)):
+            return manifest
+        for needed in step.inputs.artifacts.values():
+            stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_told(name)))
+            check_input(step, needed)
+        for field, file in step.config.external_files().items():
+            check_file(file, f"{name}.{field} is {file}")
+        stack.enter_context(device_alone(step))  # last: who has it waits for nobody, and what is cached needs none
+        if force:
+            artifact.remove()
+        elif artifact.has_manifest():
+            prepare(artifact)
+        start = time.monotonic()
+        artifact.begin(step.recipe, step.inputs.artifacts)
+        summary = step.stage.run(step.config, step.inputs, artifact)
+        seconds = time.monotonic() - start
+        return artifact.finish(step.recipe, summary, seconds, made(step), step.stage.outputs)
+
+
+def check_input(step: Step, needed: Artifact) -> None:
+    """Raise UserError where an input is not there, DataError where what is cheap to read of it is damaged."""
+    if not needed.has_manifest():
+        raise UserError(
+            f"{step.stage.name} needs the {needed.stage} artifact ({needed.path}): run `geomim {needed.stage}` first"
+        )
+    check_artifact(needed, f"{step.stage.name} needs the {needed.stage} artifact")
+
+
+def prepare(artifact: Artifact) -> None:
+    """Make room for a new result where a finished one is damaged.
+
+    Stores in parts stay, without the manifest, for their stage to mend: it looks at each part and makes the damaged
+    ones again. Anything else is moved aside as a whole.
+    """
+    damages = [damage for damage in artifact.damages("small") if damage.matters]
+    told = "; ".join(map(str, damages[:3])) + ("; ..." if len(damages) > 3 else "")
+    if not any(is_part_store(store) for store in artifact.path.glob("*.zarr")):
+        aside = artifact.set_aside()
+        say(f"{artifact.stage}: {artifact.path} is damaged ({told}); it is kept as {aside.name} and made again")
+        return
+    say(f"{artifact.stage}: {artifact.path} is damaged ({told}); what is damaged of it is made again")
+    artifact.unfinish()
+    for damage in damages:
+        if not is_part_store(artifact.path / Path(damage.name).parts[0]):
+            put_aside(artifact.path / damage.name)
+
+
+def put_aside(path: Path) -> None:
+    """Out of the way of what is made again, under a name that says so."""
+    if path.exists():
+        set_aside(path)
+
+
+def _there(artifact: Artifact) -> Manifest | None:
+    """The manifest of a whole artifact; what is of no consequence is said."""
+    if not artifact.has_manifest():
+        return None
+    damages = list(artifact.damages("small"))
+    if any(damage.matters for damage in damages):
+        return None
+    for damage in damages:
+        say(f"{artifact.stage}: {artifact.path}/{damage}, with which nobody computes: the result is used as it is")
+    for name in [name for name in artifact.extras() if ASIDE not in name][:3]:
+        say(f"{artifact.stage}: {artifact.path}/{name} is no file of geomim's; it is left alone")
+    return artifact.manifest()
+
+
+def _told(name: str):
+    return lambda line: say(f"{name}: {line}")

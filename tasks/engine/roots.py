@@ -1,0 +1,31 @@
+"""Whether artifacts can live in a folder: asked before anything is begun there."""
+
+import os
+from pathlib import Path
+
+from common.errors import UserError
+
+LONGEST = 255  # bytes in a name; every file system that matters has this limit
+
+
+def usable_root(root: Path, to_write: bool = True) -> Path:
+    """`root`, absolute. Raises UserError where it is no folder of this machine's that can be read (and written)."""
+    text = str(root)
+    if ":/" in text:
+        raise UserError(f"--root {text}: artifacts live in a folder of a file system; mount the bucket, or copy to it")
+    if any(len(os.fsencode(part)) > LONGEST for part in root.parts):
+        raise UserError(f"--root {text[:60]}...: a folder's name has {LONGEST} bytes at most; choose a shorter one")
+    if "\0" in text or "\n" in text:
+        raise UserError(f"--root {text!r}: holds a line break or a NUL; choose another name")
+    root = root.absolute()
+    try:
+        if root.exists() and not root.is_dir():
+            raise UserError(f"--root {root}: is a file; name a folder for the artifacts")
+        if not to_write:
+            return root
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--root {root}: cannot be made ({error.strerror}); choose another one") from None
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise UserError(f"--root {root}: cannot be written; choose another one")
+    return root

@@ -1,0 +1,42 @@
+"""What a dataroot is, for a key: the content of its tables, and which files it holds (names, sizes). Never its path."""
+
+import contextlib
+import functools
+from pathlib import Path
+
+from common.files import patiently
+from dataroot.names import SPLITS_FILE, TABLES
+from storage.digests import Digests
+from tasks.engine.stage import CAMERA_SWEEPS
+from tasks.ingest.config import IngestConfig
+
+SIMULATED = "simulated.json"  # with which version of the simulator a world was made
+SAMPLES, LIDAR_SWEEPS = "samples", "sweeps/LIDAR_TOP"
+
+
+def dataroot_digests(dataroot: Path, version: str, config: IngestConfig, digests: Digests) -> dict[str, str]:
+    """Name -> SHA-256: of each table's bytes, and of the listings of the folders that ingest looks into.
+
+    What is missing or cannot be read has no entry: it is for ingest to report, beside all other faults. Raises
+    FileSystemError where the file system fails.
+    """
+    tables = [*(f"{version}/{table}.json" for table in TABLES), f"{version}/{SPLITS_FILE}", SIMULATED]
+    asked = {name: functools.partial(digests.of, dataroot / name) for name in tables if (dataroot / name).is_file()}
+    asked[SAMPLES] = functools.partial(digests.of_folder, dataroot / SAMPLES, skip=_is_radar)
+    if config.sweeps:
+        asked[LIDAR_SWEEPS] = functools.partial(digests.of_folder, dataroot / LIDAR_SWEEPS)
+    if config.frames:
+        asked[CAMERA_SWEEPS] = functools.partial(digests.of_folder, dataroot / "sweeps", skip=_is_no_camera)
+    out = {}
+    for name, ask in asked.items():
+        with contextlib.suppress(OSError):
+            out[name] = patiently(dataroot / name, ask)
+    return {name: digest for name, digest in out.items() if digest}
+
+
+def _is_radar(name: str) -> bool:
+    return name.startswith("RADAR_")
+
+
+def _is_no_camera(name: str) -> bool:
+    return not name.startswith("CAM_")

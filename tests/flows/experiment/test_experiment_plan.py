@@ -1,0 +1,75 @@
+import pytest
+
+from common.errors import UserError
+from flows.experiment.plan import runs
+from tasks.engine.config import load_config
+from tasks.engine.dag import wanted
+
+
+def planned(*overrides):
+    return list(runs(load_config(None, [f"experiment.{override}" for override in overrides])))
+
+
+def test_every_arm_with_every_seed_at_every_fraction():
+    made = planned("arms=[scratch, pixels, geomim]", "seeds=2", "fractions=[0.1, 1]")
+    assert len(made) == 12
+    assert len({(run.arm, run.fraction, run.seed) for run in made}) == 12
+    for run in made:
+        finetune = run.config.finetune
+        assert (finetune.seed, finetune.label_fraction) == (run.seed, run.fraction)
+        assert run.config.pretrain.seed == run.seed
+        assert run.config.pretrain.target == ("pixels" if run.arm == "pixels" else "bev")
+        assert run.config.finetune.init == ("random" if run.arm == "scratch" else "pretrain")
+
+
+def test_a_run_from_scratch_has_no_stage_of_pretraining():
+    made = {run.arm: wanted(run.config) for run in planned("arms=[scratch, geomim]", "seeds=2")}
+    assert [node.name for node in made["scratch"]] == ["ingest", "finetune", "evaluate"]
+    assert [node.name for node in made["geomim"]] == [
+        "ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"
+    ]  # fmt: skip
+    assert not any(run.config.finetune.from_scratch for run in planned())
+
+
+def test_arms_differ_in_pretraining_alone():
+    made = {run.arm: run.config for run in planned("arms=[geomim, no-cross-view, no-geometry-branch]")}
+    assert not made["no-cross-view"].pretrain.decoder.cross_view
+    assert made["no-cross-view"].pretrain.decoder.geometry_branch
+    assert not made["no-geometry-branch"].pretrain.decoder.geometry_branch
+    for config in made.values():
+        assert config.model_copy(update={"pretrain": made["geomim"].pretrain}) == made["geomim"]
+
+
+def test_pretraining_can_be_shared_by_the_seeds():
+    made = planned("pretrain_seeds=false", "seeds=3")
+    assert {run.config.pretrain.seed for run in made} == {0}
+    assert {run.config.finetune.seed for run in made} == {0, 1, 2}
+
+
+def test_values_of_a_preset_and_of_the_user_are_kept():
+    config = load_config(None, ["preset=demo", "finetune.steps=77", "pretrain.decoder.cross_view=true"])
+    for run in runs(config):
+        assert run.config.finetune.steps == 77
+        assert run.config.backbone == config.backbone
+        assert run.config.pretrain.decoder.width == config.pretrain.decoder.width
+
+
+def test_only_detectors_are_compared():
+    with pytest.raises(UserError, match="compares detectors"):
+        list(runs(load_config(None, ["finetune.task=segmentation"])))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("arms=[geomim]", "two at least"),
+        ("arms=[geomim, geomim]", "names one twice"),
+        ("arms=[geomim, best]", "experiment.arms.1"),
+        ("fractions=[0, 1]", "shares above 0"),
+        ("fractions=[]", "shares above 0"),
+        ("seeds=1", "experiment.seeds"),
+    ],
+)
+def test_what_compares_nothing_is_refused(override, sentence):
+    with pytest.raises(UserError, match=sentence):
+        planned(override)
