@@ -180,6 +180,6 @@ def _kill_group(child: subprocess.Popen) -> None:
 
 
 if __name__ == "__main__":
-    from tasks import child  # not this module's second self, whose exceptions nobody else raises
+    from tasks.engine import child  # not this module's second self, whose exceptions nobody else raises
 
     sys.exit(child.main())

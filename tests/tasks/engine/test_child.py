@@ -16,7 +16,7 @@ from tasks.engine.child import Bug
 from tasks.engine.config import PipelineConfig
 from tasks.engine.plan import make_plan
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 # A flow under a worker: it begins a stage once it is told to, and says what came of it.
 FLOW = """
