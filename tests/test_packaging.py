@@ -13,9 +13,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ROOMS = ("flows", "tasks", "models", "storage")
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+ROOMS = PYPROJECT["tool"]["importlinter"]["root_packages"]
 LOCK = dict(line.split("==") for line in (REPOSITORY / "requirements.lock").read_text().split())
-PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 # Asked for by the metadata of a locked package, used by nothing that we use of it; together over a gigabyte.
 UNUSED = {

@@ -13,7 +13,7 @@ from storage.index import Index, write_index
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 
-REAL = Path(__file__).parents[4] / "shared" / "real-keyframe"
+REAL = Path(__file__).parents[3] / "shared" / "real-keyframe"
 VERSION = "v1.0-mini"
 
 

@@ -17,7 +17,7 @@ from models.geometry import inverse, rotation_z, transform
 from models.names import CATEGORY_TO_CLASS, CLASSES, MOTION_ATTRIBUTES
 from storage.index import Index
 
-REAL = Path(__file__).parents[4] / "shared" / "real-keyframe"
+REAL = Path(__file__).parents[3] / "shared" / "real-keyframe"
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
 
 
