@@ -28,16 +28,16 @@ def in_range(index, sample, boxes):
     return [i for i, (c, label) in enumerate(zip(centers, boxes.labels)) if np.hypot(*c[:2]) < ranges[CLASSES[label]]]
 
 
-def test_the_truth_misses_nothing(world):
-    found = misses(world.index, 0, ground_truth(world.index, 0))
+def test_the_truth_misses_nothing(simulated):
+    found = misses(simulated[0], 0, ground_truth(simulated[0], 0))
     assert found.count == 0
-    assert len(found.found) == len(found.right) == len(in_range(world.index, 0, ground_truth(world.index, 0))) > 5
+    assert len(found.found) == len(found.right) == len(in_range(simulated[0], 0, ground_truth(simulated[0], 0))) > 5
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_boxes_match_as_in_a_loop(world, seed):
-    index, sample = world.index, 1
+def test_boxes_match_as_in_a_loop(simulated, seed):
+    index, sample = simulated[0], 1
     random = np.random.default_rng(seed)
     truth = ground_truth(index, sample)
     predicted = moved(truth, random.normal(0, 1.5, (len(truth), 2)), random.uniform(0, 1, len(truth)))
@@ -59,21 +59,21 @@ def test_boxes_match_as_in_a_loop(world, seed):
     assert sorted(found.false.centers.tolist()) == sorted(predicted.centers[false].tolist())
 
 
-def test_boxes_out_of_range_take_nobodys_place(world):
+def test_boxes_out_of_range_take_nobodys_place(simulated):
     """Ten that the evaluation does not count, better than those that are looked at whatever they score."""
-    truth = ground_truth(world.index, 0)
-    near = truth[in_range(world.index, 0, truth)][:5]
+    truth = ground_truth(simulated[0], 0)
+    near = truth[in_range(simulated[0], 0, truth)][:5]
     far = moved(truth[np.zeros(10, int)], np.full((10, 2), 500.0), np.full(10, 0.9))
     near = moved(near, np.zeros((5, 2)), np.full(5, 0.1))
-    found = misses(world.index, 0, Boxes.joined([far, near]))
+    found = misses(simulated[0], 0, Boxes.joined([far, near]))
     assert (len(found.right), len(found.false)) == (5, 0)
 
 
-def test_the_worst_samples_are_drawn_first(world, tmp_path):
-    index = world.index
+def test_the_worst_samples_are_drawn_first(simulated, tmp_path):
+    index = simulated[0]
     few, none = ground_truth(index, 0), ground_truth(index, 2)[:0]
     predicted = {0: few[len(few) // 2 :], 1: ground_truth(index, 1), 2: none}
-    draw_worst(tmp_path, index, world.inputs.dataroot, predicted, 2)
+    draw_worst(tmp_path, index, simulated[1], predicted, 2)
     listed = json.loads((tmp_path / PICTURES).read_text())
     counts = [misses(index, sample, boxes).count for sample, boxes in predicted.items()]
     assert [entry["sample"] for entry in listed] == [str(index.token[s]) for s in np.argsort(counts)[:0:-1]]
@@ -83,9 +83,9 @@ def test_the_worst_samples_are_drawn_first(world, tmp_path):
     assert Image.open(tmp_path / "detections_1.png").size[0] > 1440
 
 
-def test_nothing_predicted_and_nothing_true(world):
+def test_nothing_predicted_and_nothing_true(simulated):
     empty = Boxes.empty()
-    found = misses(world.index, 0, moved(empty, np.zeros((0, 2)), np.zeros(0)))
+    found = misses(simulated[0], 0, moved(empty, np.zeros((0, 2)), np.zeros(0)))
     assert len(found.missed) == found.count > 0
     assert found.by_class()["false"] == {}
     assert sum(found.by_class()["missed"].values()) == found.count
