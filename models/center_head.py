@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from models import nms
 from models.boxes import Boxes
-from models.heatmap import draw_gaussian, gaussian_radius
+from models.focal_loss import heatmap_loss
+from models.heatmap import draw_centers
 from models.initialise import kaiming_init
 from models.names import CLASSES
 from models.norm import LIKE_TORCH, Norm
@@ -42,7 +43,7 @@ HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: without it the first focal loss ex
 LARGEST_LOG_SIZE = 5.0  # 148 m: only a network that has learnt nothing says more, and exp of it may overflow
 SQUARED_UP_TO = 10.0  # m/s of a velocity's error
 KEEP_MARGIN, KEEP_HEIGHT = 10.0, 10.0  # m beyond the map, m from zero: boxes farther out are not predicted
-_SURE = 1e-4  # the loss sees no probability nearer to 0 or 1
+HEATMAP_CLAMP = 1e-4  # of its loss
 
 Predictions = list[dict[str, Tensor]]  # one dict a class group: reg, height, dim, rot, vel, heatmap (B, c, Y, X)
 
@@ -140,9 +141,13 @@ class CenterPointHead(nn.Module):
         truth = [b[b.centred_in(self.low[:2], self.high[:2])] for b in boxes]
         terms = {}
         for number, (maps, targets) in enumerate(zip(predictions, self.targets(truth))):
-            terms[f"task{number}.heatmap"] = self.spec.heatmap_weight * heatmap_loss(maps["heatmap"], targets.heatmap)
+            terms[f"task{number}.heatmap"] = self.heatmap_loss(maps, targets)
             terms[f"task{number}.box"] = self.code_losses(maps, targets).sum()
         return terms
+
+    def heatmap_loss(self, maps: dict[str, Tensor], targets: Targets) -> Tensor:
+        """A class group's, weighted."""
+        return self.spec.heatmap_weight * heatmap_loss(maps["heatmap"], targets.heatmap, HEATMAP_CLAMP)
 
     def code_losses(self, maps: dict[str, Tensor], targets: Targets) -> Tensor:
         """(10,) see `code_losses`."""
@@ -170,12 +175,14 @@ class CenterPointHead(nn.Module):
         cell = place.astype(np.int64)  # towards zero, so up to a cell off the low sides counts; `loss` leaves it out
         on_map = ((cell >= 0) & (cell < self.shape_YX[::-1])).all(1)
         used = on_map & (sizes > 0).all(1)
-        length, width = (np.maximum(sizes[:, :2], 0) / cell_size).T
-        radii = np.maximum(gaussian_radius(length, width, self.spec.gaussian_overlap).astype(int), self.spec.min_radius)
-
-        heatmap = np.zeros((len(labels), *self.shape_YX), np.float32)
-        for i in np.flatnonzero(used):
-            draw_gaussian(heatmap[labels.index(boxes.labels[i])], (cell[i, 1], cell[i, 0]), radii[i])
+        heatmap = draw_centers(
+            (len(labels), *self.shape_YX),
+            [labels.index(label) for label in boxes.labels[used]],
+            cell[used][:, ::-1],
+            (sizes[:, :2] / cell_size)[used],
+            self.spec.gaussian_overlap,
+            self.spec.min_radius,
+        )
         log_sizes = np.log(np.where(used[:, None], sizes, 1))
         codes = np.c_[place - cell, xyz[:, 2], log_sizes, np.sin(yaws), np.cos(yaws), boxes.velocities]
         with np.errstate(over="ignore"):  # then it is infinite, as is the loss, which is for the training loop to tell
@@ -220,17 +227,6 @@ class CenterPointHead(nn.Module):
         low, high = self.spec.kept
         inside = ((boxes.centers >= low) & (boxes.centers <= high)).all(1)
         return boxes[inside & (boxes.scores > self.spec.score_threshold)]
-
-
-def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Gaussian focal loss of logits against a heatmap (B, C, Y, X), per centre (CornerNet's).
-
-    Probabilities are cut off near 0 and 1, where the gradient is zero, as in the original.
-    """
-    p = logits.float().sigmoid().clamp(_SURE, 1 - _SURE)
-    is_center = target == 1
-    terms = torch.where(is_center, -p.log() * (1 - p) ** 2, -(1 - p).log() * p**2 * (1 - target) ** 4)
-    return terms.sum() / is_center.sum().clamp(min=1)
 
 
 def codes_at(maps: dict[str, Tensor], cells: Tensor) -> Tensor:

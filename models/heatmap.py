@@ -1,6 +1,30 @@
 """What a heatmap of box centres learns from: a Gaussian at each centre, as CornerNet draws them (arXiv 1808.01244)."""
 
+from collections.abc import Sequence
+
 import numpy as np
+
+
+def draw_centers(
+    shape: tuple[int, int, int],
+    labels: Sequence[int],
+    cells: np.ndarray,
+    sizes: np.ndarray,
+    overlap: float,
+    min_radius: int,
+) -> np.ndarray:
+    """The target (C, rows, columns) float32: 1 at the centres, falling off around them; of two the higher counts.
+
+    labels: N classes. cells: (N, 2) int, row and column, on the map. sizes: (N, 2), length and width in cells.
+    overlap: a centre reaches as far as a box moved there would still overlap the true one by this much, in whole cells,
+        and at least `min_radius` of them.
+    """
+    heat = np.zeros(shape, np.float32)
+    length, width = sizes.T
+    radii = np.maximum(gaussian_radius(length, width, overlap).astype(int), min_radius)
+    for label, cell, radius in zip(labels, cells, radii):
+        draw_gaussian(heat[label], cell, radius)
+    return heat
 
 
 def gaussian_radius(length: np.ndarray, width: np.ndarray, overlap: float) -> np.ndarray:

@@ -4,13 +4,10 @@ Layers and loss are those of BEVFusion's map head (arXiv 2205.13542): two 3x3 co
 focal loss (arXiv 1708.02002, gamma 2, no alpha). Layers overlap: a vehicle stands on the drivable area.
 """
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from models.focal_loss import focal_loss
 from models.names import BEV_LAYERS
-
-GAMMA = 2.0
 
 
 class SegmentationHead(nn.Module):
@@ -40,9 +37,3 @@ class SegmentationHead(nn.Module):
     def predict(self, logits: Tensor) -> Tensor:
         """Probabilities (B, L, Y, X)."""
         return logits.float().sigmoid()
-
-
-def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Of each element: cross-entropy, weighted with the probability of the wrong answer to the power of GAMMA."""
-    signed = torch.where(masks, logits, -logits)
-    return -F.logsigmoid(signed) * (-signed).sigmoid() ** GAMMA

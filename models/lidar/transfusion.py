@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from models.boxes import Boxes
 from models.center_head import HEATMAP_BIAS
+from models.focal_loss import heatmap_loss
 from models.initialise import kaiming_init
 from models.lidar.box_code import PARTS, BoxCoder, Convention
-from models.lidar.transfusion_loss import heatmap_loss, query_loss
+from models.lidar.transfusion_loss import draw_heatmap, query_loss
 from models.names import CLASSES
 from models.norm import LIKE_TORCH, Norm
 
@@ -177,7 +178,8 @@ class TransFusionHead(nn.Module):
         """
         truth = [self._learnable(b) for b in boxes]
         radii = self.spec.gaussian_overlap, self.spec.min_radius
-        heatmap = heatmap_loss(predictions.heatmap.float(), truth, self.coder, *radii)
+        drawn = np.stack([draw_heatmap(boxes, predictions.heatmap.shape[1:], self.coder, *radii) for boxes in truth])
+        heatmap = heatmap_loss(predictions.heatmap, torch.from_numpy(drawn).to(predictions.heatmap.device))
         extent = self.high[:2] - self.low[:2]
         of_layers = [
             query_loss(_codes(said), said["heatmap"].transpose(1, 2).float(), truth, self.coder, extent)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.boxes import Boxes
-from models.heatmap import draw_gaussian, gaussian_radius
+from models.focal_loss import focal_loss
+from models.heatmap import draw_centers
 from models.lidar.box_code import BoxCoder
 from models.rotated_iou import iou_3d
 
@@ -25,15 +25,12 @@ _ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss
 _FORBIDDEN = 1e6  # a cost that is not finite: the loss will say so, with the samples' names
 
 
-def heatmap_loss(logits: Tensor, truth: Sequence[Boxes], coder: BoxCoder, overlap: float, min_radius: int) -> Tensor:
-    """Focal loss of logits (B, C, X, Y) against Gaussians around the true centres, per centre (CornerNet's)."""
-    drawn = np.stack([draw_heatmap(boxes, logits.shape[1:], coder, overlap, min_radius) for boxes in truth])
-    target = torch.from_numpy(drawn).to(logits.device)
-    is_center = target == 1
-    probability = logits.sigmoid()
-    hit = -F.logsigmoid(logits) * (1 - probability) ** 2
-    miss = -F.logsigmoid(-logits) * probability**2 * (1 - target) ** 4
-    return torch.where(is_center, hit, miss).sum() / is_center.sum().clamp(min=1)
+def draw_heatmap(
+    boxes: Boxes, shape: tuple[int, int, int], coder: BoxCoder, overlap: float, min_radius: int
+) -> np.ndarray:
+    """The target (C, X, Y) of boxes on the map, see `heatmap.draw_centers`."""
+    cells, sizes = coder.cells(boxes).astype(int), boxes.sizes[:, :2] / coder.cell_size
+    return draw_centers(shape, boxes.labels, cells, sizes, overlap, min_radius)
 
 
 def query_loss(
@@ -56,15 +53,8 @@ def query_loss(
         weights[b, queries] = known * CODE_WEIGHTS
         matched += len(queries)
     is_class, wanted, weights = (torch.from_numpy(a).to(codes.device) for a in (is_class, wanted, weights))
-    classes = focal_loss(logits, is_class) / max(1, matched)
+    classes = focal_loss(logits, is_class, _ALPHA, _GAMMA).sum() / max(1, matched)
     return classes, BOX_WEIGHT * (weights * (codes - wanted).abs()).sum() / max(1, matched)
-
-
-def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Sum of the focal losses of logits against 0 and 1 (arXiv 1708.02002)."""
-    wrong = torch.where(target == 1, 1 - logits.sigmoid(), logits.sigmoid())
-    balance = torch.where(target == 1, _ALPHA, 1 - _ALPHA)
-    return (balance * wrong**_GAMMA * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).sum()
 
 
 def match(found: Boxes, probabilities: np.ndarray, truth: Boxes, extent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,16 +69,3 @@ def match(found: Boxes, probabilities: np.ndarray, truth: Boxes, extent: np.ndar
     apart = np.abs(found.centers[:, None, :2] - truth.centers[None, :, :2]) / extent
     cost = CLASS_COST * (as_object - as_background) + DISTANCE_COST * apart.sum(2) - OVERLAP_COST * iou_3d(found, truth)
     return linear_sum_assignment(np.where(np.isfinite(cost), cost, _FORBIDDEN))
-
-
-def draw_heatmap(
-    boxes: Boxes, shape: tuple[int, int, int], coder: BoxCoder, overlap: float, min_radius: int
-) -> np.ndarray:
-    """(C, X, Y) float32 target: 1 at the true centres' cells, falling off as far as a box moved there would still
-    overlap the true one by `overlap`, at least `min_radius` cells."""
-    heat = np.zeros(shape, np.float32)
-    length, width = (boxes.sizes[:, :2] / coder.cell_size).T
-    radii = np.maximum(gaussian_radius(length, width, overlap).astype(int), min_radius)
-    for cell, radius, label in zip(coder.cells(boxes).astype(int), radii, boxes.labels):
-        draw_gaussian(heat[label], cell, radius)
-    return heat

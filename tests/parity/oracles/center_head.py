@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.boxes import Boxes
-from models.center_head import PARTS, CenterPointHead, Predictions, Targets, heatmap_loss
+from models.center_head import PARTS, CenterPointHead, Predictions, Targets
 from models.geometry import inverse, quaternion_to_rotation, transform
 from models.layouts import without_prefix
 from models.names import CATEGORY_TO_CLASS, CLASSES
@@ -128,7 +128,7 @@ def losses_of(head: CenterPointHead, predictions: Predictions, targets: list[Tar
         codes = head.code_losses(maps, wanted)
         for name, (first, end) in _TERMS.items():
             terms[f"task{number}.loss_{name}"] = codes[first:end].sum()
-        terms[f"task{number}.loss_heatmap"] = head.spec.heatmap_weight * heatmap_loss(maps["heatmap"], wanted.heatmap)
+        terms[f"task{number}.loss_heatmap"] = head.heatmap_loss(maps, wanted)
     return terms
 
 
