@@ -37,7 +37,7 @@ import geomim_reference  # noqa: E402
 from models.depth_bins import DepthBins  # noqa: E402
 from models.geomim.blocks import CrossViewBlock  # noqa: E402
 from models.geomim.decoder import Decoder  # noqa: E402
-from models.geomim.model import GeoMIM, Reconstruction  # noqa: E402
+from models.geomim.model import STRIDE, GeoMIM, Reconstruction  # noqa: E402
 from models.geomim.view_transform import Cameras, ViewTransform  # noqa: E402
 from models.lidar.encoder import EncoderSpec, SparseEncoder  # noqa: E402
 from models.lift_splat import BevGrid  # noqa: E402
@@ -91,11 +91,11 @@ class Batch:
     cameras: Cameras
     groups: Tensor  # (1, H/32, W/32)
     lidar_bev: Tensor  # (B, 256, X, Y)
-    depth_map: Tensor  # (B, N, H, W)
+    depth_map: Tensor  # (B, N, H/16, W/16)
 
     @classmethod
     def random(cls, setup: Setup, bev_cells: tuple[int, int]) -> "Batch":
-        """Noise, seen by a ring of level cameras at the origin with 70 degrees of view; a fiftieth of it has depth."""
+        """Noise, seen by a ring of level cameras at the origin with 70 degrees of view; two thirds of it have depth."""
         generator = torch.Generator().manual_seed(1)
         (height, width), batch, views = setup.image_size, setup.batch, setup.views
         focal = width / 1.4
@@ -110,13 +110,13 @@ class Batch:
         cameras = Cameras(
             intrinsics.expand(batch, views, 3, 3), torch.eye(4).expand(batch, views, 4, 4), pose, pose + 0.01
         )
-        depth = 60 * torch.rand(batch, views, height, width, generator=generator)
+        depth = 60 * torch.rand(batch, views, height // STRIDE, width // STRIDE, generator=generator)
         return cls(
             torch.randn(batch, views, 3, height, width, generator=generator),
             cameras,
             draw_halves(1, (height // CELL, width // CELL), generator),
             torch.randn(batch, 256, *bev_cells, generator=generator).relu(),
-            torch.where(torch.rand(depth.shape, generator=generator) < 0.02, depth, 0),
+            torch.where(torch.rand(depth.shape, generator=generator) < 0.67, depth, 0),
         )
 
     def to(self, device: str) -> "Batch":

@@ -45,14 +45,6 @@ class DepthBins:
         return torch.where((depth > 0) & (index >= 0) & (index < self.count), index, NO_LABEL)
 
 
-def nearest_in_cells(depth_map: Tensor, stride: int) -> Tensor:
-    """Smallest depth of every stride x stride block, 0 where a block holds none: (..., H, W) -> (..., H/s, W/s)."""
-    empty = torch.finfo(depth_map.dtype).max
-    blocks = torch.where(depth_map > 0, depth_map, empty).unflatten(-1, (-1, stride)).unflatten(-3, (-1, stride))
-    nearest = blocks.amin((-3, -1))
-    return torch.where(nearest == empty, 0, nearest)
-
-
 def depth_loss(depth_prob: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy between bin probabilities and one-hot labels, summed over bins, mean over labelled cells.
 

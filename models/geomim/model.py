@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.depth_bins import depth_loss, nearest_in_cells
+from models.depth_bins import depth_loss
 from models.geomim.decoder import Decoder, DecoderMaps, camera_vector
 from models.geomim.target import normalise_patches, reconstruction_loss
 from models.geomim.view_transform import Cameras, ViewTransform
@@ -111,9 +111,9 @@ class GeoMIM(nn.Module):
         return self.decoder(fused, fused_groups, camera_vector.flatten(0, 1), views=images.shape[1])
 
     def losses(self, made: Reconstruction, lidar_bev: Tensor, depth_map: Tensor) -> Losses:
-        """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, H, W) in m, 0 where unknown."""
+        """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, H/16, W/16), m, 0 where unknown."""
         target = normalise_patches(lidar_bev.float(), self.patch)
-        labels = self.view_transform.bins.labels(nearest_in_cells(depth_map, STRIDE))
+        labels = self.view_transform.bins.labels(depth_map)
         reconstruction = sum(reconstruction_loss(bev, target) for bev in made.bev) / 2
         depth = sum(depth_loss(prob, labels) for prob in made.depth_prob) / 2
         return Losses(reconstruction + self.depth_weight * depth, reconstruction, depth)

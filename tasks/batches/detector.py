@@ -15,7 +15,7 @@ from models.boxes import Boxes
 from models.depth_bins import DepthBins
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.batches.depth_maps import depth_map
+from tasks.batches.depth_maps import nearest_depths
 from tasks.batches.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
 from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image, normalise, post_homography
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
@@ -133,14 +133,9 @@ class Batches:
 
     def _depth_labels(self, sample: int, posts: np.ndarray) -> Tensor:
         """Bin of the nearest key-sweep point in every feature cell, (N, h, w)."""
-        height, width = (side // STRIDE for side in self.config.image.size)
-        to_cells = np.diag([1 / STRIDE, 1 / STRIDE, 1.0, 1.0])
-        points = self.depth.read(sample)
-        nearest = np.zeros((len(posts), height, width), np.float32)
-        for camera, post in enumerate(posts):
-            u, v, depth = points.camera(camera, sweeps=0)
-            nearest[camera] = depth_map(u, v, depth, to_cells @ post, (height, width))
-        return self.bins.labels(torch.from_numpy(nearest))
+        points, size = self.depth.read(sample), self.config.image.size
+        nearest = [nearest_depths(*points.camera(n, sweeps=0), post, size, STRIDE) for n, post in enumerate(posts)]
+        return self.bins.labels(torch.from_numpy(np.stack(nearest)))
 
 
 def _collated(made: list[Batch]) -> Batch:

@@ -17,13 +17,14 @@ from torch import Tensor
 from common.files import of_sample
 from models import geometry
 from models.bev import flip_cells, scatter_cells
+from models.geomim.model import STRIDE as MAP_STRIDE
 from models.geomim.view_transform import Cameras
 from models.masking import draw_halves
 from storage.bev import BevReader, Cells
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.backbone import STRIDE
-from tasks.batches.depth_maps import depth_map
+from tasks.batches.depth_maps import nearest_depths
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.images import draw_test, draw_training, load_image, normalise, post_homography
 from tasks.pretrain.config import PretrainConfig
@@ -35,7 +36,7 @@ class PretrainBatch(NamedTuple):
     images: Tensor  # (B, N, H, W, 3) uint8
     cameras: Cameras
     groups: Tensor  # (1 or B * N, H/32, W/32), see models.masking
-    depth_map: Tensor  # (B, N, H, W) m, 0 where unknown
+    depth_map: Tensor  # (B, N, H/16, W/16) m, the nearest point of each cell, 0 where there is none
     bev_index: Tensor  # (n,) int64 active cells of the teacher's maps, see models.bev.scatter_cells
     bev_values: Tensor  # (n, C) float16
     bev_shape: tuple[int, int, int]  # C, X, Y
@@ -100,7 +101,7 @@ class PretrainBatches:
             images.append(image)
             posts.append(post)
             u, v, depth = points.camera(camera, config.depth_sweeps)
-            maps.append(depth_map(u, v, depth, post, config.image.size))
+            maps.append(nearest_depths(u, v, depth, post, config.image.size, MAP_STRIDE))
         camera_to_lidar = mirror @ camera_to_key_lidar(index, sample)
         cameras = (index.intrinsics[sample], np.stack(posts), camera_to_lidar, index.camera_to_ego[sample])
         return np.stack(images), *cameras, np.stack(maps), self._cells(sample, *flip)

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.depth_bins import NO_LABEL, DepthBins, nearest_in_cells
-from models.geomim.model import STRIDE
+from models.depth_bins import NO_LABEL, DepthBins
 from models.geomim.target import normalise_patches
 from tasks.batches.pretrain import PretrainBatches
 
@@ -38,9 +37,8 @@ def blind_answers(batches: PretrainBatches, train: np.ndarray) -> Blind:
 
 
 def labelled_depth(depth_map: Tensor, bins: DepthBins) -> Tensor:
-    """Nearest LiDAR depth of every block that the depth loss looks at, 0 elsewhere: (..., H, W) -> (..., h, w), m."""
-    nearest = nearest_in_cells(depth_map, STRIDE)
-    return torch.where(bins.labels(nearest) != NO_LABEL, nearest, 0.0)
+    """The nearest LiDAR depths (..., h, w), m, that the depth loss looks at, 0 elsewhere."""
+    return torch.where(bins.labels(depth_map) != NO_LABEL, depth_map, 0.0)
 
 
 def median_depth(depths: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class DepthErrors:
         self._bins, self._rows = bins, []
 
     def add(self, depth_prob: Tensor, blind: Tensor, depth_map: Tensor) -> None:
-        """depth_prob: (2, N, D, h, w); blind: (N, h, w) m; depth_map: (N, H, W) m."""
+        """depth_prob: (2, N, D, h, w); blind: (N, h, w) m; depth_map: (N, h, w) m."""
         centres = self._bins.edges().to(depth_prob) + self._bins.step / 2
         expected = (depth_prob.float() * centres[:, None, None]).sum(2)
         nearest = labelled_depth(depth_map, self._bins)

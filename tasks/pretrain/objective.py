@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.depth_bins import NO_LABEL, nearest_in_cells
-from models.geomim.model import STRIDE, GeoMIM
+from models.depth_bins import NO_LABEL
+from models.geomim.model import GeoMIM
 from tasks.batches.pretrain import PretrainBatch, PretrainBatches
 from tasks.pretrain.config import PretrainConfig
 from tasks.training.order import parts_at
@@ -44,7 +44,7 @@ class Objective:
         """A rank's batches of one step, moved; called on all ranks."""
         moved = [batch.to(self.device) for batch in batches]
         bins = self.model.view_transform.bins
-        cells = [(bins.labels(nearest_in_cells(batch.depth_map, STRIDE)) != NO_LABEL).sum() for batch in moved]
+        cells = [(bins.labels(batch.depth_map) != NO_LABEL).sum() for batch in moved]
         return [Part(*pair) for pair in zip(moved, weights_of_parts(torch.stack(cells).float()))]
 
     def terms(self, part: Part) -> dict[str, Tensor]:

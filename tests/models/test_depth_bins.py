@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.depth_bins import NO_LABEL, DepthBins, depth_loss, nearest_in_cells
+from models.depth_bins import NO_LABEL, DepthBins, depth_loss
 
 
 @given(st.sampled_from(["even", "log"]), st.floats(0.5, 5), st.integers(3, 60), st.floats(0.1, 80))
@@ -27,15 +27,6 @@ def test_a_label_is_the_last_edge_below(spacing, low, count, depth):
 def test_no_depth_has_no_label():
     depths = torch.tensor([0.0, 0.99, 1.0, 1.49, 59.9, 60.0])
     assert DepthBins(1, 60, 0.5).labels(depths).tolist() == [-1, -1, 0, 0, 117, -1]
-
-
-def test_nearest_in_cells_is_the_slow_one():
-    depth = torch.rand(2, 3, 8, 12) * (torch.rand(2, 3, 8, 12) > 0.9)
-    nearest = nearest_in_cells(depth, 4)
-    for index in np.ndindex(2, 3, 2, 3):
-        block = depth[index[0], index[1], index[2] * 4 : index[2] * 4 + 4, index[3] * 4 : index[3] * 4 + 4]
-        hits = block[block > 0]
-        assert nearest[index] == (hits.min() if len(hits) else 0)
 
 
 def test_depth_loss_is_the_slow_one():

@@ -53,7 +53,7 @@ class MadeUpBatches:
         count = len(TRAIN) + len(VAL)
         self.maps = (normal(count, CHANNELS, SIDE, SIDE) * (uniform(count, 1, SIDE, SIDE) < 0.3)).half()
         self.images = (uniform(count, VIEWS, 64, 96, 3) * 255).byte()
-        self.depths = uniform(count, VIEWS, 64, 96) * 60 * (uniform(count, VIEWS, 64, 96) < 0.003)
+        self.depths = uniform(count, VIEWS, 4, 6) * 60 * (uniform(count, VIEWS, 4, 6) < 0.55)
         self.bev = Maps(
             self.maps.numpy(), (CHANNELS, SIDE, SIDE), BevAttributes((-8, -8, -5, 8, 8, 3), (1.0, 1.0), count)
         )

@@ -40,7 +40,7 @@ def small_batch(batch, views, size, cells, shared):
     images = torch.randn(batch, views, 3, height, width, generator=generator, dtype=torch.float64)
     groups = draw_halves(batch * views, (height // 32, width // 32), generator, shared=shared)
     bev = torch.randn(batch, 5, cells, cells, generator=generator, dtype=torch.float64)
-    depth = 12 * torch.rand(batch, views, height, width, generator=generator, dtype=torch.float64)
+    depth = 12 * torch.rand(batch, views, height // 16, width // 16, generator=generator, dtype=torch.float64)
     return (images, cameras, groups), (bev, depth)
 
 

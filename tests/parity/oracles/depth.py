@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.geometry import apply, inverse, transform
 from oracles.base import Kind, Oracle, Output, Tolerance
-from tasks.batches.depth_maps import depth_map
+from tasks.batches.depth_maps import nearest_depths
 from tasks.depth.project import Rig, project_cloud
 
 RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)  # GeoMIM's; the file does not say it
@@ -26,9 +27,26 @@ def last_hits(
     """Depth maps (N, H, W) as the original makes them: of several points in a pixel the last in scan order stays."""
     rig = Rig(intrinsics, np.zeros((len(intrinsics), 2)))
     found = project_cloud(points, lidar_to_camera, rig, 0.0, ANYWHERE)
-    return np.stack(
-        [depth_map(*pixels.T, depth, matrix, size, "last") for (_, pixels, depth), matrix in zip(found, post)]
-    )
+    return np.stack([_last_map(pixels, depth, matrix, size) for (_, pixels, depth), matrix in zip(found, post)])
+
+
+def _last_map(pixels: np.ndarray, depth: np.ndarray, post: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W): of the points that fall into a pixel of the augmented image the last one's depth."""
+    column, row = np.floor(pixels @ post[:2, :2].T + post[:2, 3]).T
+    inside = (column >= 0) & (column < size[1]) & (row >= 0) & (row < size[0])
+    last = np.full(size, -1)
+    cells = row[inside].astype(int), column[inside].astype(int)
+    np.maximum.at(last, cells, np.arange(inside.sum()))  # (plain assignment promises no order)
+    return np.append(depth[inside].astype(np.float32), np.float32(0))[last]
+
+
+def at_stride(maps: Tensor, stride: int) -> Tensor:
+    """Nearest depths (M, H/stride, W/stride) of maps (M, H, W) that hold 0 where there is none."""
+    targets = []
+    for depths in maps.numpy():
+        row, column = depths.nonzero()
+        targets.append(nearest_depths(column, row, depths[row, column], np.eye(4), depths.shape, stride))
+    return torch.from_numpy(np.stack(targets))
 
 
 def calibration(oracle: Oracle) -> Iterator[Output]:
@@ -69,7 +87,7 @@ def maps(oracle: Oracle) -> Iterator[Output]:
         for (_, pixels, depth), homography in zip(project_cloud(points, rounded, rig, 0.0, ANYWHERE), post):
             kept = (depth >= BEVDET_DEPTHS[0]) & (depth < BEVDET_DEPTHS[1])
             rounding = transform(np.eye(3), [0.5, 0.5, 0.0]) @ homography  # its pixels are round(), ours floor()
-            nearest.append(depth_map(*pixels[kept].T, depth[kept], rounding, size))
+            nearest.append(nearest_depths(*pixels[kept].T, depth[kept], rounding, size, stride=1))
         yield from _map(oracle, f"bevdet_{name}", np.stack(nearest))
 
 

@@ -11,13 +11,13 @@ from models.bevdet.cameras import Cameras
 from models.bevdet.depth_net import CameraDepthNet
 from models.bevdet.detector import STRIDE
 from models.bevdet.layout import bevdet_from_public
-from models.depth_bins import depth_loss, nearest_in_cells
+from models.depth_bins import depth_loss
 from models.lift_splat import SplatPlan, bev_cells, splat
 from models.public.bevdet import read_view
 from models.public.used import Used
 from models.rays import Rays, feature_pixels, frustum, pixel_rays
 from oracles.base import Kind, Oracle, Output, Tolerance, leading, norms
-from oracles.detector import CELLS, GRADIENTS, POSES, cameras_of, depth_maps_of, public_gradients
+from oracles.detector import CELLS, GRADIENTS, POSES, cameras_of, depth_targets_of, public_gradients
 
 OUT, COST = Tolerance(1e-5, bf16=0.02), Tolerance(5e-5)  # the features that are compared are stored ones
 MAPS = Tolerance(1e-5, share=0.995, bf16=0.02)
@@ -112,7 +112,7 @@ def _lifted(oracle: Oracle, name: str, cost: Tensor | None) -> Iterator[Output]:
     coarse = frustum(lift.edges, lift.size, STRIDE)
     yield Output(f"{name}/frustum_corner", torch.stack([coarse[place] for place in corners]), FRUSTUM)
 
-    labels = lift.bins.labels(nearest_in_cells(depth_maps_of(oracle), STRIDE)).flatten(0, 1)
+    labels = lift.bins.labels(depth_targets_of(oracle)).flatten(0, 1)
     yield Output(f"{name}/gt_bins", labels, Tolerance(share=0.999))
     loss = lift.depth_weight * depth_loss(depth, labels)
     yield Output(f"{name}/depth_loss", loss, LOSS)

@@ -11,11 +11,12 @@ from models.bevdet.cameras import Cameras
 from models.bevdet.detector import STRIDE, BevDet
 from models.bevdet.layout import bevdet_to_public, fill_bevdet, read_bevdet
 from models.center_head import PARTS
-from models.depth_bins import depth_loss, nearest_in_cells
+from models.depth_bins import depth_loss
 from models.public.bevdet import PublicBevDet
 from models.public.bevdet import read_bevdet as read_bevdet_config
 from oracles.base import EQUAL, Oracle, Output, Tolerance, norms
 from oracles.center_head import box_outputs, boxes_of, losses_of
+from oracles.depth import at_stride
 
 # Upstream takes RGB for BGR: channel 0 is blue with red's statistics.
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
@@ -66,11 +67,12 @@ def cameras_of(oracle: Oracle, group: str = "inputs") -> Cameras:
     return Cameras(*(torch.from_numpy(np.ascontiguousarray(matrix)) for matrix in matrices))
 
 
-def depth_maps_of(oracle: Oracle) -> Tensor:
-    """(B, N, H, W), m; 0 where there is no point."""
+def depth_targets_of(oracle: Oracle) -> Tensor:
+    """(B, N, H/16, W/16), m; 0 where there is no point."""
     maps = np.zeros(oracle.array("gt/depth_shape"), np.float32)
     maps[tuple(oracle.array("gt/depth_index").astype(int).T)] = oracle.array("gt/depth_value")
-    return torch.from_numpy(maps)
+    targets = at_stride(torch.from_numpy(maps).flatten(0, 1), STRIDE)
+    return targets.unflatten(0, maps.shape[:2])
 
 
 def head_outputs(oracle: Oracle, group: str, decoded: str) -> Iterator[Output]:
@@ -96,7 +98,7 @@ def losses_and_gradients(oracle: Oracle, depth_weight: float = 0.0) -> Iterator[
     truth = [boxes_of(oracle.array(f"gt/boxes{b}"), oracle.array(f"gt/labels{b}"), 0.5) for b in range(count)]
     terms = losses_of(net.head, net.head(bev), net.head.targets(truth))
     if depth_weight:
-        labels = net.depth_bins.labels(nearest_in_cells(depth_maps_of(oracle), STRIDE))
+        labels = net.depth_bins.labels(depth_targets_of(oracle))
         terms["loss_depth"] = depth_weight * depth_loss(depth_prob, labels)
     for name, term in terms.items():
         yield Output(f"loss/{name}", term, LOSS)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.depth_bins import DepthBins
 from models.geomim.decoder import DecoderMaps, camera_vector
-from models.geomim.model import GeoMIM, Losses, Reconstruction
+from models.geomim.model import STRIDE, GeoMIM, Losses, Reconstruction
 from models.geomim.target import EPS, normalise_patches, reconstruction_loss
 from models.layouts import geomim_from_original
 from models.lift_splat import BevGrid
@@ -16,6 +16,7 @@ from models.masking import halves
 from models.public.geomim import ViewSpec, read_student, read_view_transform
 from models.public.used import Used
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms, public, recorded
+from oracles.depth import at_stride
 from oracles.view_transform import (
     BEV,
     CAMERA_STATISTICS,
@@ -171,7 +172,8 @@ def whole(mode: str, oracle: Oracle) -> Iterator[Output]:
     model.train(mode == "train")
     cameras = model.geometry(cameras_of(oracle), tuple(images.shape[-2:]))
     made: Reconstruction = model(images, cameras, groups_of(oracle["noise"], images))
-    depth = torch.from_numpy(depth_map_of(oracle, tuple(images.shape[-2:])))
+    maps = torch.from_numpy(depth_map_of(oracle, tuple(images.shape[-2:])))
+    depth = at_stride(maps.flatten(0, 1), STRIDE).unflatten(0, maps.shape[:2])
     losses: Losses = model.losses(made, bev, depth)
     losses.total.backward()
     yield Output(f"{mode}/rec_loss", losses.reconstruction, LOSS)

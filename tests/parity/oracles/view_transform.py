@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.depth_bins import depth_loss, nearest_in_cells
+from models.depth_bins import depth_loss
 from models.geomim.view_transform import Cameras, ViewTransform
 from models.layouts import geomim_from_original, without_prefix
 from models.lift_splat import SplatPlan
@@ -14,7 +14,7 @@ from models.public.geomim import ViewSpec, read_view_transform
 from models.public.used import Used
 from models.rays import feature_pixels, frustum, lens, pixel_rays
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms, public
-from oracles.depth import last_hits
+from oracles.depth import at_stride, last_hits
 
 MAPS = Tolerance(1e-5, bf16=0.02)
 # Points on the borders of cells fall as the rounding has it. In bf16 the convolutions behind the splat average.
@@ -98,7 +98,7 @@ def depth_targets(oracle: Oracle) -> Iterator[Output]:
         labelled_pixels = (got > 0).sum((1, 2))[: len(pixels)]
         yield Output("depth/hits_unique_behind (unique)", labelled_pixels, Tolerance(relative=1e-3), pixels)
     yield Output("depth/gt_value", got[labelled], Tolerance(1e-3, share=0.999), wanted[labelled])
-    labels = view_transform_of(oracle).bins.labels(nearest_in_cells(stored_depth_map(oracle), oracle.config["stride"]))
+    labels = view_transform_of(oracle).bins.labels(at_stride(stored_depth_map(oracle), oracle.config["stride"]))
     yield Output("depth/bins", labels, EQUAL)
 
 
@@ -155,7 +155,7 @@ def splat(oracle: Oracle) -> Iterator[Output]:
     yield Output("out/bev_pooled_sum", channels.sum((-2, -1)), rounding)
     yield Output("out/bev (own cells)", own_bev, BEV)
     yield Output("out/bev (stored cells)", bev, MAPS)
-    labels = transform.bins.labels(nearest_in_cells(stored_depth_map(oracle), stride))
+    labels = transform.bins.labels(at_stride(stored_depth_map(oracle), stride))
     loss = view_of(oracle).depth_weight * depth_loss(prob, labels)
     yield Output("out/depth_loss", loss, LOSS)
 
@@ -180,7 +180,7 @@ def splat_in_training(oracle: Oracle) -> Iterator[Output]:
         bev, prob = transform(oracle["inputs/semantic"], oracle["inputs/geometry"], stored_plan(oracle, transform))
     yield Output("train/bev_sub", bev[:, :, ::4, ::4], Tolerance(1e-4, bf16=0.02))
     yield Output("train/bev_norm", bev.double().norm(), Tolerance(relative=1e-5, bf16=0.0005))
-    labels = transform.bins.labels(nearest_in_cells(stored_depth_map(oracle), oracle.config["stride"]))
+    labels = transform.bins.labels(at_stride(stored_depth_map(oracle), oracle.config["stride"]))
     loss = view_of(oracle).depth_weight * depth_loss(prob.flatten(0, 1), labels)
     yield Output("train/depth_loss", loss, LOSS)
     yield from statistics(oracle, "train/", transform, "view_transform.")

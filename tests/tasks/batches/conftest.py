@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_world import world  # noqa: F401
 from simulate.config import SimulateConfig
 from simulate.write import simulate
 from storage.index import Index, write_index

@@ -79,7 +79,7 @@ def test_it_makes_a_training_step(name):
     assert (groups < 0).any() == (name == "mask-75")
 
     made = model(torch.randn(1, views, 3, 64, 96), model.geometry(cameras, (64, 96)), groups)
-    losses = model.losses(made, torch.randn(1, channels, 16, 16), torch.rand(1, views, 64, 96) * 10 + 1)
+    losses = model.losses(made, torch.randn(1, channels, 16, 16), torch.rand(1, views, 4, 6) * 10 + 1)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     loss = config.reconstruction_weight * losses.reconstruction + config.depth_weight * losses.depth
     loss.backward()
