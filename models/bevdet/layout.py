@@ -16,25 +16,26 @@ key frame last, all others the key frame first, as `BevDet` does: its first laye
 """
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from models.bevdet.detector import BevDet
-from models.layouts.checkpoint import Checkpoint, Filled, WeightsMismatch, as_it_is, fitted
+from models.layouts.filling import Checkpoint, Filled, WeightsMismatch, fill
+from models.layouts.renaming import Renaming
 from models.layouts.swin import BUFFERS, swin_from_mmdet, swin_sizes, swin_to_mmdet, without_prefix
 
-# public prefix -> ours; the first that fits counts
-_PARTS = (
-    ("img_backbone.", "backbone."),
-    ("img_neck.", "image_neck."),
-    ("img_view_transformer.depth_net.cost_volumn_net.", "depth_net.cost_net."),
-    ("img_view_transformer.depth_net.", "depth_net."),
-    ("pre_process_net.", "pre_encoder."),
-    ("img_bev_encoder_backbone.", "bev_encoder."),
-    ("img_bev_encoder_neck.", "bev_neck."),
-    ("pts_bbox_head.", "head.net."),
+_PUBLIC = Renaming(
+    (
+        ("img_backbone.", "backbone."),
+        ("img_neck.", "image_neck."),
+        ("img_view_transformer.depth_net.cost_volumn_net.", "depth_net.cost_net."),
+        ("img_view_transformer.depth_net.", "depth_net."),
+        ("pre_process_net.", "pre_encoder."),
+        ("img_bev_encoder_backbone.", "bev_encoder."),
+        ("img_bev_encoder_neck.", "bev_neck."),
+        ("pts_bbox_head.", "head.net."),
+    )
 )
 _STEREO, _CONTEXT = "depth_net.cost_net.0.weight", "depth_net.context_conv.weight"
 _FIRST_LAYER = ("bev_encoder.layers.0.0.conv1.weight", "bev_encoder.layers.0.0.downsample.weight")
@@ -47,19 +48,16 @@ _CONSTANTS = re.compile(r"(^|\.)img_view_transformer\.(dx|bx|nx|frustum|cv_frust
 
 def bevdet_from_public(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A public BEVDet state dict with this project's names. Entries that `BevDet` has no place for are left out."""
-    known = tuple(public for public, _ in _PARTS)
-    renamed = {_renamed(name, _PARTS): value for name, value in state.items() if name.startswith(known)}
-    return _reordered(swin_from_mmdet(renamed))
+    return _reordered(swin_from_mmdet({ours: state[public] for ours, public in _PUBLIC.read(state).items()}))
 
 
 def bevdet_to_public(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The names of `BevDet` to the public ones, with a Swin's index buffers."""
-    back = [(ours, public) for public, ours in _PARTS]
     renamed = {}
     for name, value in _reordered(state).items():
         one = {name: value}
         for ours, tensor in (swin_to_mmdet(one) if name.startswith("backbone.") else one).items():
-            renamed[_renamed(ours, back)] = tensor
+            renamed[_PUBLIC.to_theirs(ours) or ours] = tensor
     return renamed
 
 
@@ -76,21 +74,17 @@ def read_bevdet(tensors: dict[str, Tensor]) -> Checkpoint:
         raise WeightsMismatch(f"{what} in it: names that end in img_backbone.patch_embed.projection.weight: {prefixes}")
     (prefix,) = prefixes
     tensors = {n: t for n, t in tensors.items() if not _CONSTANTS.search(n) and not BUFFERS.search(n)}
-    known = tuple(prefix + public for public, _ in _PARTS)
-    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(known)}
-    weights = bevdet_from_public(without_prefix(kept, prefix))
+    inside = without_prefix(tensors, prefix)
+    weights = bevdet_from_public(inside)
+    kept = [prefix + public for public in _PUBLIC.read(inside).values()]
     names = dict(zip(weights, kept, strict=True))
-    return Checkpoint("bevdet", True, weights, names, sorted(tensors.keys() - kept.keys()))
+    return Checkpoint("bevdet", True, weights, names, sorted(tensors.keys() - set(kept)))
 
 
 def fill_bevdet(detector: BevDet, checkpoint: Checkpoint) -> Filled:
     """Fill a detector in place: all of it, and every tensor as it is: with position tables of another size it would be
     another detector. Raises WeightsMismatch."""
-    given, filled = fitted(
-        detector.state_dict(), checkpoint.weights, checkpoint.names, None, checkpoint.ignored, detector_sizes, as_it_is
-    )
-    detector.load_state_dict(given, strict=False)
-    return filled
+    return fill(detector, checkpoint, detector_sizes)
 
 
 def detector_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -132,10 +126,3 @@ def _reordered(state: dict[str, Tensor]) -> dict[str, Tensor]:
         name: state[name].unflatten(1, (-1, context)).flip(1).flatten(1, 2) for name in _FIRST_LAYER if name in state
     }
     return state | first
-
-
-def _renamed(name: str, prefixes: Iterable[tuple[str, str]]) -> str:
-    for before, after in prefixes:
-        if name.startswith(before):
-            return after + name.removeprefix(before)
-    return name

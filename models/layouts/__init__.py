@@ -1,14 +1,7 @@
 """Names and orders of weights in other people's checkpoints, and in this project's modules."""
 
-from models.layouts.checkpoint import (
-    Checkpoint,
-    Filled,
-    WeightsMismatch,
-    fill_backbone,
-    fill_geomim,
-    grouped,
-    read_layout,
-)
+from models.layouts.checkpoint import fill_backbone, fill_geomim, read_layout
+from models.layouts.filling import Checkpoint, Filled, WeightsMismatch, grouped
 from models.layouts.geomim import geomim_from_original, geomim_to_original, original_constants
 from models.layouts.swin import (
     swin_from_mmdet,

@@ -1,12 +1,12 @@
 """GeoMIM's weights under the names of the original's pretraining checkpoints, and under ours."""
 
 import re
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from models.depth_bins import DepthBins
+from models.layouts.renaming import Renaming
 from models.layouts.swin import swin_from_mmdet, swin_to_mmdet, with_prefix
 from models.layouts.tables import tokens_to_grid
 from models.lift_splat import BevGrid
@@ -15,7 +15,7 @@ from models.rays import frustum
 BACKBONE = "encoders.camera.backbone."
 _VIEW_TRANSFORM = "encoders.camera.vtransform."
 
-# The decoder's prefixes in the original's backbone, some of which MixMAE has too -> ours.
+# The decoder's names in the original's backbone, some of which MixMAE has too.
 _DECODER = (
     ("mask_token", "decoder.mask_token"),
     ("decoder_pos_embed", "decoder.pos_embed"),
@@ -33,14 +33,17 @@ _DECODER = (
 )
 _FUSION = (("up_p4_fc.", "fusion.project."), ("up_smooth_p4.", "fusion.block."), ("final_norm.", "fusion.norm."))
 
-# All prefixes; the first that fits counts.
-_ORIGINAL = (
-    (_VIEW_TRANSFORM + "depthnet.", "view_transform.depth_net."),
-    (_VIEW_TRANSFORM + "downsample.", "view_transform.downsample."),
-    ("prediction_head.", "head."),
-    *((BACKBONE + theirs, ours) for theirs, ours in (*_FUSION, *_DECODER)),
-    (BACKBONE, "backbone."),
+_ORIGINAL = Renaming(
+    (
+        (_VIEW_TRANSFORM + "depthnet.", "view_transform.depth_net."),
+        (_VIEW_TRANSFORM + "downsample.", "view_transform.downsample."),
+        ("prediction_head.", "head."),
+        *((BACKBONE + theirs, ours) for theirs, ours in (*_FUSION, *_DECODER)),
+        (BACKBONE, "backbone."),
+        ("", ""),  # what the model has no place for keeps its name
+    )
 )
+_MIXMAE = Renaming(_DECODER)
 
 # Of the original's checkpoints: the geometry of its config, and the frozen teacher.
 CONSTANTS = re.compile(r"^encoders\.camera\.vtransform\.(dx|bx|nx|frustum)$")
@@ -56,24 +59,18 @@ def geomim_from_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     The teacher and what this project makes from the config are left out.
     """
-    return swin_from_mmdet(
-        {
-            _renamed(name, _ORIGINAL): value
-            for name, value in state.items()
-            if not name.startswith(TEACHER) and not CONSTANTS.match(name)
-        }
-    )
+    kept = [name for name in state if not name.startswith(TEACHER) and not CONSTANTS.match(name)]
+    return swin_from_mmdet({ours: state[theirs] for ours, theirs in _ORIGINAL.read(kept).items()})
 
 
 def geomim_to_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The names of `models.geomim.model.GeoMIM` to the original's, with its index buffers."""
-    back = [(ours, theirs) for theirs, ours in _ORIGINAL]
     renamed = {}
     for name, value in state.items():
         one = {name: value}
         # In the decoder, blocks have the same names in both.
         for ours, tensor in (swin_to_mmdet(one) if name.startswith(("backbone.", "fusion.")) else one).items():
-            renamed[_renamed(ours, back)] = tensor
+            renamed[_ORIGINAL.to_theirs(ours)] = tensor
     return renamed
 
 
@@ -97,13 +94,6 @@ def original_constants(grid: BevGrid, bins: DepthBins, image_size: tuple[int, in
 def decoder_from_mixmae(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """MixMAE's names that MIXMAE_DECODER describes to those of `models.geomim.model.GeoMIM`."""
     return {
-        _renamed(name, _DECODER): tokens_to_grid(value) if name == "decoder_pos_embed" else value
-        for name, value in state.items()
+        ours: tokens_to_grid(state[theirs]) if theirs == "decoder_pos_embed" else state[theirs]
+        for ours, theirs in _MIXMAE.read(state).items()
     }
-
-
-def _renamed(name: str, prefixes: Iterable[tuple[str, str]]) -> str:
-    for before, after in prefixes:
-        if name.startswith(before):
-            return after + name.removeprefix(before)
-    return name

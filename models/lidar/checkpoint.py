@@ -7,91 +7,85 @@ sparse convolutions come in two layouts: spconv 1, mmcv and MIT (kx, ky, kz, in,
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.layouts.checkpoint import grouped
+from models.layouts.filling import Checkpoint, WeightsMismatch, fill, grouped, listed
+from models.layouts.renaming import Renaming
 from models.lidar.bev_backbone import BevBackboneSpec
 from models.lidar.box_code import PARTS, Convention
 from models.lidar.detector import LidarDetector, LidarSpec
 from models.lidar.encoder import SparseEncoder
 from models.lidar.transfusion import TransFusionHead, TransFusionSpec
 
-NAMES_SHOWN = 12  # of each kind of fault
 # What `_sizes` must have found to describe what is behind the encoder.
 _BACKBONE = ("bev_channels", "backbone_widths", "backbone_layers", "neck_widths", "upsamples")
 _HEAD = ("head_width", "classes", "layers", "ffn_width", "branch_width", "branch_depths")
 _ANCHOR = "conv_input.0.weight"  # of the encoder
 
 
-class CheckpointMismatch(ValueError):
-    """A checkpoint that does not fill the network; the text says in which sizes they differ and names the tensors."""
-
-
 @dataclass(frozen=True)
 class Layout:
-    """Where a kind of file keeps the detector's parts, and what it calls them.
-
-    parts: (its prefix, the prefix in LidarDetector), the encoder first; inner: (its words, ours) anywhere in a name.
-    """
+    """A kind of file: what it calls the detector's tensors, the encoder's first, and how its head says boxes."""
 
     name: str
-    parts: tuple[tuple[str, str], ...]
-    inner: tuple[tuple[str, str], ...]
+    names: Renaming
     convention: Convention
 
-    def to_ours(self, name: str) -> str | None:
-        """The name in LidarDetector of a tensor of the file; None for one that belongs to no part."""
-        return _renamed(name, self.parts, self.inner)
+    @property
+    def encoder(self) -> str:
+        """What stands before the encoder's names."""
+        return self.names.rules[0][0]
 
     def to_file(self, name: str) -> str:
-        """The other way round."""
-        back = [tuple((ours, theirs) for theirs, ours in pairs) for pairs in (self.parts, self.inner)]
-        return _renamed(name, *back) or name
+        """The file's name of a tensor of LidarDetector."""
+        return self.names.to_theirs(name) or name
 
 
 OURS = Layout(
     "geomim",
-    (("encoder.", "encoder."), ("bev_backbone.", "bev_backbone."), ("head.", "head.")),
-    (),
+    Renaming((("encoder.", "encoder."), ("bev_backbone.", "bev_backbone."), ("head.", "head."))),
     Convention.MMDET3D,
 )
 MMDET3D = Layout(
     "mmdetection3d",
-    (
-        ("pts_middle_encoder.", "encoder."),
-        ("pts_backbone.", "bev_backbone.backbone."),
-        ("pts_neck.", "bev_backbone.neck."),
-        ("bbox_head.", "head."),
-    ),
-    (
-        (".self_attn.attn.", ".self_attn."),
-        (".cross_attn.attn.", ".cross_attn."),
-        (".ffn.layers.0.0.", ".linear1."),
-        (".ffn.layers.1.", ".linear2."),
-        (".norms.0.", ".norm1."),
-        (".norms.1.", ".norm2."),
-        (".norms.2.", ".norm3."),
+    Renaming(
+        (
+            ("pts_middle_encoder.", "encoder."),
+            ("pts_backbone.", "bev_backbone.backbone."),
+            ("pts_neck.", "bev_backbone.neck."),
+            ("bbox_head.", "head."),
+            (".self_attn.attn.", ".self_attn."),
+            (".cross_attn.attn.", ".cross_attn."),
+            (".ffn.layers.0.0.", ".linear1."),
+            (".ffn.layers.1.", ".linear2."),
+            (".norms.0.", ".norm1."),
+            (".norms.1.", ".norm2."),
+            (".norms.2.", ".norm3."),
+        )
     ),
     Convention.MMDET3D,
 )
 MIT = Layout(
     "MIT",
-    (
-        ("encoders.lidar.backbone.", "encoder."),
-        ("decoder.backbone.", "bev_backbone.backbone."),
-        ("decoder.neck.", "bev_backbone.neck."),
-        ("heads.object.", "head."),
+    Renaming(
+        (
+            ("encoders.lidar.backbone.", "encoder."),
+            ("decoder.backbone.", "bev_backbone.backbone."),
+            ("decoder.neck.", "bev_backbone.neck."),
+            ("heads.object.", "head."),
+            (".multihead_attn.", ".cross_attn."),
+        )
     ),
-    ((".multihead_attn.", ".cross_attn."),),
     Convention.MIT,
 )
 LAYOUTS = (OURS, MMDET3D, MIT)
+_BARE = Layout("encoder", Renaming((("", "encoder."),)), Convention.MMDET3D)  # an encoder's own state
 
 # What a LiDAR file may hold beside the detector: the statistics of steps that have nothing to learn.
 IGNORED = re.compile(r"^(data_preprocessor|(pts_)?voxel_encoder|encoders\.lidar\.voxelize)\.")
@@ -106,37 +100,40 @@ class Loaded(NamedTuple):
     ignored: list[str]
 
 
+def convention_of(tensors: Mapping[str, Tensor]) -> Convention:
+    """How the head of a checkpoint says boxes: a TransFusion head is built for it."""
+    layout = _layout(tensors, LAYOUTS)
+    return layout.convention if layout else Convention.MMDET3D
+
+
 def load_detector(detector: LidarDetector, tensors: Mapping[str, Tensor]) -> Loaded:
-    """Fill the whole detector in place from a checkpoint's tensors, and set its head to the file's box convention.
+    """Fill the whole detector in place from a checkpoint's tensors.
 
     Strict: every parameter and buffer is filled from a tensor of its shape (BatchNorm's counts of batches may be
-    missing), and every tensor of the file is used or is one that IGNORED describes. Otherwise CheckpointMismatch, and
-    nothing is changed.
+    missing), and every tensor of the file is used or is one that IGNORED describes. Otherwise WeightsMismatch, and
+    nothing is changed. ValueError for a TransFusion head of another convention than `convention_of` the tensors.
     """
-    layout = _layout(tensors)
-    if layout is None:
-        raise _no_encoder([known.parts[0][0] for known in LAYOUTS], tensors)
+    layout = _known(tensors, LAYOUTS)
     fused = sorted(name for name in tensors if _FUSION.match(name))
     if fused:
-        raise CheckpointMismatch(
+        raise WeightsMismatch(
             f"it is of a detector of cameras and LiDAR ({fused[0]}, ...), whose layers behind the encoder read the map "
             "of both: only its encoder can serve; take the LiDAR-only file for the rest"
         )
-    ignored = sorted(name for name in tensors if IGNORED.match(name))
-    stray = [name for name in tensors if layout.to_ours(name) is None and name not in ignored]
-    given = {ours: tensor for name, tensor in tensors.items() if (ours := layout.to_ours(name)) is not None}
-    _fill(detector, given, "", layout.to_file, stray)
-    if isinstance(detector.head, TransFusionHead):
-        detector.head.convention = layout.convention
-    return Loaded(layout, ignored)
+    head = detector.head
+    if isinstance(head, TransFusionHead) and head.convention is not layout.convention:
+        raise ValueError(f"the head says boxes as {head.convention} does, the weights as {layout.convention} does")
+    checkpoint = _read(tensors, layout, detector.encoder)
+    fill(detector, checkpoint, _sizes)
+    return Loaded(layout, checkpoint.ignored)
 
 
 def why_encoder_alone(tensors: Mapping[str, Tensor]) -> str | None:
     """Why only the sparse encoder of a file can serve; None for a file that has, or should have, more."""
     if any(_FUSION.match(name) for name in tensors):
         return "it is of a detector of cameras and LiDAR, whose layers behind the encoder read the map of both"
-    layout = _layout(tensors)
-    encoder = layout.parts[0][0] if layout else ""
+    layout = _layout(tensors, LAYOUTS)
+    encoder = layout.encoder if layout else ""
     if all(name.startswith(encoder) or IGNORED.match(name) for name in tensors):
         return "it holds no other part of a detector"
     return None
@@ -146,23 +143,21 @@ def described(tensors: Mapping[str, Tensor], spec: LidarSpec) -> LidarSpec:
     """A file's LiDAR detector with a TransFusion head, as far as its tensors' shapes tell.
 
     spec: grid and encoder, which the file must have been made with. What shapes do not tell is as published: attention
-    heads, queries, SECOND's first stride, the limits of boxes, the norms' eps. Raises CheckpointMismatch for a file
+    heads, queries, SECOND's first stride, the limits of boxes, the norms' eps. Raises WeightsMismatch for a file
     that is not such a detector.
     """
-    layout = _layout(tensors)
-    if layout is None:
-        raise _no_encoder([known.parts[0][0] for known in LAYOUTS], tensors)
-    given = {ours: t for name, t in tensors.items() if (ours := layout.to_ours(name)) is not None}
-    stray = [name for name in tensors if layout.to_ours(name) is None and not IGNORED.match(name)]
+    layout = _known(tensors, LAYOUTS)
+    names = layout.names.read(tensors)
+    given = {ours: tensors[name] for ours, name in names.items()}
     sizes = _sizes(given)
     if any(name not in sizes for name in (*_BACKBONE, *(f"TransFusion's {name}" for name in _HEAD))):
-        other = stray or [name for name in tensors if (layout.to_ours(name) or "").startswith("head.")]
-        raise CheckpointMismatch(
+        other = _unknown(tensors, names) or [name for ours, name in names.items() if ours.startswith("head.")]
+        raise WeightsMismatch(
             f"behind its encoder is no SECOND, SECONDFPN and TransFusion head under the names of {layout.name}: what "
             f"{len(other)} of its {len(tensors)} tensors are is unknown ({grouped(sorted(other), depth=1)})"
         )
     if len({len(sizes[name]) for name in _BACKBONE[1:]}) != 1:
-        raise CheckpointMismatch(_listed("not one number a level", [f"{n} {sizes[n]}" for n in _BACKBONE[1:]]))
+        raise WeightsMismatch(listed("not one number a level", [f"{n} {sizes[n]}" for n in _BACKBONE[1:]]))
     resizes = [
         _resize(given[f"bev_backbone.neck.deblocks.{level}.0.weight"], width, neck_width)
         for level, (width, neck_width) in enumerate(zip(sizes["backbone_widths"], sizes["neck_widths"]))
@@ -191,7 +186,7 @@ def described(tensors: Mapping[str, Tensor], spec: LidarSpec) -> LidarSpec:
         )
         return replace(spec, bev_backbone=backbone, head=head)
     except ValueError as error:
-        raise CheckpointMismatch(f"{error}, as far as shapes tell; its public config would say") from None
+        raise WeightsMismatch(f"{error}, as far as shapes tell; its public config would say") from None
 
 
 def _resize(weight: Tensor, width: int, neck_width: int) -> tuple[float, bool]:
@@ -208,55 +203,52 @@ def load_encoder(encoder: SparseEncoder, tensors: Mapping[str, Tensor]) -> list[
     Takes the files of `load_detector`, those of camera and LiDAR detectors, and an encoder's own. As strict below the
     encoder's prefix.
     """
-    prefixes = [layout.parts[0][0] for layout in LAYOUTS] + [""]
-    prefix = next((p for p in prefixes if p + _ANCHOR in tensors), None)
-    if prefix is None:
-        raise _no_encoder(prefixes, tensors)
-    own = encoder.state_dict()
-    given = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    if prefix == "":
-        given = {name: tensor for name, tensor in given.items() if name in own}
-    _fill(encoder, given, "encoder.", lambda name: prefix + name)
-    used = {prefix + name for name in given}
-    return sorted(name for name in tensors if name not in used)
+    layout = _known(tensors, (*LAYOUTS, _BARE))
+    if layout is _BARE:  # all that is no encoder's is somebody else's
+        own = encoder.state_dict()
+        beside = sorted(name for name in tensors if name not in own)
+        tensors = {name: tensor for name, tensor in tensors.items() if name in own}
+        return sorted([*beside, *fill(encoder, _read(tensors, layout, encoder), _sizes, "encoder.").ignored])
+    checkpoint = _read(tensors, layout, encoder)
+    filled = fill(encoder, replace(checkpoint, unknown=()), _sizes, "encoder.")
+    return sorted([*filled.ignored, *checkpoint.unknown])
 
 
-def _layout(tensors: Mapping[str, Tensor]) -> Layout | None:
-    return next((known for known in LAYOUTS if known.parts[0][0] + _ANCHOR in tensors), None)
+def _layout(tensors: Mapping[str, Tensor], layouts: Iterable[Layout]) -> Layout | None:
+    return next((known for known in layouts if known.encoder + _ANCHOR in tensors), None)
 
 
-def _fill(
-    module: nn.Module,
-    given: Mapping[str, Tensor],
-    place: str,
-    to_file: Callable[[str], str],
-    stray: Sequence[str] = (),
-) -> None:
-    """Load `given`, named as in the module, in place. place: the module's prefix in LidarDetector; to_file: from the
-    module's names to the file's, for messages; stray: the file's names that are none of the module's."""
-    own = module.state_dict()
-    anchor = ("encoder." + _ANCHOR).removeprefix(place)
-    turn = _kernel_layout(given[anchor].shape, own[anchor].shape)
-    given = {name: t.permute(turn) if t.ndim == 5 else t for name, t in given.items()}
+def _known(tensors: Mapping[str, Tensor], layouts: Iterable[Layout]) -> Layout:
+    found = _layout(tensors, layouts)
+    if found is None:
+        raise WeightsMismatch(
+            f"no sparse encoder in it: none of {', '.join(known.encoder + _ANCHOR for known in layouts)}; "
+            f"it has {', '.join(sorted(tensors)[:3]) or 'no tensors'} ..."
+        )
+    return found
 
-    shared = own.keys() & given.keys()
-    reshaped = [name for name in shared if given[name].shape != own[name].shape]
-    faults = {
-        "missing": [to_file(n) for n in own.keys() - shared if not n.endswith("num_batches_tracked")],
-        "unexpected": [to_file(n) for n in given.keys() - shared] + list(stray),
-        "of another shape": [f"{to_file(n)} {tuple(given[n].shape)} for {tuple(own[n].shape)}" for n in reshaped],
-        "with values that are not finite": [to_file(n) for n in shared if not torch.isfinite(given[n]).all()],
-    }
-    if not any(faults.values()):
-        module.load_state_dict(given, strict=False)
-        return
-    in_file, in_config = (_sizes({place + name: t for name, t in side.items()}) for side in (given, own))
-    differences = [
-        f"{what}: {in_file.get(what, 'none')} in the file, {in_config.get(what, 'none')} in the config"
-        for what in in_config | in_file
-        if in_file.get(what) != in_config.get(what)
-    ]
-    raise CheckpointMismatch("; ".join(differences + [_listed(kind, names) for kind, names in faults.items() if names]))
+
+def _read(tensors: Mapping[str, Tensor], layout: Layout, encoder: SparseEncoder) -> Checkpoint:
+    """A file's tensors by our names, kernels as in `encoder`."""
+    names = layout.names.read(tensors)
+    anchor = tensors[layout.encoder + _ANCHOR].shape
+    turn = _kernel_layout(anchor, encoder.state_dict()[_ANCHOR].shape)
+    weights = {ours: tensors[name] for ours, name in names.items()}
+    return Checkpoint(
+        layout.name,
+        True,
+        {name: tensor.permute(turn) if tensor.ndim == 5 else tensor for name, tensor in weights.items()},
+        names,
+        sorted(name for name in tensors if IGNORED.match(name)),
+        _unknown(tensors, names),
+        layout.to_file,
+    )
+
+
+def _unknown(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
+    """The file's names of tensors that are neither the detector's nor known to be of no use."""
+    known = set(names.values())
+    return [name for name in tensors if name not in known and not IGNORED.match(name)]
 
 
 def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -313,29 +305,7 @@ def _kernel_layout(anchor: torch.Size, wanted: torch.Size) -> tuple[int, ...]:
         return (0, 1, 2, 3, 4)
     if tuple(anchor[1:]) == (3, 3, 3, wanted[3]):
         return (1, 2, 3, 4, 0)
-    raise CheckpointMismatch(
+    raise WeightsMismatch(
         f"{_ANCHOR} is {tuple(anchor)}: neither (3, 3, 3, {wanted[3]}, out) (spconv 1) "
         f"nor (out, 3, 3, 3, {wanted[3]}) (spconv 2)"
     )
-
-
-def _renamed(name: str, parts: Iterable[tuple[str, str]], inner: Iterable[tuple[str, str]]) -> str | None:
-    for before, after in parts:
-        if name.startswith(before):
-            rest = name.removeprefix(before)
-            for old, new in inner:
-                rest = rest.replace(old, new)
-            return after + rest
-    return None
-
-
-def _no_encoder(prefixes: Iterable[str], tensors: Mapping[str, Tensor]) -> CheckpointMismatch:
-    return CheckpointMismatch(
-        f"no sparse encoder in it: none of {', '.join(p + _ANCHOR for p in prefixes)}; "
-        f"it has {', '.join(sorted(tensors)[:3]) or 'no tensors'} ..."
-    )
-
-
-def _listed(kind: str, names: list[str]) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > NAMES_SHOWN else ""
-    return f"{kind}: {', '.join(sorted(names)[:NAMES_SHOWN])}{more}"

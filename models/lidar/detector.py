@@ -17,6 +17,7 @@ from models.bev import swap_xy
 from models.center_head import CenterHeadSpec, CenterPointHead
 from models.lidar import transfusion
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
+from models.lidar.box_code import Convention
 from models.lidar.encoder import EncoderSpec, SparseEncoder
 from models.lidar.grid import VoxelGrid
 from models.lidar.transfusion import TransFusionHead, TransFusionSpec
@@ -77,9 +78,12 @@ class LidarDetector(nn.Module):
         return self.head(swap_xy(bev) if isinstance(self.head, CenterPointHead) else bev)
 
 
-def build_detector(spec: LidarSpec) -> LidarDetector:
-    """A whole detector, its weights drawn from torch's global generator: backbone's, head's, then encoder's."""
+def build_detector(spec: LidarSpec, convention: Convention = Convention.MMDET3D) -> LidarDetector:
+    """A whole detector, its weights drawn from torch's global generator: backbone's, head's, then encoder's.
+
+    convention: how the weights that it is for say boxes, to a TransFusion head.
+    """
     backbone = BEVBackbone(spec.bev_backbone)
     transfusion = isinstance(spec.head, TransFusionSpec)
-    head = TransFusionHead(spec.head) if transfusion else CenterPointHead(spec.head)
+    head = TransFusionHead(spec.head, convention) if transfusion else CenterPointHead(spec.head)
     return LidarDetector(SparseEncoder(spec.grid.sparse_shape, spec.encoder), backbone, head)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.bev import swap_xy
 from models.boxes import Boxes
-from models.lidar.checkpoint import CheckpointMismatch
+from models.layouts.filling import Checkpoint, fill
 from models.lidar.grid import VoxelGrid
 from models.lidar.point_voxels import Scatter, inside, point_voxels
 from models.names import CLASSES
@@ -92,18 +92,9 @@ class MMDet3DTeacher:
         self.detects = not self.no_boxes
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill the detector from a checkpoint's `state_dict`.
-
-        Strict: raises CheckpointMismatch that lists every tensor which is missing, unexpected, of a wrong shape or not
-        finite; the weights are then undefined.
-        """
-        faults = [f"{name}: values that are not finite" for name, t in tensors.items() if not torch.isfinite(t).all()]
-        try:
-            self.detector.load_state_dict(dict(tensors))
-        except RuntimeError as error:
-            faults += [line.strip() for line in str(error).splitlines()[1:]]  # the first says that there are some
-        if faults:
-            raise CheckpointMismatch("; ".join(faults))
+        """Fill the detector from a checkpoint's `state_dict`: all of it, with all of that, or WeightsMismatch."""
+        names = {name: name for name in tensors}
+        fill(self.detector, Checkpoint("mmdet3d", True, dict(tensors), names, []), lambda _: {})
 
     def prepare(self, points: Tensor) -> dict[str, Any]:
         """mmdet3d's inputs, on the CPU. Raises ValueError where no point (N, 5) lies in the model's range."""

@@ -96,7 +96,7 @@ class TransFusionSpec:
 
 
 class TransFusionHead(nn.Module):
-    """Boxes of a bird's-eye-view map. convention: how the weights say boxes; a loaded checkpoint sets it."""
+    """Boxes of a bird's-eye-view map. convention: how the weights say boxes."""
 
     def __init__(self, spec: TransFusionSpec, convention: Convention = Convention.MMDET3D):
         super().__init__()

@@ -13,9 +13,9 @@ from common.errors import UserError
 from common.progress import say
 from dataroot.points import load_points
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec
-from models.layouts import grouped
+from models.layouts import WeightsMismatch, grouped
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
-from models.lidar.checkpoint import CheckpointMismatch, described, load_detector, load_encoder, why_encoder_alone
+from models.lidar.checkpoint import convention_of, described, load_detector, load_encoder, why_encoder_alone
 from models.lidar.detector import LidarDetector, LidarSpec, voxel_batch
 from models.lidar.detector import build_detector as build
 from models.lidar.encoder import EncoderSpec, SparseEncoder
@@ -107,9 +107,9 @@ def build_teacher(config: TeacherConfig, index: Index, dataroot: Path, fitted: P
         spec, reason = _spec_of(config, path, tensors, written)
         if reason:
             return _encoder_alone(config, path, tensors, spec, reason)
-        detector = build(spec)
+        detector = build(spec, convention_of(tensors))
         loaded = load_detector(detector, tensors)
-    except CheckpointMismatch as error:
+    except WeightsMismatch as error:
         what = config.public_config or "the network of `lidar:`"
         raise UserError(f"{path}: does not fit {what}: {error}") from None
     if loaded.ignored:
@@ -122,7 +122,7 @@ def _spec_of(
 ) -> tuple[LidarSpec, str]:
     """What a file's weights are of, and why its encoder alone serves; empty where all of it does.
 
-    written: the file's metadata. Raises UserError, and CheckpointMismatch where its tensors do not tell.
+    written: the file's metadata. Raises UserError, and WeightsMismatch where its tensors do not tell.
     """
     if FITTED in written:
         return _fitted_spec(path, written, config.lidar), ""
@@ -140,10 +140,10 @@ def _spec_of(
             "taken as published; teacher.public_config would say it"
         )
         return spec, ""
-    except CheckpointMismatch as error:
+    except WeightsMismatch as error:
         if config.gate_samples == 0:
             return spec, str(error)
-        raise CheckpointMismatch(
+        raise WeightsMismatch(
             f"{error}; teacher.gate_samples = 0 takes its sparse encoder all the same, and checks nothing"
         ) from None
 
@@ -246,7 +246,7 @@ def _mmdet3d_teacher(config: TeacherConfig) -> Teacher:
             teacher.load(tensors)
     except DetectorUnavailable as error:
         raise UserError(f"{config.mmdet3d}: {error}") from None
-    except CheckpointMismatch as error:
+    except WeightsMismatch as error:
         raise UserError(f"{config.weights}: does not fit {config.mmdet3d}: {error}") from None
     if teacher.sweeps != config.lidar.sweeps:
         raise UserError(

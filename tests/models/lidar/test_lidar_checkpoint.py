@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from models.center_head import ONE_GROUP, CenterHeadSpec, CenterPointHead
+from models.layouts import WeightsMismatch
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
 from models.lidar.box_code import Convention
 from models.lidar.checkpoint import (
@@ -12,7 +13,7 @@ from models.lidar.checkpoint import (
     MIT,
     MMDET3D,
     OURS,
-    CheckpointMismatch,
+    convention_of,
     described,
     load_detector,
     load_encoder,
@@ -33,7 +34,13 @@ def encoder(seed: int, **sizes) -> SparseEncoder:
     return SparseEncoder(GRID.sparse_shape, EncoderSpec(**sizes))
 
 
-def detector(seed: int, head: type = TransFusionHead, behind: dict | None = None, **sizes) -> LidarDetector:
+def detector(
+    seed: int,
+    head: type = TransFusionHead,
+    behind: dict | None = None,
+    convention: Convention = Convention.MMDET3D,
+    **sizes,
+) -> LidarDetector:
     """behind: the encoder, other fields of BevBackboneSpec."""
     torch.manual_seed(seed)
     fields = {"widths": (8, 12), "layers": (1, 1), "neck_widths": (8, 8)} | (behind or {})
@@ -41,7 +48,8 @@ def detector(seed: int, head: type = TransFusionHead, behind: dict | None = None
     cell = (1.6 / backbone.scale, 1.6 / backbone.scale)
     if head is TransFusionHead:
         made = TransFusionHead(
-            TransFusionSpec(backbone.out_channels, GRID.range, cell, queries=20, width=16, heads=2, ffn_width=24)
+            TransFusionSpec(backbone.out_channels, GRID.range, cell, queries=20, width=16, heads=2, ffn_width=24),
+            convention,
         )
     else:
         made = CenterPointHead(CenterHeadSpec(backbone.out_channels, GRID.range, cell, ONE_GROUP, 8))
@@ -133,19 +141,21 @@ def test_names_are_the_published_ones():
         for layout, theirs in published.items():
             assert layout.to_file(name) == theirs
     for layout in LAYOUTS:
-        assert [layout.to_ours(layout.to_file(name)) for name in own] == list(own)
+        assert [layout.names.to_ours(layout.to_file(name)) for name in own] == list(own)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 @pytest.mark.parametrize("spconv2", [False, True])
 def test_a_whole_detector_out_of_each_layout(layout, spconv2):
-    source, target = detector(0), detector(1)
+    source = detector(0)
     beside = {
         OURS: {},
         MMDET3D: {"data_preprocessor.mean": torch.zeros(3), "pts_voxel_encoder.x": torch.zeros(1)},
         MIT: {},
     }[layout]
-    loaded = load_detector(target, as_file(source, layout.to_file, spconv2) | beside)
+    given = as_file(source, layout.to_file, spconv2) | beside
+    target = detector(1, convention=convention_of(given))
+    loaded = load_detector(target, given)
     assert loaded.layout is layout
     assert loaded.ignored == sorted(beside)
     assert same(source, target)
@@ -159,6 +169,13 @@ def test_a_whole_detector_out_of_each_layout(layout, spconv2):
     (wanted,), (got,) = source.head.predict(wanted), target.head.predict(got)
     assert np.array_equal(wanted.scores, got.scores)
     assert np.array_equal(wanted.sizes, got.sizes) == (layout is not MIT)
+
+
+def test_a_head_of_another_convention_is_no_head_for_the_file():
+    """Which would load, and give boxes that lie elsewhere."""
+    given = as_file(detector(0), MIT.to_file, spconv2=False)
+    with pytest.raises(ValueError, match="says boxes as mmdetection3d does, the weights as MIT does"):
+        load_detector(detector(1), given)
 
 
 def test_a_fitted_centerpoint_detector():
@@ -198,7 +215,7 @@ def test_shapes_tell_what_is_behind_the_encoder(layout, spconv2, behind):
     source = detector(0, behind=behind)
     given = as_file(source, layout.to_file, spconv2)
     spec = described(given, replace(known(source), grid=WIDE))
-    again = build_detector(spec)
+    again = build_detector(spec, layout.convention)
     load_detector(again, given)
     assert same(source, again)
     fields = ("width", "ffn_width", "num_classes", "decoder_layers", "branch_width", "branch_depths", "cell_size")
@@ -217,7 +234,7 @@ def test_a_file_whose_head_is_named_otherwise_is_not_taken_for_an_encoder(layout
     other = {name.replace(head, "my_head.") if name.startswith(head) else name: t for name, t in given.items()}
     assert why_encoder_alone(other) is None
     count = sum(name.startswith(head) for name in given)
-    with pytest.raises(CheckpointMismatch, match=rf"{count} of its {len(given)} tensors .*my_head \({count}\)"):
+    with pytest.raises(WeightsMismatch, match=rf"{count} of its {len(given)} tensors .*my_head \({count}\)"):
         described(other, known(source))
 
 
@@ -225,7 +242,7 @@ def test_of_which_files_the_encoder_alone_serves():
     given = as_file(detector(0), MMDET3D.to_file, spconv2=True)
     assert why_encoder_alone(given) is None
     assert "cameras and LiDAR" in why_encoder_alone(given | {"fusion_layer.0.weight": torch.zeros(1)})
-    for prefix in (*(known.parts[0][0] for known in LAYOUTS), ""):
+    for prefix in (*(known.encoder for known in LAYOUTS), ""):
         alone = as_file(encoder(0), lambda name, prefix=prefix: prefix + name, spconv2=True)
         assert "no other part" in why_encoder_alone(alone)
 
@@ -251,7 +268,7 @@ def test_what_shapes_leave_open_is_a_sentence(change, sentence):
     source = detector(0)
     given = as_file(source, MMDET3D.to_file, spconv2=True)
     change(given)
-    with pytest.raises(CheckpointMismatch, match=sentence):
+    with pytest.raises(WeightsMismatch, match=sentence):
         described(given, known(source))
 
 
@@ -269,7 +286,7 @@ def test_parameters_of_the_published_network():
 def failure(target: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> str:
     """What loading says, having left everything as it was."""
     before = {name: t.clone() for name, t in target.state_dict().items()}
-    with pytest.raises(CheckpointMismatch) as caught:
+    with pytest.raises(WeightsMismatch) as caught:
         (load_encoder if isinstance(target, SparseEncoder) else load_detector)(target, tensors)
     assert all(torch.equal(target.state_dict()[name], t) for name, t in before.items())
     return str(caught.value)
@@ -296,21 +313,23 @@ def test_every_fault_is_named_as_in_the_file_and_nothing_is_changed():
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"widths": (4, 6, 8, 16)}, "widths: (4, 6, 8, 16) in the file, (4, 6, 8, 8) in the config"),
-        ({"blocks": (2, 2, 2, 2)}, "blocks: 2 in the file, 1 in the config"),
-        ({"behind": {"neck_widths": (8, 6)}}, "neck_widths: (8, 6) in the file, (8, 8) in the config"),
-        ({"head": CenterPointHead}, "TransFusion's classes: none in the file, 10 in the config"),
+        ({"widths": (4, 6, 8, 16)}, "widths is (4, 6, 8, 16) in the file, (4, 6, 8, 8) in the config"),
+        ({"blocks": (2, 2, 2, 2)}, "blocks is 2 in the file, 1 in the config"),
+        ({"behind": {"neck_widths": (8, 6)}}, "neck_widths is (8, 6) in the file, (8, 8) in the config"),
+        ({"head": CenterPointHead}, "TransFusion's classes is none in the file, 10 in the config"),
     ],
 )
 def test_another_network_is_told_by_its_sizes(layout, other, said):
-    text = failure(detector(1), as_file(detector(0, **other), layout.to_file, spconv2=True))
+    target = detector(1, convention=layout.convention)
+    text = failure(target, as_file(detector(0, **other), layout.to_file, spconv2=True))
     assert said in text
     assert len(text) < 5000
 
 
 def test_long_lists_are_cut():
     given = as_file(detector(0), MIT.to_file, spconv2=False)
-    text = failure(detector(1), {k: t for k, t in given.items() if not k.startswith("heads.object.prediction_heads")})
+    target = detector(1, convention=Convention.MIT)
+    text = failure(target, {k: t for k, t in given.items() if not k.startswith("heads.object.prediction_heads")})
     assert text.count("heads.object.prediction_heads") == 12
     assert f"({sum(k.startswith('heads.object.prediction_heads') for k in given)} in all)" in text
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.lidar.checkpoint import CheckpointMismatch
+from models.layouts import WeightsMismatch
 from models.lidar.mmdet3d_teacher import MMDet3DTeacher
 from models.names import CLASSES
 from models.openmmlab import DetectorUnavailable, has_compiled_operators, read_config
@@ -214,13 +214,13 @@ def test_mismatched_checkpoint_lists_the_names(config):
     tensors["pts_backbone.blocks.0.0.weight"] = torch.zeros(64, 8, 3, 3)
     tensors["img_backbone.conv1.weight"] = torch.zeros(1)
     tensors["pts_bbox_head.shared_conv.conv.weight"] = tensors["pts_bbox_head.shared_conv.conv.weight"] * torch.nan
-    with pytest.raises(CheckpointMismatch) as error:
+    with pytest.raises(WeightsMismatch) as error:
         teacher.load(tensors)
     text = str(error.value)
-    assert "size mismatch for pts_backbone.blocks.0.0.weight" in text
-    assert "pts_bbox_head.shared_conv.conv.weight: values that are not finite" in text
-    assert re.search(r'Missing key\(s\) in state_dict: "pts_neck.deblocks.0.0.weight"', text)
-    assert re.search(r'Unexpected key\(s\) in state_dict: "img_backbone.conv1.weight"', text)
+    assert "of another shape: pts_backbone.blocks.0.0.weight (64, 8, 3, 3) for " in text
+    assert "with values that are not finite: pts_bbox_head.shared_conv.conv.weight" in text
+    assert re.search(r"missing: pts_neck\.deblocks\.0\.0\.weight;", text)
+    assert re.search(r"unexpected: img_backbone\.conv1\.weight;", text)
     assert "\n" not in text
 
 

@@ -116,7 +116,7 @@ def test_levels_with_numbers_of_their_own():
 @pytest.mark.parametrize(("config", "layout"), [(MIT_LIDAR, MIT), (MM_LIDAR, MMDET3D)], ids=["MIT", "mmdetection3d"])
 def test_a_file_of_the_config_fills_the_network(config, layout):
     torch.manual_seed(0)
-    one, other = (build_detector(read_lidar(config)) for _ in range(2))
+    one, other = (build_detector(read_lidar(config), layout.convention) for _ in range(2))
     load_detector(other, {layout.to_file(name): tensor for name, tensor in one.state_dict().items()})
     assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in one.state_dict().items())
     assert other.head.convention is layout.convention

@@ -100,7 +100,7 @@ def _layer(oracle: Oracle, name: str, tensor: SparseTensor) -> Iterator[Output]:
 
 def weights_of(oracle: Oracle, module: str) -> dict[str, Tensor]:
     """The file's weights of a part of LidarDetector, with its names."""
-    named = {MIT.to_ours(name): tensor for name, tensor in oracle.state().items()}
+    named = {MIT.names.to_ours(name): tensor for name, tensor in oracle.state().items()}
     return {name.removeprefix(module): tensor for name, tensor in named.items() if name and name.startswith(module)}
 
 

@@ -113,7 +113,7 @@ def test_weights_of_another_network_than_their_config(world, folder, files):
     other = changed(changed(MIT_LIDAR, "model.decoder.neck.out_channels", [8, 8]), "model.decoder.neck.norm_cfg")
     weights, _, _ = files(other, name="other")
     with pytest.raises(
-        UserError, match=r"other\.pth: does not fit .*public\.json: neck_widths: \(8, 8\) in the file, \(6"
+        UserError, match=r"other\.pth: does not fit .*public\.json: neck_widths is \(8, 8\) in the file, \(6"
     ):
         teach(world, folder, weights, public)
 
