@@ -6,7 +6,8 @@ python bench/parity.py DIR [FILE-GLOB or KIND ...] [--autocast bf16] [--json]
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parity"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this clone, whichever is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity"))
 
 from conformance import main
 
