@@ -34,15 +34,16 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import geomim_reference  # noqa: E402
+from models.backbones.config import SwinConfig  # noqa: E402
+from models.backbones.swin import Swin  # noqa: E402
 from models.depth_bins import DepthBins  # noqa: E402
 from models.geomim.blocks import CrossViewBlock  # noqa: E402
 from models.geomim.decoder import Decoder  # noqa: E402
-from models.geomim.model import STRIDE, GeoMIM, Reconstruction  # noqa: E402
+from models.geomim.model import GeoMIM, Reconstruction  # noqa: E402
 from models.geomim.view_transform import Cameras, ViewTransform  # noqa: E402
 from models.lidar.encoder import EncoderSpec, SparseEncoder  # noqa: E402
 from models.lift_splat import BevGrid  # noqa: E402
 from models.masking import draw_halves  # noqa: E402
-from models.swin import Swin  # noqa: E402
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # of the losses, relative
 FASTER, MEMORY = 1.5, 0.6  # the marks: reference's time over ours, our memory over the reference's
@@ -72,7 +73,7 @@ class Setup:
         full = self.size == "full"
         width, heads = {"swin-b": (128, (4, 8, 16, 32)), "swin-l": (192, (6, 12, 24, 48))}[self.model]
         width, heads = (width, heads) if full else (width // 4, tuple(h // 2 for h in heads))
-        backbone = Swin(width, (2, 2, 18, 2) if full else (2, 2, 2, 2), heads)
+        backbone = Swin(SwinConfig(embed_dim=width, depths=(2, 2, 18, 2) if full else (2, 2, 2, 2), num_heads=heads))
         dim = 512 if full else 128
         grid = BevGrid((-54.0, 54.0), (-54.0, 54.0), (-10.0, 10.0), 0.3 if full else 0.6)
         transform = ViewTransform(dim, 80, DepthBins(1.0, 60.0, 0.5), grid)
@@ -110,7 +111,7 @@ class Batch:
         cameras = Cameras(
             intrinsics.expand(batch, views, 3, 3), torch.eye(4).expand(batch, views, 4, 4), pose, pose + 0.01
         )
-        depth = 60 * torch.rand(batch, views, height // STRIDE, width // STRIDE, generator=generator)
+        depth = 60 * torch.rand(batch, views, 2 * height // CELL, 2 * width // CELL, generator=generator)
         return cls(
             torch.randn(batch, views, 3, height, width, generator=generator),
             cameras,

@@ -38,3 +38,9 @@ def draw_halves(
 ) -> Tensor:
     """Random halves (1, h, w) shared by all images, or (images, h, w), one draw each."""
     return halves(permutations(1 if shared else images, grid[0] * grid[1], generator), grid, ratio)
+
+
+def upsample_groups(groups: Tensor, height: int, width: int) -> Tensor:
+    """Cell groups (1 or M, h, w) at a token grid that they divide: (1 or M, height, width)."""
+    scale_h, scale_w = height // groups.shape[1], width // groups.shape[2]
+    return groups.repeat_interleave(scale_h, 1).repeat_interleave(scale_w, 2)

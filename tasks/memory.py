@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 
 from models.names import CAMERAS
-from tasks.backbone import STRIDE
 
 FLOAT = 4  # bytes
-CELL = STRIDE // 2  # px a side of what is lifted: the features before the coarsest
 MOST = 8e9  # bytes of one tensor of one sample; the published networks' largest take a fiftieth
 
 
@@ -17,11 +15,14 @@ def check_memory(sizes: Mapping[str, float]) -> None:
             raise ValueError(f"{name} would take {size / 1e9:,.0f} GB a sample: make it coarser or smaller")
 
 
-def camera_sizes(size: tuple[int, int], depth_bins: tuple[float, float, float]) -> dict[str, float]:
-    """What images of (height, width) px and bins of (nearest, farthest, step) m take."""
+def camera_sizes(size: tuple[int, int], depth_bins: tuple[float, float, float], stride: int) -> dict[str, float]:
+    """What images of (height, width) px and bins of (nearest, farthest, step) m take.
+
+    stride: px a side of a cell of the features that are lifted.
+    """
     (height, width), (low, high, step) = size, depth_bins
     bins = (high - low) / step
     return {
         f"image.size of {height:,} x {width:,} px": len(CAMERAS) * 3 * FLOAT * float(height * width),
-        f"depth_bins, {bins:,.0f} of them,": len(CAMERAS) * FLOAT * bins * height * width / CELL**2,
+        f"depth_bins, {bins:,.0f} of them,": len(CAMERAS) * FLOAT * bins * height * width / stride**2,
     }

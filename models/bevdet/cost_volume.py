@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from models.rays import Rays, feature_pixels, lens, pixel_rays
 
-STRIDE = 4  # of the features that are compared
 NEAREST = 1e-3  # m in front of the earlier camera
 OUTSIDE = -2.0  # a place that no image has, in the coordinates of `grid_sample`
 
@@ -16,14 +15,15 @@ def rays(
     to_earlier: Tensor,
     intrinsics: tuple[Tensor, Tensor],
     post_homography: tuple[Tensor, Tensor],
+    stride: int,
 ) -> Rays:
-    """The rays of M cameras' pixels at stride 4 as an earlier camera saw them: points are (u z, v z, z) of its input.
+    """The rays of M cameras' pixels at `stride` as an earlier camera saw them: points are (u z, v z, z) of its input.
 
     image_size: (H, W) of both inputs. to_earlier: (M, 4, 4), camera -> the same camera one frame earlier. intrinsics
     (M, 3, 3) and post_homography (M, 4, 4): now, and one frame earlier.
     """
     now, earlier = map(lens, intrinsics, post_homography)
-    pixels = feature_pixels(image_size, STRIDE, to_earlier.device)
+    pixels = feature_pixels(image_size, stride, to_earlier.device)
     return pixel_rays(now, earlier @ to_earlier.double()[..., :3, :], pixels)
 
 
@@ -36,10 +36,10 @@ def places(seen: Rays, depth: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def cost_volume(current: Tensor, earlier: Tensor, seen: Rays, depths: Tensor, bias: float) -> Tensor:
+def cost_volume(current: Tensor, earlier: Tensor, seen: Rays, depths: Tensor, bias: float, stride: int) -> Tensor:
     """How well each depth explains each pixel: (M, D, h, w), a softmax over the depths (D,), m. Without gradients.
 
-    current, earlier: features (M, C, h, w) at stride 4, compared in float32 also where they are bf16. seen: see `rays`.
+    current, earlier: features (M, C, h, w) at `stride`, compared in float32 also where they are bf16. seen: see `rays`.
     A depth costs the sum over the channels of the features' absolute difference, and `bias` more where the point was
     not in the earlier image.
     """
@@ -47,7 +47,7 @@ def cost_volume(current: Tensor, earlier: Tensor, seen: Rays, depths: Tensor, bi
     height, width = earlier.shape[-2:]
     costs = current.new_empty(len(current), len(depths), height, width)
     for number, depth in enumerate(depths):  # bin by bin: the warped features of all bins would be D times as large
-        grid = places(seen, depth, (STRIDE * height, STRIDE * width))
+        grid = places(seen, depth, (stride * height, stride * width))
         warped = F.grid_sample(earlier, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
         x, y = (grid[..., 0] + 1) / 2 * (width - 1), (grid[..., 1] + 1) / 2 * (height - 1)
         missed = (x <= -1) | (x >= width) | (y <= -1) | (y >= height)

@@ -1,8 +1,8 @@
 """The BEVDet family (arXiv 2112.11790, 2203.17054): cameras to boxes through one bird's-eye-view map.
 
-Everything is in the key frame's EGO frame, maps laid out (B, C, Y, X). Swin -> image neck at stride 16 -> a depth
-distribution and a context vector per feature pixel -> splat into the BEV grid -> beside it the same of earlier frames,
-in the key frame's place -> residual encoder -> neck -> head.
+Everything is in the key frame's EGO frame, maps laid out (B, C, Y, X). Backbone -> image neck -> a depth distribution
+and a context vector per feature pixel -> splat into the BEV grid -> beside it the same of earlier frames, in the key
+frame's place -> residual encoder -> neck -> head.
 
 | released as        | frames | camera_aware | stereo |
 |--------------------|--------|--------------|--------|
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.backbones.backbone import Backbone
 from models.bevdet import cost_volume
 from models.bevdet.alignment import aligned, sampling_grid
 from models.bevdet.cameras import Cameras
@@ -28,9 +29,6 @@ from models.bevdet.necks import FpnLss, FpnSpec
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.rays import Rays, feature_pixels, pixel_rays
-from models.swin import Swin
-
-STRIDE = 16  # of the image feature map that is lifted, where the image neck makes it no finer
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class BevDetSpec:
     """Everything of a detector but its weights, its backbone and its head.
 
     grid, depth_bins, image_size (H, W): see `models.lift_splat`.
-    image_neck: of the backbone's last two stages (strides 16 and 32). context: channels of the lifted features.
+    image_neck: of the backbone's two maps. context: channels of the lifted features.
     bev_encoder, bev_neck: of the lifted map; what comes out is as fine as the grid.
     frames: whose maps enter the BEV encoder: the key frame and frames - 1 earlier ones. Gradients flow into the key
         frame only. pre_blocks: residual blocks that each frame's map goes through before, where there are several.
@@ -74,8 +72,8 @@ class BevDetSpec:
     def __post_init__(self) -> None:
         if self.stereo and not self.camera_aware:
             raise ValueError("stereo needs the camera-aware depth net")
-        if self.stereo and self.stride != STRIDE:
-            raise ValueError(f"stereo needs features at stride {STRIDE}, not {self.stride}")
+        if self.stereo and self.image_neck.extra_scale != 1:
+            raise ValueError("stereo needs an image neck that makes its map no finer")
         if self.image_neck.inputs != (0, 1) or self.image_neck.scale != 2:
             raise ValueError("the image neck takes the backbone's last two stages, of which one is twice as fine")
         fine, coarse = self.bev_neck.inputs
@@ -84,11 +82,6 @@ class BevDetSpec:
             raise ValueError(f"{self.bev_neck} does not fit stages with strides {strides}")
         if strides[fine] != self.bev_neck.extra_scale:
             raise ValueError(f"{self.bev_neck} makes no map as fine as the grid from one of stride {strides[fine]}")
-
-    @property
-    def stride(self) -> int:
-        """Of the image feature map that is lifted."""
-        return STRIDE // self.image_neck.extra_scale
 
 
 class FrameGeometry(NamedTuple):
@@ -103,11 +96,12 @@ class FrameGeometry(NamedTuple):
 class BevDet(nn.Module):
     """A camera detector of one or more frames.
 
-    backbone: its last two stages (strides 16 and 32) are used; the first (stride 4) for stereo. head: what makes boxes
-    of the map (B, C, Y, X) of the BEV neck; kept here so that its weights belong to the detector.
+    backbone: the maps of its two `out_indices` are used, of which the finer one is lifted; the first stage's for
+    stereo. head: what makes boxes of the map (B, C, Y, X) of the BEV neck; kept here so that its weights belong to the
+    detector.
     """
 
-    def __init__(self, backbone: Swin, head: nn.Module, spec: BevDetSpec):
+    def __init__(self, backbone: Backbone, head: nn.Module, spec: BevDetSpec):
         super().__init__()
         self.spec = spec
         self.grid, self.depth_bins, self.image_size = spec.grid, spec.depth_bins, spec.image_size
@@ -116,7 +110,8 @@ class BevDet(nn.Module):
         self.align_after_splat, self.align_at_corners = spec.align_after_splat, spec.align_at_corners
         self.truncate_cells = spec.truncate_cells
         self.backbone = backbone
-        self.image_neck = FpnLss((backbone.channels[2], backbone.channels[3]), spec.image_neck)
+        fine, coarse = backbone.out_indices
+        self.image_neck = FpnLss((backbone.channels[fine], backbone.channels[coarse]), spec.image_neck)
         image_out, bins, context = spec.image_neck.out, spec.depth_bins.count, spec.context
         if spec.camera_aware:
             self.depth_net = CameraDepthNet(image_out, bins, context, spec.aspp_width, spec.stereo)
@@ -127,6 +122,11 @@ class BevDet(nn.Module):
         self.bev_encoder = ResidualEncoder(context * spec.frames, spec.bev_encoder)
         self.bev_neck = FpnLss(tuple(spec.bev_encoder.widths[stage] for stage in spec.bev_neck.inputs), spec.bev_neck)
         self.head = head
+
+    @property
+    def stride(self) -> int:
+        """Of the image feature map that is lifted."""
+        return self.backbone.strides[self.backbone.out_indices[0]] // self.spec.image_neck.extra_scale
 
     @property
     def input_frames(self) -> int:
@@ -155,7 +155,7 @@ class BevDet(nn.Module):
         """Flat BEV cell y * nx + x of every frustum point of a frame, int32 (B, N, D, h, w), -1 outside."""
         device = cameras.intrinsics.device
         pose = cameras.camera_to_bev(0 if self.align_after_splat else frame)
-        rays = pixel_rays(cameras.lens(frame), pose, feature_pixels(self.image_size, self.spec.stride, device))
+        rays = pixel_rays(cameras.lens(frame), pose, feature_pixels(self.image_size, self.stride, device))
         points = rays.at(self.depth_bins.edges(device))
         return bev_cells(points, self.grid, order="yx", truncate=self.truncate_cells)
 
@@ -167,6 +167,7 @@ class BevDet(nn.Module):
             cameras.to_earlier(frame).flatten(0, 1),
             tuple(cameras.intrinsics[:, f].flatten(0, 1) for f in pair),
             tuple(cameras.post_homography[:, f].flatten(0, 1) for f in pair),
+            self.backbone.strides[0],
         )
 
     def forward(
@@ -190,7 +191,7 @@ class BevDet(nn.Module):
         if with_previous:
             with torch.no_grad():
                 if self.stereo:
-                    fine = next(self.backbone.maps(images[:, -1].flatten(0, 1)))
+                    (fine,) = self.backbone(images[:, -1].flatten(0, 1), stop_at=0)
                 for frame in range(self.frames - 1, 0, -1):
                     bev, _, fine = self.lift(images[:, frame], cameras[frame], fine)
                     maps.insert(0, self._in_place(self._pre_encoded(bev), cameras[frame].places))
@@ -205,12 +206,13 @@ class BevDet(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One frame's images (B, N, 3, H, W), splatted.
 
-        earlier: fine features (B N, C, H/4, W/4) of the frame before, for stereo, where there is one. Returns the map
+        earlier: fine features (B N, C, h, w) of the frame before, for stereo, where there is one. Returns the map
         (B, context, Y, X), depth probabilities (B, N, D, h, w) and the frame's own fine features.
         """
         batch, count = images.shape[:2]
-        fine, _, middle, coarse = self.backbone(images.flatten(0, 1))
-        features = self.image_neck(middle, coarse)
+        stages = self.backbone(images.flatten(0, 1))
+        fine = stages[0]
+        features = self.image_neck(*(stages[index] for index in self.backbone.out_indices))
         if self.camera_aware:
             cost = self.compare(fine, earlier, cameras.earlier) if self.stereo and earlier is not None else None
             lifted = self.depth_net(features, cameras.vector.flatten(0, 1), cost)
@@ -225,8 +227,9 @@ class BevDet(nn.Module):
 
     @torch.compiler.disable  # it would unroll the loop over the depths, and may round their places otherwise
     def compare(self, fine: Tensor, earlier: Tensor, seen: Rays) -> Tensor:
-        """The cost volume (B N, D, H/4, W/4) of a frame's fine features and those of the frame before."""
-        return cost_volume.cost_volume(fine, earlier, seen, self.depth_bins.edges(fine.device), self.stereo_bias)
+        """The cost volume (B N, D, h, w) of a frame's fine features and those of the frame before."""
+        depths = self.depth_bins.edges(fine.device)
+        return cost_volume.cost_volume(fine, earlier, seen, depths, self.stereo_bias, self.backbone.strides[0])
 
     def encode(self, bev: Tensor) -> Tensor:
         """The frames' maps one after the other (B, frames * context, Y, X) -> (B, bev_out, Y, X)."""

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.swin import Mlp
+from models.layers import Mlp
 
 
 class SelfAttention(nn.Module):

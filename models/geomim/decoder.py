@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.geomim.blocks import Block, CrossViewBlock
-from models.swin import Mlp, run_block
+from models.layers import Mlp, run_block
 
 CAMERA_NUMBERS = 22
 
@@ -29,7 +29,7 @@ class Decoder(nn.Module):
         pos_grid: side of the stored sin-cos position embedding (pretraining image size / 32).
         cross_view, geometry_branch, camera_aware: the paper's ablations; without a geometry branch both maps are the
             semantic one.
-        checkpointing: see `models.swin.Swin`.
+        checkpointing: see `models.backbones.swin.Swin`.
     """
 
     def __init__(

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.backbones.swin import Swin, SwinBlock
 from models.depth_bins import depth_loss
 from models.geomim.decoder import Decoder, DecoderMaps, camera_vector
 from models.geomim.target import normalise_patches, reconstruction_loss
 from models.geomim.view_transform import Cameras, ViewTransform
 from models.lift_splat import SplatPlan
-from models.swin import Swin, SwinBlock, upsample_groups
-
-STRIDE = 16
+from models.masking import upsample_groups
 
 
 class CameraGeometry(NamedTuple):
@@ -35,7 +34,7 @@ class Losses(NamedTuple):
 
 
 class Fusion(nn.Module):
-    """Stages 3 and 4 to one map at stride 16: upsampled, added, smoothed by one window block (masked alike)."""
+    """Stages 3 and 4 to one map at stage 3's stride: upsampled, added, smoothed by one window block (masked alike)."""
 
     def __init__(self, channels: int, num_heads: int, window: int = 7):
         super().__init__()
@@ -73,7 +72,7 @@ class GeoMIM(nn.Module):
         depth_weight: float = 0.01,
     ):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.stride = backbone, backbone.strides[2]
         self.fusion = Fusion(backbone.channels[2], fusion_heads)
         self.decoder = decoder
         self.view_transform = view_transform
@@ -85,12 +84,12 @@ class GeoMIM(nn.Module):
     def geometry(self, cameras: Cameras, image_size: tuple[int, int]) -> CameraGeometry:
         """What `forward` takes of the cameras; made outside of it, once a batch. image_size: (H, W) of its images."""
         vector = camera_vector(cameras.intrinsics, cameras.post_homography, cameras.camera_to_ego)
-        return CameraGeometry(vector, self.view_transform.plan(cameras, image_size, STRIDE))
+        return CameraGeometry(vector, self.view_transform.plan(cameras, image_size, self.stride))
 
     def forward(self, images: Tensor, cameras: CameraGeometry, groups: Tensor) -> Reconstruction:
         """Both reconstructions of the BEV.
 
-        images: (B, N, 3, H, W); cameras: see `geometry`; groups: (1 or B*N, H/32, W/32), see `models.masking`.
+        images: (B, N, 3, H, W); cameras: see `geometry`; groups: (1 or B*N, h, w), see `models.masking`.
         """
         maps = self.decode(images, cameras.vector, groups)
         # One half after the other, as in the original: each is a batch of its own to the batch norms.
@@ -104,14 +103,17 @@ class GeoMIM(nn.Module):
         return Reconstruction(*(torch.stack(parts) for parts in zip(*halves, strict=True)))
 
     def decode(self, images: Tensor, camera_vector: Tensor, groups: Tensor) -> DecoderMaps:
-        """Semantic and geometry maps (2 * B * N, C, H/16, W/16), group 0's images first. camera_vector: (B, N, 22)."""
+        """Semantic and geometry maps (2 * B * N, C, H/stride, W/stride), group 0's images first.
+
+        camera_vector: (B, N, 22).
+        """
         _, _, c4, c5 = self.backbone(images.flatten(0, 1), groups)
         fused_groups = upsample_groups(groups, *c4.shape[-2:])
         fused = self.fusion(c4, c5, fused_groups)
         return self.decoder(fused, fused_groups, camera_vector.flatten(0, 1), views=images.shape[1])
 
     def losses(self, made: Reconstruction, lidar_bev: Tensor, depth_map: Tensor) -> Losses:
-        """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, H/16, W/16), m, 0 where unknown."""
+        """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, h, w), m, 0 where unknown."""
         target = normalise_patches(lidar_bev.float(), self.patch)
         labels = self.view_transform.bins.labels(depth_map)
         reconstruction = sum(reconstruction_loss(bev, target) for bev in made.bev) / 2

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.backbones.swin import Swin
 from models.geomim.decoder import Decoder
-from models.geomim.model import STRIDE, Fusion
-from models.swin import Swin, upsample_groups
+from models.geomim.model import Fusion
+from models.masking import upsample_groups
 
 
 class PixelMIM(nn.Module):
-    """Backbone and decoder of GeoMIM; the head gives each token its 16x16 pixels.
+    """Backbone and decoder of GeoMIM; the head gives each token its s x s pixels, s the stride of stage 3.
 
     decoder: one without cross-view attention and geometry branch. fusion_heads: as in GeoMIM.
     """
@@ -24,12 +25,12 @@ class PixelMIM(nn.Module):
         self.backbone = backbone
         self.fusion = Fusion(backbone.channels[2], fusion_heads)
         self.decoder = decoder
-        self.head = nn.Linear(decoder.norm.normalized_shape[0], 3 * STRIDE**2)
+        self.head = nn.Linear(decoder.norm.normalized_shape[0], 3 * backbone.strides[2] ** 2)
 
     def forward(self, images: Tensor, groups: Tensor) -> Tensor:
-        """Normalised pixels (2, M, h, w, 768) of every token: from group 0, from group 1.
+        """Normalised pixels (2, M, h, w, 3 s^2) of every token: from group 0, from group 1.
 
-        images: (M, 3, H, W); groups: (1 or M, H/32, W/32), see `models.masking`.
+        images: (M, 3, H, W); groups: (1 or M, H/2s, W/2s), see `models.masking`.
         """
         _, _, c4, c5 = self.backbone(images, groups)
         fused_groups = upsample_groups(groups, *c4.shape[-2:])
@@ -40,13 +41,13 @@ class PixelMIM(nn.Module):
 
 def pixel_loss(made: Tensor, images: Tensor, groups: Tensor) -> Tensor:
     """Mean squared error of `PixelMIM`'s pixels where the half does not see them, mean of the two halves."""
-    target = pixel_target(images)
+    target = pixel_target(images, images.shape[-1] // made.shape[-2])
     groups = upsample_groups(groups, *target.shape[1:3]).expand(target.shape[:3])
     return sum(F.mse_loss(made[half].float()[groups != half], target[groups != half]) for half in (0, 1)) / 2
 
 
-def pixel_target(images: Tensor) -> Tensor:
-    """Pixels (M, H/16, W/16, 768) of every token, less their mean and over their deviation (unbiased, eps 1e-6)."""
-    patches = images.float().unflatten(3, (-1, STRIDE)).unflatten(2, (-1, STRIDE))  # (M, 3, h, 16, w, 16)
+def pixel_target(images: Tensor, stride: int) -> Tensor:
+    """Pixels (M, H/s, W/s, 3 s^2) of every token, less their mean and over their deviation (unbiased, eps 1e-6)."""
+    patches = images.float().unflatten(3, (-1, stride)).unflatten(2, (-1, stride))  # (M, 3, h, s, w, s)
     patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)
     return (patches - patches.mean(-1, keepdim=True)) / torch.sqrt(patches.var(-1, keepdim=True) + 1e-6)

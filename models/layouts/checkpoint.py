@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.backbones.swin import Swin
 from models.layouts.filling import Checkpoint, Filled, WeightsMismatch, fill
 from models.layouts.geomim import (
     BACKBONE,
@@ -31,7 +32,6 @@ from models.layouts.swin import (
     without_prefix,
 )
 from models.layouts.tables import resize_bias_table, resize_position_embedding
-from models.swin import Swin
 
 _ANCHOR = re.compile(r"((?:.*\.)?)patch_embed\.(projection|proj)\.weight")  # one a Swin
 _MMDET_SWIN = re.compile(r"patch_embed\.|absolute_pos_embed$|stages\.|norm[23]\.")
@@ -148,4 +148,4 @@ def _shapes_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, torch.Si
 def backbone_sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
     """What weights below `backbone.` say of a Swin, without what may be resized."""
     sizes = swin_sizes(without_prefix(weights, "backbone."))
-    return {field: sizes[field] for field in ("embed_dim", "depths", "num_heads")}
+    return {field: size for field, size in sizes.items() if field not in ("window_sizes", "pretrain_grid")}

@@ -1,6 +1,6 @@
 """A Swin's weights under the names of mmdet, of the original Swin repository and of timm, and under ours.
 
-| `models.swin.Swin`             | mmdet, BEVDet                | original                | timm                    |
+| ours                           | mmdet, BEVDet                | original                | timm                    |
 |--------------------------------|------------------------------|-------------------------|-------------------------|
 | patch_embed.projection         | the same                     | patch_embed.proj        | patch_embed.proj        |
 | absolute_pos_embed (1, C, h, w)| the same, or (1, h w, C)     | (1, h w, C)             | none                    |
@@ -20,8 +20,8 @@ from typing import Any
 
 from torch import Tensor
 
+from models.backbones.window_attention import relative_position_index
 from models.layouts.tables import grid_to_tokens, tokens_to_grid
-from models.window_attention import relative_position_index
 
 _TABLE, _INDEX, _POSITION = "relative_position_bias_table", "relative_position_index", "absolute_pos_embed"
 
@@ -143,7 +143,7 @@ def window_of(table: Tensor) -> int:
 
 
 def swin_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
-    """What our names (no prefix) say of a Swin, called as the arguments of `models.swin.Swin`; pretrain_grid only where
+    """What our names (no prefix) say of a Swin, called as in `SwinConfig`; pretrain_grid only where
     there is a position embedding."""
     tables: dict[int, list[Tensor]] = {}
     for name, value in state.items():
@@ -151,8 +151,12 @@ def swin_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
             tables.setdefault(int(found[1]), []).append(value)
     stages = [tables[stage] for stage in sorted(tables)]
     grid = {"pretrain_grid": state[_POSITION].shape[-1]} if _POSITION in state else {}
+    patches, hidden = state["patch_embed.projection.weight"], state.get("stages.0.blocks.0.mlp.fc1.weight")
+    ratio = {} if hidden is None else {"mlp_ratio": len(hidden) / len(patches)}
     return {
-        "embed_dim": len(state["patch_embed.projection.weight"]),
+        "embed_dim": len(patches),
+        "patch_size": patches.shape[-1],
+        **ratio,
         "depths": tuple(len(blocks) for blocks in stages),
         "num_heads": tuple(blocks[0].shape[-1] for blocks in stages),
         "window_sizes": tuple(window_of(blocks[0]) for blocks in stages),

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from models.backbones.config import SwinConfig
+from models.backbones.swin import Swin
 from models.bevdet.detector import BevDet, BevDetSpec
 from models.bevdet.encoder import ResidualSpec
 from models.bevdet.necks import FpnSpec
@@ -21,7 +23,6 @@ from models.public.images import ImageNumbers, read_bevdet_images
 from models.public.norms import BEGINNING, torchs_norm
 from models.public.swin import read_swin
 from models.public.used import UnreadableConfig, Used
-from models.swin import SwinSpec
 
 # Frames beside the key frame, and whether depth is told by stereo.
 _DETECTORS = {
@@ -36,7 +37,7 @@ _DETECTORS = {
 class PublicBevDet:
     """A public detector: everything of it but its weights. images: None where the config has no `data_config`."""
 
-    backbone: SwinSpec
+    backbone: SwinConfig
     detector: BevDetSpec
     head: CenterHeadSpec
     images: ImageNumbers | None
@@ -44,7 +45,7 @@ class PublicBevDet:
 
     def build(self) -> BevDet:
         """The network, with weights drawn from torch's global generator."""
-        return BevDet(self.backbone.build(), CenterPointHead(self.head), self.detector)
+        return BevDet(Swin(self.backbone), CenterPointHead(self.head), self.detector)
 
 
 def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
@@ -65,7 +66,7 @@ def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
             raise UnreadableConfig(f"data_config.input_size is {images.size}, but the view's is {view.image_size}")
         with model.section("img_backbone") as swin:
             backbone = read_swin(swin, (1, 2, 3), "SwinTransformerBEVFT")
-        maps = [backbone.embed_dim * 4, backbone.embed_dim * 8]
+        maps = backbone.channels[2:]
         image_neck = read_fpn(model.section("img_neck"), maps, view.in_channels, "img_view_transformer.in_channels")
         frames, pre_blocks, align = 1, 2, False
         if temporal:
@@ -82,9 +83,10 @@ def read_bevdet(config: Mapping[str, Any]) -> PublicBevDet:
             spec = view.detector(image_neck, encoder, neck, frames, pre_blocks, align)
         except ValueError as error:
             raise UnreadableConfig(f"model: {error}") from None
-        if spec.stride != view.downsample:
+        stride = backbone.strides[2] // image_neck.extra_scale
+        if stride != view.downsample:
             raise UnreadableConfig(
-                f"model.img_view_transformer.downsample is {view.downsample}, but features have stride {spec.stride}"
+                f"model.img_view_transformer.downsample is {view.downsample}, but features have stride {stride}"
             )
         _check_map(spec.grid, head)
         return PublicBevDet(backbone, spec, head, images, view.depth_weight)

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.backbones.config import SwinConfig
+from models.backbones.swin import Swin
 from models.depth_bins import DepthBins
 from models.geomim.decoder import Decoder
-from models.geomim.model import STRIDE, GeoMIM
+from models.geomim.model import GeoMIM
 from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
 from models.public.bevdet import read_bins, read_grid
@@ -18,7 +20,8 @@ from models.public.bevfusion import read_lidar
 from models.public.norms import torchs_norm
 from models.public.swin import read_swin
 from models.public.used import UnreadableConfig, Used
-from models.swin import SwinSpec
+
+_STRIDE = 16  # of the fused map: patches of 4 px, merged twice
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,12 @@ class ViewSpec:
 class StudentSpec:
     """The masked Swin and its decoder."""
 
-    backbone: SwinSpec
+    backbone: SwinConfig
     decoder: DecoderSpec
 
     def build(self, view: ViewSpec, target_channels: int) -> GeoMIM:
         """The whole student, with weights drawn from torch's global generator."""
-        backbone, d = self.backbone.build(), self.decoder
+        backbone, d = Swin(self.backbone), self.decoder
         decoder = Decoder(backbone.channels[2], d.width, d.num_heads, d.depth, d.pos_grid)
         heads = self.backbone.num_heads[2]
         return GeoMIM(backbone, decoder, view.build(), heads, target_channels, depth_weight=view.depth_weight)
@@ -113,11 +116,11 @@ def read_view_transform(section: Used) -> ViewSpec:
     with section:
         section.fixed("type", "DepthLSSTransformGT")
         section.fixed("downsample", 2, default=1)
-        section.fixed("stride", STRIDE, default=8)
+        section.fixed("stride", _STRIDE, default=8)
         section.ignore({"ret_depth": "whether depth is learnt from: pretraining does"})
         torchs_norm(section)
         size = section.integers("image_size", 2)
-        section.agrees("feature_size", [side // STRIDE for side in size], "image_size / 16")
+        section.agrees("feature_size", [side // _STRIDE for side in size], f"image_size / {_STRIDE}")
         return ViewSpec(
             section.integer("in_channels"),
             section.integer("out_channels"),

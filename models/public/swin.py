@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
+from models.backbones.config import SwinConfig
 from models.public.norms import BEGINNING
-from models.public.used import Used
-from models.swin import SwinSpec
+from models.public.used import UnreadableConfig, Used
 
 _IGNORED = BEGINNING | {
     "with_cp": "memory of training",
@@ -17,7 +19,7 @@ _IGNORED = BEGINNING | {
 }
 
 
-def read_swin(section: Used, out_indices: Sequence[int], kind: str) -> SwinSpec:
+def read_swin(section: Used, out_indices: Sequence[int], kind: str) -> SwinConfig:
     """A section's Swin of the class `kind`, whose last two stages are used; the section may say more, and stays open.
 
     out_indices: the stages that are output where the section is silent.
@@ -37,11 +39,16 @@ def read_swin(section: Used, out_indices: Sequence[int], kind: str) -> SwinSpec:
     }.items():
         section.fixed(key, only)
     section.ignore(_IGNORED)
-    return SwinSpec(
-        section.integer("embed_dims", 128),
-        section.integers("depths", 4, (2, 2, 18, 2)),
-        section.integers("num_heads", 4, (4, 8, 16, 32)),
-        section.integers("window_size", 4, (16, 16, 16, 8)),
-        section.number("mlp_ratio", 4, least=0.125),
-        section.integer("pretrain_img_size", 224, least=4) // 4,
-    )
+    sizes = {
+        "embed_dim": section.integer("embed_dims", 128),
+        "depths": section.integers("depths", 4, (2, 2, 18, 2)),
+        "num_heads": section.integers("num_heads", 4, (4, 8, 16, 32)),
+        "window_sizes": section.integers("window_size", 4, (16, 16, 16, 8)),
+        "mlp_ratio": section.number("mlp_ratio", 4, least=0.125),
+        "pretrain_grid": section.integer("pretrain_img_size", 224, least=4) // 4,
+    }
+    try:
+        return SwinConfig(**sizes)
+    except ValidationError as error:
+        fault = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UnreadableConfig(f"{section.at('num_heads')}: {fault}") from None

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from common.files import of_sample
 from models.bevdet.cameras import Cameras
-from models.bevdet.detector import STRIDE
 from models.boxes import Boxes
 from models.depth_bins import DepthBins
 from storage.depth import DepthReader
@@ -133,8 +132,8 @@ class Batches:
 
     def _depth_labels(self, sample: int, posts: np.ndarray) -> Tensor:
         """Bin of the nearest key-sweep point in every feature cell, (N, h, w)."""
-        points, size = self.depth.read(sample), self.config.image.size
-        nearest = [nearest_depths(*points.camera(n, sweeps=0), post, size, STRIDE) for n, post in enumerate(posts)]
+        points, size, stride = self.depth.read(sample), self.config.image.size, self.config.backbone.strides[2]
+        nearest = [nearest_depths(*points.camera(n, sweeps=0), post, size, stride) for n, post in enumerate(posts)]
         return self.bins.labels(torch.from_numpy(np.stack(nearest)))
 
 

@@ -17,13 +17,11 @@ from torch import Tensor
 from common.files import of_sample
 from models import geometry
 from models.bev import flip_cells, scatter_cells
-from models.geomim.model import STRIDE as MAP_STRIDE
 from models.geomim.view_transform import Cameras
 from models.masking import draw_halves
 from storage.bev import BevReader, Cells
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.backbone import STRIDE
 from tasks.batches.depth_maps import nearest_depths
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.images import draw_test, draw_training, load_image, normalise, post_homography
@@ -101,7 +99,7 @@ class PretrainBatches:
             images.append(image)
             posts.append(post)
             u, v, depth = points.camera(camera, config.depth_sweeps)
-            maps.append(nearest_depths(u, v, depth, post, config.image.size, MAP_STRIDE))
+            maps.append(nearest_depths(u, v, depth, post, config.image.size, config.backbone.strides[2]))
         camera_to_lidar = mirror @ camera_to_key_lidar(index, sample)
         cameras = (index.intrinsics[sample], np.stack(posts), camera_to_lidar, index.camera_to_ego[sample])
         return np.stack(images), *cameras, np.stack(maps), self._cells(sample, *flip)
@@ -127,7 +125,7 @@ class PretrainBatches:
         c = self.config
         generator = torch.Generator().manual_seed(seed)
         groups = draw_halves(samples * len(self.index.cameras), c.mask_grid, generator, c.mask_ratio, c.mask_shared)
-        cells = c.mask_cell // STRIDE
+        cells = c.mask_cell // c.backbone.strides[-1]
         return groups.repeat_interleave(cells, 1).repeat_interleave(cells, 2)
 
     def _collate(self, samples: Sequence[int], made: list[tuple], groups: Tensor) -> PretrainBatch:

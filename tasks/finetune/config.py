@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from common.settings import Settings, external_file, runtime
 from models.occupancy import RANGE
-from tasks.backbone import STRIDE, BackboneConfig
+from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.memory import camera_sizes, check_memory
 from tasks.training.settings import TrainingSettings
@@ -74,8 +74,9 @@ class DetectorConfig(Settings):
 
     @model_validator(mode="after")
     def _is_a_detector(self) -> "DetectorConfig":
-        if any(side % STRIDE for side in self.image.size):
-            raise ValueError(f"image.size {self.image.size} must be multiples of {STRIDE}, the backbone's stride")
+        stride = self.backbone.strides[-1]
+        if any(side % stride for side in self.image.size):
+            raise ValueError(f"image.size {self.image.size} must be multiples of {stride}, the backbone's stride")
         cells = 2 * self.bev_range / self.bev_cell
         if abs(cells - round(cells)) > 1e-6 or round(cells) % BEV_STRIDE:
             raise ValueError(
@@ -87,7 +88,7 @@ class DetectorConfig(Settings):
         if self.height[0] >= self.height[1]:
             raise ValueError(f"height {self.height} must ascend")
         bev = {f"bev_range by bev_cell, a map of {cells:,.0f} x {cells:,.0f} cells,": 4 * self.context * cells**2}
-        check_memory(camera_sizes(self.image.size, self.depth_bins) | bev)
+        check_memory(camera_sizes(self.image.size, self.depth_bins, self.backbone.strides[2]) | bev)
         if self.task != "detection" and self.view.key_ego != "lidar":
             raise ValueError(f"task {self.task} needs view.key_ego = lidar: its truth stands in that frame")
         if self.task == "occupancy" and self.bev_range != RANGE:

@@ -48,11 +48,12 @@ def detector_spec(config: FinetuneConfig) -> BevDetSpec:
 def build_detector(config: FinetuneConfig, evaluate: EvaluateConfig = EVALUATE) -> BevDet:
     """The whole detector, with weights drawn from torch's global generator. evaluate: which predictions count."""
     head = goal_of(config).head(config, evaluate)
-    detector = BevDet(build_backbone(config.backbone, config.drop_path), head, detector_spec(config))
+    detector = BevDet(
+        build_backbone(config.backbone, config.drop_path, config.checkpointing), head, detector_spec(config)
+    )
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.momentum = config.norm_momentum
-    detector.backbone.checkpointing = config.checkpointing
     detector.backbone.requires_grad_(config.backbone_rate > 0)
     return detector
 

@@ -88,7 +88,6 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
         torch.optim.AdamW(
             parameter_groups(
                 detector,
-                config.backbone.depths,
                 config.rate,
                 config.weight_decay,
                 config.layer_decay,

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from common.settings import Settings, external_file, runtime
-from tasks.backbone import STRIDE, BackboneConfig
+from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.memory import camera_sizes, check_memory
 from tasks.training.settings import TrainingSettings
@@ -50,7 +50,7 @@ class PretrainConfig(TrainingSettings):
         "bev", description="GeoMIM's, or the hidden pixels: plain MIM without LiDAR, depth and other cameras."
     )
     mask_ratio: float = Field(0.5, ge=0.5, lt=1, description="Share of the image hidden from each reconstruction.")
-    mask_cell: int = Field(32, ge=STRIDE, multiple_of=STRIDE, description="Pixels a side of what is hidden as one.")
+    mask_cell: int = Field(32, ge=1, description="Pixels a side of what is hidden as one.")
     mask_shared: bool = Field(True, description="One mask for all images of a step, or one for each.")
 
     depth_bins: tuple[float, float, float] = Field((1.0, 60.0, 0.5), description="Nearest, farthest and step (m).")
@@ -83,14 +83,17 @@ class PretrainConfig(TrainingSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> "PretrainConfig":
+        stride = self.backbone.strides[-1]
+        if self.mask_cell % stride:
+            raise ValueError(f"mask_cell is {self.mask_cell}: it must be a multiple of the backbone's stride, {stride}")
         for side, pixels in zip(("height", "width"), self.image.size):
-            for divisor, name in ((STRIDE, "the backbone's stride"), (self.mask_cell, "mask_cell")):
+            for divisor, name in ((stride, "the backbone's stride"), (self.mask_cell, "mask_cell")):
                 if pixels % divisor:
                     raise ValueError(f"the image's {side} of {pixels} is not a multiple of {name}, {divisor}")
         low, high, step = self.depth_bins
         if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
             raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
-        check_memory(camera_sizes(self.image.size, self.depth_bins))
+        check_memory(camera_sizes(self.image.size, self.depth_bins, self.backbone.strides[2]))
         if self.reconstruction_weight == self.depth_weight == 0:
             raise ValueError("reconstruction_weight and depth_weight are both 0: there is nothing to learn")
         if self.height[0] >= self.height[1]:

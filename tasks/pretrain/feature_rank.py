@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.swin import Swin
+from models.backbones.swin import Swin
 from tasks.batches.pretrain import PretrainBatches
 
 

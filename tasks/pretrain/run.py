@@ -1,7 +1,7 @@
 """Pretraining: caches in, a camera backbone out.
 
 metrics.jsonl, events...   losses of every step, errors on held-out samples; TensorBoard's own files
-backbone.safetensors       the Swin, under the names of models.swin: what finetuning reads
+backbone.safetensors       the Swin, under the names of models.backbones: what finetuning reads
 model.safetensors          everything: backbone, decoder, view transform, head
 pretrain.png               held-out samples: input, mask, target and predicted BEV, depth; none for target: pixels
 bev_colours.npz            with it: what its BEV's colours stand for, for other pictures of the same target

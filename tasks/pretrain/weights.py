@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.depth_bins import DepthBins
-from models.geomim.model import STRIDE, GeoMIM
+from models.geomim.model import GeoMIM
 from models.layouts import (
     Checkpoint,
     WeightsMismatch,
@@ -127,7 +127,7 @@ def export(source: Path, out: Path, layout: str) -> str:
     if layout == ORIGINAL:
         if not checkpoint.whole:
             raise UserError(f"{file}: holds a backbone alone, and {ORIGINAL} is the whole model: name its folder")
-        constants = _view_transform_constants(source)
+        constants = _view_transform_constants(source, sizes.strides[2])
         state = geomim_to_original(checkpoint.weights) | constants
         if not constants:
             without = "vtransform's dx, bx, nx and frustum, which the original makes from its config"
@@ -140,7 +140,7 @@ def export(source: Path, out: Path, layout: str) -> str:
     _write(out, state, "model" if layout == "swin" else "state_dict")
     lines = [
         f"{out}: {len(state)} tensors in {layout} layout",
-        "  Swin: " + ", ".join(f"{name} {value}" for name, value in sizes),
+        "  Swin: " + ", ".join(f"{name} {value}" for name, value in sizes if name != "name"),
         *([f"  without {without}"] if without else []),
     ]
     return "\n".join(lines)
@@ -161,7 +161,7 @@ def _read_whole_backbone(file: Path) -> tuple[Checkpoint, BackboneConfig]:
     return checkpoint, config
 
 
-def _view_transform_constants(source: Path) -> dict[str, Tensor]:
+def _view_transform_constants(source: Path, stride: int) -> dict[str, Tensor]:
     """The geometry that the original keeps in its checkpoints, from an artifact's config and its teacher's grid; empty
     where `source` is a file, or the teacher's artifact is not beside it."""
     manifest = read_manifest(source)
@@ -175,7 +175,7 @@ def _view_transform_constants(source: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         return {}
     grid = splat_grid(config["height"], config["splat_ratio"], bev.attributes.range, bev.attributes.cell_size[0])
-    return original_constants(grid, DepthBins(*config["depth_bins"]), tuple(config["image"]["size"]), STRIDE)
+    return original_constants(grid, DepthBins(*config["depth_bins"]), tuple(config["image"]["size"]), stride)
 
 
 def _write(out: Path, state: dict[str, Tensor], key: str) -> None:

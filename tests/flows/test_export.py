@@ -4,13 +4,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.swin import Swin
+from small_swin import small_swin
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "artifact").mkdir()
-    swin = Swin(8, (1, 1, 1, 1), (1, 2, 2, 4), (4, 4, 4, 2), pretrain_grid=8)
+    swin = small_swin(windows=(4, 4, 4, 2), grid=8)
     save_file(swin.state_dict(), tmp_path / "artifact/backbone.safetensors")
     return tmp_path
 

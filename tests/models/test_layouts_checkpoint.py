@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models.backbones.swin import Swin
 from models.depth_bins import DepthBins
 from models.geomim.decoder import Decoder
 from models.geomim.model import GeoMIM
@@ -20,11 +21,11 @@ from models.layouts import (
     without_prefix,
 )
 from models.lift_splat import BevGrid
-from models.swin import Swin
+from small_swin import small_swin
 
 
 def a_swin(windows=(4, 4, 2, 2), grid=8, embed_dim=8) -> Swin:
-    return Swin(embed_dim, (1, 1, 1, 1), (1, 2, 2, 4), windows, pretrain_grid=grid)
+    return small_swin(windows=windows, grid=grid, embed_dim=embed_dim)
 
 
 def a_geomim(decoder_depth=4, windows=(4, 4, 2, 2), **ablation) -> GeoMIM:
@@ -172,7 +173,10 @@ def test_what_does_not_fit_is_listed():
     assert "not finite: img_backbone.stages.3.blocks.0.norm2.bias" in text
     assert "embed_dim" not in text
 
-    text = faults(a_swin(), Swin(12, (1, 1, 2, 1), (1, 2, 2, 3), (4, 4, 2, 2)).state_dict())
+    text = faults(
+        a_swin(),
+        small_swin(windows=(4, 4, 2, 2), depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 3), embed_dim=12).state_dict(),
+    )
     for difference in (
         "embed_dim is 12 in the file, 8 in the config",
         "depths is (1, 1, 2, 1) in the file, (1, 1, 1, 1) in the config",

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.backbones.swin import PatchMerging, Swin
 from models.layouts import (
     fill_backbone,
     geomim_from_original,
@@ -24,14 +25,14 @@ from models.layouts import (
     without_prefix,
 )
 from models.layouts.swin import merging_from_original, merging_to_original
-from models.swin import PatchMerging, Swin
+from small_swin import small_swin
 
 ORACLES = Path(__file__).parents[2].parent / "shared/oracles"
 
 
 def a_swin(embed_dim=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 4), windows=(4, 4, 2, 2), grid=8) -> Swin:
     """Every weight is random: norms and biases, too."""
-    swin = Swin(embed_dim, depths, num_heads, windows, pretrain_grid=grid).eval()
+    swin = small_swin(windows, depths, num_heads, grid, embed_dim).eval()
     for parameter in swin.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return swin
@@ -67,6 +68,8 @@ def test_round_trips_are_exact(swin):
     state = swin.state_dict()
     assert swin_sizes(state) == {
         "embed_dim": swin.channels[0],
+        "patch_size": 4,
+        "mlp_ratio": 4.0,
         "depths": tuple(len(stage.blocks) for stage in swin.stages),
         "num_heads": tuple(stage.blocks[0].attn.num_heads for stage in swin.stages),
         "window_sizes": tuple(stage.blocks[0].attn.window for stage in swin.stages),

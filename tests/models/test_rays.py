@@ -18,15 +18,15 @@ from models.geomim.model import GeoMIM
 from models.geomim.view_transform import Cameras, ViewTransform
 from models.lift_splat import BevGrid
 from models.rays import feature_pixels, frustum, inverse, lens, pixel_rays
-from models.swin import Swin
 from small_detectors import SIZE, VARIANTS, rig, small_detector
+from small_swin import small_swin
 from what_kernels_get import Geometry
 
 EDGES = torch.arange(1.0, 60.0, 3.0, dtype=torch.float64)
 
 
 def tiny_geomim() -> GeoMIM:
-    backbone = Swin(8, (1, 1, 1, 1), (1, 2, 2, 4), (8, 4, 4, 4), pretrain_grid=7)
+    backbone = small_swin()
     grid = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-10.0, 10.0), 0.5)
     return GeoMIM(backbone, Decoder(32, 16, 2, 4), ViewTransform(16, 6, DepthBins(1, 11, 1), grid), 2, 5)
 

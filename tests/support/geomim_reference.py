@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.backbones.swin import Swin, SwinBlock
+from models.backbones.window_attention import relative_position_index
 from models.geomim.blocks import Block, CrossViewBlock
 from models.geomim.decoder import Decoder, camera_vector
-from models.geomim.model import STRIDE, GeoMIM, Reconstruction
+from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.view_transform import Cameras, ViewTransform
-from models.swin import Swin, SwinBlock
-from models.window_attention import relative_position_index
 
 BLOCKED = -1e30
 PADDING = -2  # the half of window padding
@@ -29,7 +29,7 @@ def forward(model: GeoMIM, images: Tensor, cameras: Cameras, groups: Tensor) -> 
     fused = model.fusion.norm(swin_block(model.fusion.block, c4 + top[:, : c4.shape[1], : c4.shape[2]], fused_groups))
     camera = camera_vector(cameras.intrinsics, cameras.post_homography, cameras.camera_to_ego).flatten(0, 1)
     semantic, geometry = decode(model.decoder, fused, fused_groups, camera, views)
-    cells = model.view_transform.cells(cameras, tuple(images.shape[-2:]), STRIDE)
+    cells = model.view_transform.cells(cameras, tuple(images.shape[-2:]), model.stride)
     made = []
     for half in (0, 1):
         part = slice(half * batch * views, (half + 1) * batch * views)

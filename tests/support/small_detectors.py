@@ -11,7 +11,7 @@ from models.bevdet.necks import FpnSpec
 from models.depth_bins import DepthBins
 from models.geometry import rotation_z
 from models.lift_splat import BevGrid
-from models.swin import Swin
+from small_swin import small_swin
 
 SIZE = (64, 96)
 # Camera axes (right, down, ahead) in the ego's (ahead, left, up).
@@ -31,7 +31,7 @@ VARIANTS = {
 def small_detector(head: nn.Module | None = None, spacing: str = "even", **variant) -> BevDet:
     """A detector in eval() whose every weight and buffer is random."""
     net = BevDet(
-        Swin(8, (1, 1, 1, 1), (1, 1, 1, 1), (4, 4, 4, 2), pretrain_grid=4),
+        small_swin(windows=(4, 4, 4, 2), num_heads=(1, 1, 1, 1), grid=4),
         head or nn.Identity(),
         BevDetSpec(
             BevGrid((-8, 8), (-8, 8), (-5, 3), 1.0),

@@ -93,6 +93,8 @@ def test_what_a_file_says_of_its_detector():
         "depths": (1, 1, 1, 1),
         "num_heads": (1, 1, 1, 1),
         "window_sizes": (4, 4, 4, 2),
+        "patch_size": 4,
+        "mlp_ratio": 4.0,
         "pretrain_grid": 4,
         "image_out": 8,
         "frames": 3,

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.bevdet.cost_volume import STRIDE, cost_volume, rays
+from models.bevdet.cost_volume import cost_volume, rays
 from models.geometry import rotation_z
 
-SIZE = (16, 32)
+SIZE, STRIDE = (16, 32), 4
 
 
 def bilinear(image: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -63,9 +63,9 @@ def fast(current, earlier, to_earlier, lenses, posts, depths, bias):
     def batch(matrices):
         return tuple(torch.tensor(matrix)[None].float() for matrix in matrices)
 
-    seen = rays(SIZE, torch.tensor(to_earlier)[None].float(), batch(lenses), batch(posts))
+    seen = rays(SIZE, torch.tensor(to_earlier)[None].float(), batch(lenses), batch(posts), STRIDE)
     features = (torch.tensor(feature)[None].float() for feature in (current, earlier))
-    return cost_volume(*features, seen, torch.tensor(depths).float(), bias)[0].numpy()
+    return cost_volume(*features, seen, torch.tensor(depths).float(), bias, STRIDE)[0].numpy()
 
 
 @settings(max_examples=15, deadline=None)
@@ -130,8 +130,8 @@ def test_nothing_as_large_as_all_warped_features():
             return out
 
     features, depths = torch.randn(2, 1, 24, 4, 8), torch.arange(1.0, 31)
-    seen = rays(SIZE, torch.eye(4)[None], (torch.eye(3)[None],) * 2, (torch.eye(4)[None],) * 2)
+    seen = rays(SIZE, torch.eye(4)[None], (torch.eye(3)[None],) * 2, (torch.eye(4)[None],) * 2, STRIDE)
     with Largest():
-        out = cost_volume(features[0], features[1].requires_grad_(), seen, depths, 5.0)
+        out = cost_volume(features[0], features[1].requires_grad_(), seen, depths, 5.0, STRIDE)
     assert not out.requires_grad
     assert largest == max(out.numel(), features[0].numel())

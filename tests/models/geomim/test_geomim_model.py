@@ -9,12 +9,12 @@ from models.geomim.target import EPS, normalise_patches
 from models.geomim.view_transform import Cameras, ViewTransform
 from models.lift_splat import BevGrid
 from models.masking import draw_halves
-from models.swin import Swin
+from small_swin import small_swin
 
 
 def tiny_model(**ablation):
     torch.manual_seed(0)
-    backbone = Swin(8, (1, 1, 1, 1), (1, 2, 2, 4), (8, 4, 4, 4), pretrain_grid=7)
+    backbone = small_swin()
     grid = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-5.0, 5.0), 1.0)
     transform = ViewTransform(16, 6, DepthBins(1, 11, 1), grid, downsample=2)
     return GeoMIM(backbone, Decoder(32, 16, 2, 4, **ablation), transform, 2, target_channels=5, patch=4)

@@ -11,7 +11,7 @@ from models.geomim.model import GeoMIM
 from models.geomim.view_transform import Cameras, ViewTransform
 from models.lift_splat import BevGrid
 from models.masking import draw_halves
-from models.swin import Swin
+from small_swin import small_swin
 
 FORWARD = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # camera axes -> LiDAR axes
 
@@ -19,7 +19,7 @@ FORWARD = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1
 def small_model(cells, patch):
     """With windows that overhang, and a BEV of `cells` a side."""
     torch.manual_seed(0)
-    backbone = Swin(8, (1, 1, 2, 1), (1, 2, 2, 4), (8, 4, 4, 4), pretrain_grid=7)
+    backbone = small_swin(depths=(1, 1, 2, 1))
     transform = ViewTransform(16, 6, DepthBins(1, 11, 1), BevGrid((-cells, cells), (-cells, cells), (-5.0, 5.0), 1.0))
     model = GeoMIM(backbone, Decoder(32, 16, 2, 4), transform, 2, target_channels=5, patch=patch).double()
     for block in model.modules():

@@ -4,13 +4,13 @@ import torch
 from models.geomim.decoder import Decoder
 from models.geomim.pixels import PixelMIM, pixel_loss, pixel_target
 from models.masking import draw_halves
-from models.swin import Swin
+from small_swin import small_swin
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    backbone = Swin(8, (1, 1, 1, 1), (1, 2, 2, 4), (8, 4, 4, 2))
+    backbone = small_swin(windows=(8, 4, 4, 2))
     return PixelMIM(backbone, Decoder(32, 16, 2, 4, cross_view=False, geometry_branch=False), 2)
 
 
@@ -26,13 +26,13 @@ def slow_target(image):
 def test_the_target_is_each_tokens_pixels_normalised():
     images = torch.randn(2, 3, 32, 64) * torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
     images[0, :, :16, :16] = 0.3  # a wall of one colour
-    torch.testing.assert_close(pixel_target(images), torch.stack([slow_target(image) for image in images]))
+    torch.testing.assert_close(pixel_target(images, 16), torch.stack([slow_target(image) for image in images]))
 
 
 def test_only_what_a_half_does_not_see_counts():
     images = torch.randn(3, 3, 64, 96)
     groups = draw_halves(3, (2, 3), torch.Generator().manual_seed(0), ratio=0.6, shared=False)
-    made = pixel_target(images).repeat(2, 1, 1, 1, 1)
+    made = pixel_target(images, 16).repeat(2, 1, 1, 1, 1)
     fine = groups.repeat_interleave(2, 1).repeat_interleave(2, 2)
     for half in (0, 1):
         made[half][fine == half] += 100

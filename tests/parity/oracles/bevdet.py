@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.backbones.swin import Swin
 from models.bevdet.layout import bevdet_from_public
 from models.bevdet.necks import FpnLss
 from models.public.bevdet import read_fpn
@@ -24,7 +25,7 @@ class Backbone(nn.Module):
     def __init__(self, config: dict[str, Any]):
         super().__init__()
         with Used(config["backbone"], "backbone") as swin:
-            self.backbone = read_swin(swin, (1, 2, 3), "SwinTransformerBEVFT").build()
+            self.backbone = Swin(read_swin(swin, (1, 2, 3), "SwinTransformerBEVFT"))
         channels = self.backbone.channels[2:]
         self.image_neck = FpnLss(channels, read_fpn(Used(config["neck"], "neck"), channels))
 

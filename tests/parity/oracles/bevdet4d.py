@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.bevdet.alignment import aligned, sampling_grid
-from models.bevdet.detector import STRIDE, BevDet
+from models.bevdet.detector import BevDet
 from models.rays import feature_pixels, pixel_rays
 from oracles.base import Kind, Oracle, Output, Tolerance, leading, recorded
 from oracles.detector import CELLS, POSES, cameras_of, detector_of, head_outputs, images_of, losses_and_gradients
@@ -45,7 +45,7 @@ def frames(oracle: Oracle) -> Iterator[Output]:
         }
         for name, (value, tolerance) in values.items():
             yield Output(f"{key}_{name}", leading(value, oracle, f"{key}_{name}"), tolerance)
-        rays = pixel_rays(cameras.lens(frame), cameras.camera_to_bev(frame), feature_pixels(net.image_size, STRIDE))
+        rays = pixel_rays(cameras.lens(frame), cameras.camera_to_bev(frame), feature_pixels(net.image_size, net.stride))
         points = rays.at(net.depth_bins.edges())[:, :, ::13, ::3, ::5]
         yield Output(f"{key}_coor_sub", points, Tolerance(of_max=1e-5))
 

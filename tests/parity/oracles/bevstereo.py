@@ -17,7 +17,7 @@ def frames(oracle: Oracle) -> Iterator[Output]:
     """Each frame with the one before it, the earliest first."""
     net, images, cameras = detector_of(oracle), images_of(oracle), cameras_of(oracle)
     views = images.shape[2]
-    fine = next(net.backbone.maps(images[:, -1].flatten(0, 1)))
+    (fine,) = net.backbone(images[:, -1].flatten(0, 1), stop_at=0)
     last = f"inter/frame{images.shape[1] - 1}_stereo_feat"
     yield Output(last, leading(fine, oracle, last), FEATURES)
     for frame in range(net.frames - 1, -1, -1):

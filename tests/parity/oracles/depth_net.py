@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from models.bevdet import cost_volume
 from models.bevdet.cameras import Cameras
 from models.bevdet.depth_net import CameraDepthNet
-from models.bevdet.detector import STRIDE
 from models.bevdet.layout import bevdet_from_public
 from models.depth_bins import depth_loss
 from models.lift_splat import SplatPlan, bev_cells, splat
@@ -19,6 +18,7 @@ from models.rays import Rays, feature_pixels, frustum, pixel_rays
 from oracles.base import Kind, Oracle, Output, Tolerance, leading, norms
 from oracles.detector import CELLS, GRADIENTS, POSES, cameras_of, depth_targets_of, public_gradients
 
+FINE, COARSE = 4, 16  # strides of the features that are compared, and of those that are lifted
 OUT, COST = Tolerance(1e-5, bf16=0.02), Tolerance(5e-5)  # the features that are compared are stored ones
 MAPS = Tolerance(1e-5, share=0.995, bf16=0.02)
 LOSS = Tolerance(relative=1e-5, bf16=0.003)
@@ -38,12 +38,12 @@ class Lift(nn.Module):
         self.edges = self.bins.edges()
 
     def cells(self, cameras: Cameras) -> Tensor:
-        rays = pixel_rays(cameras.lens(0), cameras.camera_to_bev(0), feature_pixels(self.size, STRIDE))
+        rays = pixel_rays(cameras.lens(0), cameras.camera_to_bev(0), feature_pixels(self.size, COARSE))
         return bev_cells(rays.at(self.edges), self.grid, order="yx", truncate=True)
 
     def rays(self, cameras: Cameras) -> Rays:
         lens, post = (tuple(m[:, f].flatten(0, 1) for f in (0, 1)) for m in cameras[:2])
-        return cost_volume.rays(self.size, cameras.to_earlier(0).flatten(0, 1), lens, post)
+        return cost_volume.rays(self.size, cameras.to_earlier(0).flatten(0, 1), lens, post, FINE)
 
     def forward(self, features: Tensor, cameras: Cameras, cost: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """BEV (B, C, Y, X), depth probabilities (B N, D, h, w), context (B N, C, h, w)."""
@@ -78,7 +78,8 @@ def stereo(oracle: Oracle) -> Iterator[Output]:
     lift, cameras = lift_of(oracle, "stereo"), cameras_of(oracle)
     with torch.no_grad():
         rays = lift.rays(cameras)
-        cost = cost_volume.cost_volume(oracle["inputs/cv_curr"], oracle["inputs/cv_prev"], rays, lift.edges, lift.bias)
+        compared = oracle["inputs/cv_curr"], oracle["inputs/cv_prev"]
+        cost = cost_volume.cost_volume(*compared, rays, lift.edges, lift.bias, FINE)
         yield Output("stereo/cost_volume", leading(cost[:, :, ::2, ::2], oracle, "stereo/cost_volume"), COST)
         yield Output("stereo/cost_argmax", cost.argmax(1), Tolerance(share=0.999))
         yield Output("stereo/cost_max", cost.amax(1), COST)
@@ -90,7 +91,7 @@ def stereo(oracle: Oracle) -> Iterator[Output]:
         behind = (wanted == cost_volume.OUTSIDE).all(-1)
         yield Output("stereo/grid_sub (behind)", places[behind], Tolerance(), wanted[behind])
         corners = ((0, 0, 0), (-1, -1, -1), (1, 2, 3))
-        fine = frustum(lift.edges, lift.size, cost_volume.STRIDE)
+        fine = frustum(lift.edges, lift.size, FINE)
         yield Output("stereo/cv_frustum_corner", torch.stack([fine[place] for place in corners]), FRUSTUM)
         bev, depth, _ = lift(oracle["inputs/x"], cameras, None)
         yield Output("stereo/noprev_depth_prob", leading(depth, oracle, "stereo/noprev_depth_prob"), OUT)
@@ -109,7 +110,7 @@ def _lifted(oracle: Oracle, name: str, cost: Tensor | None) -> Iterator[Output]:
     yield Output(f"{name}/cell_flat", lift.cells(cameras), CELLS)
     yield Output(f"{name}/bev", bev, MAPS)
     corners = ((0, 0, 0), (-1, -1, -1), (1, 2, 3), (5, 0, 1))
-    coarse = frustum(lift.edges, lift.size, STRIDE)
+    coarse = frustum(lift.edges, lift.size, COARSE)
     yield Output(f"{name}/frustum_corner", torch.stack([coarse[place] for place in corners]), FRUSTUM)
 
     labels = lift.bins.labels(depth_targets_of(oracle)).flatten(0, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.bevdet.cameras import Cameras
-from models.bevdet.detector import STRIDE, BevDet
+from models.bevdet.detector import BevDet
 from models.bevdet.layout import bevdet_to_public, fill_bevdet, read_bevdet
 from models.center_head import PARTS
 from models.depth_bins import depth_loss
@@ -71,7 +71,7 @@ def depth_targets_of(oracle: Oracle) -> Tensor:
     """(B, N, H/16, W/16), m; 0 where there is no point."""
     maps = np.zeros(oracle.array("gt/depth_shape"), np.float32)
     maps[tuple(oracle.array("gt/depth_index").astype(int).T)] = oracle.array("gt/depth_value")
-    targets = at_stride(torch.from_numpy(maps).flatten(0, 1), STRIDE)
+    targets = at_stride(torch.from_numpy(maps).flatten(0, 1), 16)
     return targets.unflatten(0, maps.shape[:2])
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.depth_bins import DepthBins
 from models.geomim.decoder import DecoderMaps, camera_vector
-from models.geomim.model import STRIDE, GeoMIM, Losses, Reconstruction
+from models.geomim.model import GeoMIM, Losses, Reconstruction
 from models.geomim.target import EPS, normalise_patches, reconstruction_loss
 from models.layouts import geomim_from_original
 from models.lift_splat import BevGrid
@@ -173,7 +173,7 @@ def whole(mode: str, oracle: Oracle) -> Iterator[Output]:
     cameras = model.geometry(cameras_of(oracle), tuple(images.shape[-2:]))
     made: Reconstruction = model(images, cameras, groups_of(oracle["noise"], images))
     maps = torch.from_numpy(depth_map_of(oracle, tuple(images.shape[-2:])))
-    depth = at_stride(maps.flatten(0, 1), STRIDE).unflatten(0, maps.shape[:2])
+    depth = at_stride(maps.flatten(0, 1), model.stride).unflatten(0, maps.shape[:2])
     losses: Losses = model.losses(made, bev, depth)
     losses.total.backward()
     yield Output(f"{mode}/rec_loss", losses.reconstruction, LOSS)

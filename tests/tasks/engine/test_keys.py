@@ -28,7 +28,10 @@ MOVES: dict[str, list[tuple[set[str], str]]] = {
     "": [(NONE, "preset dataroot"), (ALL, "version")],
     "simulate": [(NONE, "seed scenes keyframes image_scale camera_sweeps lidar_rate density occupancy workers")],
     "lidar": [(FIT, "range voxel_size max_points max_voxels sweeps widths out_width blocks")],
-    "backbone": [(PRETRAIN | SCRATCH, "embed_dim depths num_heads window_sizes pretrain_grid")],
+    "backbone": [
+        (PRETRAIN | SCRATCH, "embed_dim depths num_heads window_sizes pretrain_grid patch_size mlp_ratio"),
+        (NONE, "name"),  # its default, written out; for another network see below
+    ],
     "ingest": [
         (ALL, "sweeps lidar_columns classes leave_out"),
         ({"ingest"}, "frames"),  # which no stage of this config reads
@@ -79,6 +82,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "lidar.range": {"lidar": {"range": [-50.4, -54.0, -5.0, 57.6, 54.0, 3.0]}},
     "lidar.voxel_size": {"lidar": {"voxel_size": [0.075, 0.075, 0.1]}},
     "lidar.widths": {"lidar": {"widths": [16, 32, 64, 64]}},
+    "backbone.name": {"backbone": {"name": "swin"}},
     "backbone.depths": {"backbone": {"depths": [2, 2, 6, 2]}},
     "backbone.num_heads": {"backbone": {"num_heads": [4, 8, 16, 16]}},
     "backbone.window_sizes": {"backbone": {"window_sizes": [16, 16, 8, 8]}},

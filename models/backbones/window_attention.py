@@ -1,4 +1,4 @@
-"""Self-attention inside the square windows of a map, confined to groups of tokens: what `models.swin` is made of.
+"""Self-attention inside the square windows of a map, confined to groups of tokens: what a Swin is made of.
 
 Windows never shift and a token sees only its own group, so the sets of tokens that see each other, the cliques, are the
 same in all blocks of a stage. On a CPU each clique has a dense attention of its own: with two groups half the
@@ -64,7 +64,7 @@ class Windows:
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside square windows with a learned bias for every relative offset.
 
-    padding_visible: see `models.swin.Swin`.
+    padding_visible: see `models.backbones.swin.Swin`.
     """
 
     def __init__(self, dim: int, num_heads: int, window: int, padding_visible: bool):

@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from models.swin import Swin, upsample_groups
+from models.masking import upsample_groups
+from small_swin import small_swin
 
 
 def tiny_swin(**kwargs):
     torch.manual_seed(0)
-    return Swin(8, (1, 1, 2, 1), (1, 2, 2, 4), (8, 4, 4, 4), pretrain_grid=7, **kwargs).eval()
+    return small_swin(depths=(1, 1, 2, 1), **kwargs).eval()
 
 
 def test_shapes_of_sizes_that_do_not_divide():

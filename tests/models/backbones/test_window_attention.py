@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from models.window_attention import Cliques, WindowAttention, from_windows, relative_position_index, to_windows
+from models.backbones.window_attention import (
+    Cliques,
+    WindowAttention,
+    from_windows,
+    relative_position_index,
+    to_windows,
+)
 
 
 @pytest.mark.parametrize("size", [(8, 12), (5, 7), (3, 4)])

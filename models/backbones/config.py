@@ -1,0 +1,46 @@
+"""The frozen configs that backbones are built from, and that `backbone:` of a YAML file is read into."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from common.settings import Settings
+
+# Fields that came after the first artifacts: at these values they are in no key.
+_LATER = {"name": "swin", "patch_size": 4, "mlp_ratio": 4.0}
+
+
+class SwinConfig(Settings):
+    """A Swin with windows that never shift. The defaults are Swin-B's, as GeoMIM pretrains it."""
+
+    name: Literal["swin"] = Field("swin", description="Which network: swin, convnext or resnet.")
+    embed_dim: int = Field(128, ge=1, description="Channels of the first stage; each later one doubles them.")
+    depths: tuple[int, int, int, int] = Field((2, 2, 18, 2), description="Blocks of each stage.")
+    num_heads: tuple[int, int, int, int] = Field((4, 8, 16, 32), description="Attention heads of each stage.")
+    window_sizes: tuple[int, int, int, int] = Field((16, 16, 16, 8), description="Tokens a side of a window, by stage.")
+    pretrain_grid: int = Field(56, ge=1, description="Tokens a side of the stored absolute position embedding.")
+    patch_size: int = Field(4, ge=1, description="Pixels a side of a token of the first stage.")
+    mlp_ratio: float = Field(4.0, gt=0, description="Width of a block's MLP, in channels of its stage.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "SwinConfig":
+        for stage, (heads, channels) in enumerate(zip(self.num_heads, self.channels)):
+            if heads < 1 or channels % heads:
+                raise ValueError(f"num_heads[{stage}] is {heads}, which does not divide the {channels} channels")
+        for name in ("depths", "window_sizes"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} has a number below 1")
+        return self
+
+    def key_fields(self) -> dict[str, Any]:
+        return {name: value for name, value in super().key_fields().items() if value != _LATER.get(name)}
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of each stage's map."""
+        return tuple(self.embed_dim * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels a side of a cell of each stage's map."""
+        return tuple(self.patch_size * 2**stage for stage in range(len(self.depths)))
