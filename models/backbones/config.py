@@ -44,3 +44,58 @@ class SwinConfig(Settings):
     def strides(self) -> tuple[int, ...]:
         """Pixels a side of a cell of each stage's map."""
         return tuple(self.patch_size * 2**stage for stage in range(len(self.depths)))
+
+
+class ConvNeXtConfig(Settings):
+    """A ConvNeXt as published."""
+
+    name: Literal["convnext"]
+    size: Literal["tiny", "small", "base"] = Field("tiny", description="Blocks and channels of the stages.")
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        return (3, 3, 9, 3) if self.size == "tiny" else (3, 3, 27, 3)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of each stage's map."""
+        first = 128 if self.size == "base" else 96
+        return tuple(first * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels a side of a cell of each stage's map."""
+        return 4, 8, 16, 32
+
+
+class ResNetConfig(Settings):
+    """A ResNet as published, of basic blocks (18) or bottlenecks (50)."""
+
+    name: Literal["resnet"]
+    depth: Literal[18, 50] = Field(50, description="Layers, as they are counted in its name.")
+
+    @property
+    def bottleneck(self) -> bool:
+        """Whether blocks have three convolutions, and four times their width in channels."""
+        return self.depth == 50
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        return (3, 4, 6, 3) if self.bottleneck else (2, 2, 2, 2)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of each stage's 3x3 convolutions."""
+        return 64, 128, 256, 512
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of each stage's map."""
+        return tuple(width * (4 if self.bottleneck else 1) for width in self.widths)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels a side of a cell of each stage's map."""
+        return 4, 8, 16, 32

@@ -21,9 +21,10 @@ from typing import Any
 from torch import Tensor
 
 from models.bevdet.detector import BevDet
+from models.layouts.checkpoint import network_sizes
 from models.layouts.filling import Checkpoint, Filled, WeightsMismatch, fill
 from models.layouts.renaming import Renaming
-from models.layouts.swin import BUFFERS, swin_from_mmdet, swin_sizes, swin_to_mmdet, without_prefix
+from models.layouts.swin import BUFFERS, swin_from_mmdet, swin_to_mmdet, without_prefix
 
 _PUBLIC = Renaming(
     (
@@ -103,8 +104,7 @@ def detector_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
     if bins and context and not camera_aware:
         bins -= context
     heatmap = re.compile(r"head\.net\.task_heads\.\d+\.heatmap\.1\.weight")
-    swin = swin_sizes(without_prefix(state, "backbone."))
-    return swin | {
+    return network_sizes(without_prefix(state, "backbone.")) | {
         "image_out": side("image_neck.conv.3.weight"),
         "frames": inputs and context and inputs // context,
         "camera_aware": camera_aware,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones.swin import Swin
+from models.backbones.backbone import Backbone
+from models.layouts.convnext import convnext_sizes, read_convnext
 from models.layouts.filling import Checkpoint, Filled, WeightsMismatch, fill
 from models.layouts.geomim import (
     BACKBONE,
@@ -22,6 +23,7 @@ from models.layouts.geomim import (
     decoder_from_mixmae,
     geomim_from_original,
 )
+from models.layouts.resnet import read_resnet, resnet_sizes
 from models.layouts.swin import (
     BUFFERS,
     swin_from_mmdet,
@@ -40,12 +42,16 @@ _MAY_LACK = re.compile(r"backbone\.(absolute_pos_embed$|norm[23]\.)")  # what a 
 
 
 def read_layout(tensors: dict[str, Tensor]) -> Checkpoint:
-    """A checkpoint's tensors, whatever layout they are in. Raises WeightsMismatch unless it holds exactly one Swin."""
+    """A checkpoint's tensors, whatever layout they are in. Raises WeightsMismatch unless it holds exactly one
+    backbone of a kind."""
     anchors = [found for name in tensors if (found := _ANCHOR.fullmatch(name))]
     if not anchors:
+        if (other := read_convnext(tensors) or read_resnet(tensors)) is not None:
+            return other
         shown = ", ".join(sorted(tensors)[:3]) or "no tensors"
         raise WeightsMismatch(
-            f"no Swin in it: no name ends in patch_embed.projection.weight or .proj.weight; {shown} ..."
+            "no Swin in it: no name ends in patch_embed.projection.weight or .proj.weight; nor a ConvNeXt or ResNet; "
+            f"{shown} ..."
         )
     if len(anchors) > 1:
         raise WeightsMismatch(f"{len(anchors)} Swins in it, below {', '.join(repr(found[1]) for found in anchors)}")
@@ -110,8 +116,8 @@ def fill_geomim(model: nn.Module, checkpoint: Checkpoint) -> Filled:
     return fill(model, checkpoint, backbone_sizes, may_lack=may_lack, resize=resized)
 
 
-def fill_backbone(backbone: Swin, checkpoint: Checkpoint) -> Filled:
-    """Fill a Swin in place from any checkpoint's backbone; all else in it is ignored."""
+def fill_backbone(backbone: Backbone, checkpoint: Checkpoint) -> Filled:
+    """Fill a backbone in place from any checkpoint's backbone; all else in it is ignored."""
     may_lack = None if checkpoint.whole else _MAY_LACK
     return fill(backbone, checkpoint, backbone_sizes, "backbone.", may_lack, resized)
 
@@ -146,6 +152,18 @@ def _shapes_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, torch.Si
 
 
 def backbone_sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
-    """What weights below `backbone.` say of a Swin, without what may be resized."""
-    sizes = swin_sizes(without_prefix(weights, "backbone."))
+    """What weights below `backbone.` say of a network, without what may be resized."""
+    sizes = network_sizes(without_prefix(weights, "backbone."))
     return {field: size for field, size in sizes.items() if field not in ("window_sizes", "pretrain_grid")}
+
+
+def network_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
+    """What our names (no prefix) say of a backbone, its name first; nothing where they are of none."""
+    for name, anchor, sizes_of in (
+        ("swin", "patch_embed.projection.weight", swin_sizes),
+        ("convnext", "stem.0.weight", convnext_sizes),
+        ("resnet", "layer1.0.conv1.weight", resnet_sizes),
+    ):
+        if anchor in state:
+            return {"name": name, **sizes_of(state)}
+    return {}

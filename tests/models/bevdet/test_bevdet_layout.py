@@ -89,6 +89,7 @@ def test_other_windows_and_position_grids_are_another_detector(name, table, sent
 def test_what_a_file_says_of_its_detector():
     stereo = with_head(**VARIANTS["long stereo"])
     assert detector_sizes(stereo.state_dict()) == {
+        "name": "swin",
         "embed_dim": 8,
         "depths": (1, 1, 1, 1),
         "num_heads": (1, 1, 1, 1),
