@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.interpolate import make_interp_spline
-from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +25,8 @@ def resize_bias_table(table: Tensor, side: int) -> Tensor:
         middle = slice(old // 2 - ends, old // 2 + ends + 1)
         values = values[middle, middle]
     else:
+        from scipy.interpolate import make_interp_spline  # a second of import, for a table that grows
+
         knots = geometric_offsets(old // 2, ends)
         wanted = np.clip(np.arange(-ends, ends + 1), knots[0], knots[-1])
         for axis in (0, 1):
@@ -38,6 +38,8 @@ def geometric_offsets(count: int, end: float) -> np.ndarray:
     """2 count + 1 ascending offsets about 0 with steps 1, q, q^2, ..., such that the last is `end` (at least count)."""
     ratio = 1.0
     if 1 < count < end:
+        from scipy.optimize import brentq
+
         ratio = brentq(lambda q: sum(q**k for k in range(count)) - end, 1, end)
     half = np.cumsum(ratio ** np.arange(count))
     return np.concatenate([-half[::-1], [0], half])

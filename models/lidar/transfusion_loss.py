@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.boxes import Boxes
@@ -63,6 +62,8 @@ def match(found: Boxes, probabilities: np.ndarray, truth: Boxes, extent: np.ndar
     probabilities (Q, C); extent: of the range along x and y (m), by which distances are divided.
     """
     p = probabilities[:, truth.labels].astype(np.float64)  # (Q, G)
+    from scipy.optimize import linear_sum_assignment  # a second of import, which only training needs
+
     tiny = 1e-12
     as_object = -_ALPHA * (1 - p) ** _GAMMA * np.log(p + tiny)
     as_background = -(1 - _ALPHA) * p**_GAMMA * np.log(1 - p + tiny)
