@@ -1,5 +1,5 @@
 # make demo   the five stages on a small simulated world (CPU, twelve to twenty-five minutes)
-# make test   lint, import rules and all tests
+# make test   lint (style, import rules, types) and all tests
 # Both set up .venv first; once it matches the lock, set-up costs nothing.
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -26,7 +26,9 @@ demo: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 # A process a core with one thread each: two teams of threads on the same cores would stand in each other's way.
 # In the order of the folders: the longest, e2e, begin early.

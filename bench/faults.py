@@ -29,7 +29,7 @@ from storage.bev import BevReader
 from storage.damage import Damaged
 from storage.depth import DepthReader
 from storage.index import SCHEMA, Index
-from storage.store import check, held
+from storage.store import check, stored_artifacts
 from tasks.engine.execute import check_input
 
 
@@ -56,7 +56,9 @@ def damage(world: World, count: int, chance: random.Random, what: str, spoil: Ca
     # As if all stores were big: before a stage uses them only their metadata are read, and the readers see to the rest.
     manifest.SMALL_STORE = 0
     with world.copy() as cli:
-        artifacts = {entry.path: Artifact(cli.root, entry.stage, entry.manifest.key) for entry in held(cli.root)}
+        artifacts = {
+            entry.path: Artifact(cli.root, entry.stage, entry.manifest.key) for entry in stored_artifacts(cli.root)
+        }
         wanted = {path: read_all(artifact) for path, artifact in artifacts.items()}
         files = sorted(p for path in artifacts for p in path.rglob("*") if p.is_file())
         sizes = [file.stat().st_size for file in files]
@@ -127,7 +129,7 @@ def exchange(world: World) -> Line:
     """Every pair of neighbouring parts of every store, exchanged: finished, and while it is unfinished."""
     line = Line("two parts of a store exchanged")
     with world.copy() as cli:
-        for entry in held(cli.root):
+        for entry in stored_artifacts(cli.root):
             for store in entry.path.glob("*.zarr"):
                 if not (store / "check").exists():
                     continue
@@ -170,11 +172,11 @@ def crowd(world: World, runs: int) -> Line:
             line.wrong.append(output[-800:])
         else:
             line.count("ended well")
-    for entry in held(root):
+    for entry in stored_artifacts(root):
         if entry.state != "finished" or check(entry.path):
             line.wrong.append(f"{entry.path}: {entry.state}")
-    if len(held(root)) != len(held(world.whole.root)):
-        line.wrong.append(f"{len(held(root))} artifacts, not {len(held(world.whole.root))}")
+    if len(stored_artifacts(root)) != len(stored_artifacts(world.whole.root)):
+        line.wrong.append(f"{len(stored_artifacts(root))} artifacts, not {len(stored_artifacts(world.whole.root))}")
     shutil.rmtree(root)
     return line
 

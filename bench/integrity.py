@@ -29,7 +29,7 @@ from storage.stores import open_part_store  # noqa: E402
 
 CAMERAS = ("FRONT", "FRONT_RIGHT", "FRONT_LEFT", "BACK", "BACK_LEFT", "BACK_RIGHT")
 SHAPE, PART = (256, 180, 180), 16
-MAPS = BevAttributes(range=(-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), cell_size=(0.6, 0.6), part_size=PART)
+MAPS = BevAttributes(point_range=(-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), cell_size=(0.6, 0.6), part_size=PART)
 
 
 @contextlib.contextmanager

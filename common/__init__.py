@@ -1,0 +1,1 @@
+"""What every room may use: errors, settings, progress, cores, files read patiently. Imports no other room."""

@@ -74,7 +74,7 @@ class SharingContext(SpawnContext):
         super().__init__()
         self._environment = dict.fromkeys(COUNTS, str(threads))
 
-    def Process(self, target: Callable[..., None], args: tuple) -> SpawnProcess:
+    def Process(self, target: Callable[..., None], args: tuple) -> SpawnProcess:  # type: ignore[override]  # a class there
         return _Process(self._environment, target, args)
 
 

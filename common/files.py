@@ -57,18 +57,22 @@ def patiently(path: Path, look: Callable[[], Result]) -> Result:
 
     Raises OSError for what is wrong with the file, FileSystemError where the file system goes on failing.
     """
-    for pause in (*PAUSES, None):
+    for pause in PAUSES:
         try:
             return look()
         except OSError as error:
             if error.errno in MISTAKES:
                 raise
-            if pause is None:
-                raise FileSystemError(
-                    f"{path}: the file system failed {len(PAUSES) + 1} times within {sum(PAUSES):g} s "
-                    f"({error.strerror}); once it is well, the same command goes on from there"
-                ) from error
             time.sleep(pause)
+    try:
+        return look()
+    except OSError as error:
+        if error.errno in MISTAKES:
+            raise
+        raise FileSystemError(
+            f"{path}: the file system failed {len(PAUSES) + 1} times within {sum(PAUSES):g} s "
+            f"({error.strerror}); once it is well, the same command goes on from there"
+        ) from error
 
 
 @contextmanager

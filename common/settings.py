@@ -18,7 +18,7 @@ class Settings(BaseModel):
 
     def key_fields(self) -> dict[str, Any]:
         """The JSON-able fields that decide the result: what the stage's key is made of. A file stands as "file"."""
-        out = {}
+        out: dict[str, Any] = {}
         files = self.external_files()
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -30,14 +30,14 @@ class Settings(BaseModel):
 
     def external_files(self) -> dict[str, Path]:
         """Field name -> path, for the fields that name a file outside the artifact store."""
-        found = {}
+        out: dict[str, Path] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if isinstance(value, Settings):
-                found |= {f"{name}.{inner}": path for inner, path in value.external_files().items()}
+                out |= {f"{name}.{inner}": path for inner, path in value.external_files().items()}
             elif (words := _mark(field, "external_file")) is not None and value is not None and value not in words:
-                found[name] = Path(value)
-        return found
+                out[name] = Path(value)
+        return out
 
 
 def runtime(default: Any, description: str, **limits: Any) -> Any:
@@ -51,7 +51,8 @@ def external_file(default: Any, description: str, words: tuple[str, ...] = ()) -
 
 
 def _mark(field: FieldInfo, name: str) -> Any:
-    return (field.json_schema_extra or {}).get(name)
+    extra = field.json_schema_extra
+    return extra.get(name) if isinstance(extra, dict) else None
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from dataroot.links import Links, follow
 from dataroot.tables import Table
 from models.names import CATEGORY_TO_CLASS, CLASSES, OTHER_CATEGORIES
 
-SHOWN = 8  # unknown categories named in a warning
+MAX_EXAMPLES = 8  # unknown categories named in a warning
 
 
 def labels_of(names: np.ndarray, classes: Mapping[str, str]) -> np.ndarray:
@@ -20,9 +20,9 @@ def labels_of(names: np.ndarray, classes: Mapping[str, str]) -> np.ndarray:
 
     classes: category -> class or "ignore", before what nuScenes' own names say.
     """
-    meant = CATEGORY_TO_CLASS | dict(classes)
+    class_of = CATEGORY_TO_CLASS | dict(classes)
     number = {name: label for label, name in enumerate(CLASSES)}
-    return np.array([number.get(meant.get(name), -1) for name in names], np.int64)
+    return np.array([number.get(class_of.get(name, ""), -1) for name in names], np.int64)
 
 
 def check_categories(tables: dict[str, Table], links: Links, classes: Mapping[str, str], faults: Faults) -> None:
@@ -31,15 +31,15 @@ def check_categories(tables: dict[str, Table], links: Links, classes: Mapping[st
     for name in classes:
         if name not in names and tables["category"].readable:
             near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f": {', '.join(names[:SHOWN])}"
+            hint = f"; did you mean {near[0]}?" if near else f": {', '.join(names[:MAX_EXAMPLES])}"
             remedy = f"name one of category.json's in ingest.classes{hint}"
             faults.add(tables["category"].file, "name", f"no category is {name!r}, which ingest.classes maps", remedy)
-    known = {*CATEGORY_TO_CLASS, *OTHER_CATEGORIES, *classes}
-    unknown = {name: count for name, count in box_counts(tables, links).items() if name not in known}
+    expected = {*CATEGORY_TO_CLASS, *OTHER_CATEGORIES, *classes}
+    unknown = {name: count for name, count in box_counts(tables, links).items() if name not in expected}
     if unknown:
-        listed = ", ".join(f"{name} ({count:,} boxes)" for name, count in list(unknown.items())[:SHOWN])
-        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        example = ", ".join(f"{_quoted(name)}: {_guess(name)}" for name in list(unknown)[:SHOWN])
+        listed = ", ".join(f"{name} ({count:,} boxes)" for name, count in list(unknown.items())[:MAX_EXAMPLES])
+        more = f" and {len(unknown) - MAX_EXAMPLES} more" if len(unknown) > MAX_EXAMPLES else ""
+        example = ", ".join(f"{_quoted(name)}: {_guess(name)}" for name in list(unknown)[:MAX_EXAMPLES])
         faults.warn(
             "unknown_categories",
             f"categories that nuScenes does not have are of no class, so nothing is learnt of them: {listed}{more}; "
@@ -63,10 +63,10 @@ def _quoted(name: str) -> str:
 
 def _guess(category: str) -> str:
     """The class that a category's name is most like, "?" where none is."""
-    meant = {name.rsplit(".", 1)[-1]: label for name, label in CATEGORY_TO_CLASS.items()}  # adult: pedestrian
-    meant |= {name: name for name in CLASSES}
+    class_of = {name.rsplit(".", 1)[-1]: label for name, label in CATEGORY_TO_CLASS.items()}  # adult: pedestrian
+    class_of |= {name: name for name in CLASSES}
     words = category.lower().replace("-", "_").replace(" ", "_")
     for text in (words, words.rsplit(".", 1)[-1], words.rsplit(".", 1)[0]):
-        if near := difflib.get_close_matches(text, meant, n=1, cutoff=0.75):
-            return meant[near[0]]
-    return next((label for name, label in meant.items() if name in words), "?")
+        if near := difflib.get_close_matches(text, class_of, n=1, cutoff=0.75):
+            return class_of[near[0]]
+    return next((label for name, label in class_of.items() if name in words), "?")

@@ -1,10 +1,11 @@
 """The checks that need nothing but the tables. Each puts all it finds into the faults and raises nothing."""
 
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from dataroot.faults import SHOWN, Faults
+from dataroot.faults import MAX_EXAMPLES, Faults
 from dataroot.links import DANGLING, LISTS, OPTIONAL, REQUIRED, Links, follow
 from dataroot.selection import CHANNELS, Selection
 from dataroot.tables import FIELDS, QUATERNION, VECTOR, Table, tokens_of
@@ -12,7 +13,7 @@ from models.names import CAMERAS, CATEGORY_TO_CLASS
 
 LIMITS = {"translation": 1e8, "size": 1e5}  # m: twice around the earth; longer than any thing, in mm too
 LONGEST_NAME = 200  # bytes; file systems take 255, with the ending
-SHOWN_LETTERS = 40
+MAX_LETTERS = 40
 SENSORS = 16  # named in a fault
 NAME_SENSORS = "name the sensors as nuScenes does"
 UNIT_TOLERANCE = 1e-3  # of a quaternion's norm; nuScenes' own are within 1e-6
@@ -21,6 +22,7 @@ ASCEND = "write microseconds, each later than the one before"
 RECALIBRATE = "mend the calibration: the devkit would take it as it is"
 
 Tables = dict[str, Table]
+Show = Callable[[int], str]  # a row as an example of a fault
 
 
 def check_tables(tables: Tables, links: Links, selection: Selection, faults: Faults) -> None:
@@ -40,7 +42,7 @@ def _check_duplicates(tables: Tables, faults: Faults) -> None:
     for table in tables.values():
         tokens = table["token"].tolist()
         if len(set(tokens)) < len(tokens):
-            first = {}
+            first: dict[bytes, int] = {}
             repeats = np.array([first.setdefault(token, row) != row for row, token in enumerate(tokens)], bool)
             faults.add_rows(
                 table.file,
@@ -64,7 +66,7 @@ def _check_dangling(tables: Tables, links: Links, faults: Faults) -> None:
                 f"naming nothing in {target}.json",
                 MEND,
                 bad,
-                lambda row, v=table[field]: v[row].decode("utf-8", "replace"),
+                _decoded(table[field]),
             )
     for (name, field), target in LISTS.items():
         table = tables[name]
@@ -77,7 +79,7 @@ def _check_dangling(tables: Tables, links: Links, faults: Faults) -> None:
                 f"naming nothing in {target}.json",
                 MEND,
                 bad,
-                lambda row, v=table[field]: b", ".join(tokens_of(v[row])).decode("utf-8", "replace"),
+                _tokens(table[field]),
             )
 
 
@@ -170,7 +172,7 @@ def _check_numbers(tables: Tables, faults: Faults) -> None:
                 "with NaN or infinity",
                 MEND,
                 ~finite & good,
-                lambda row, v=values: str(v[row].tolist()),
+                _listed(values),
             )
             limit = LIMITS.get(field)
             if limit is not None:
@@ -180,7 +182,7 @@ def _check_numbers(tables: Tables, faults: Faults) -> None:
                     f"with more than {limit:g} m",
                     "write metres",
                     (np.abs(values) > limit).any(1) & finite & good,
-                    lambda row, v=values: str(v[row].tolist()),
+                    _listed(values),
                 )
             if kind is QUATERNION:
                 with np.errstate(invalid="ignore", over="ignore"):
@@ -192,7 +194,7 @@ def _check_numbers(tables: Tables, faults: Faults) -> None:
                     "with a quaternion that is not of unit length",
                     "mend the rotation: the devkit would silently normalise it",
                     off & finite & good,
-                    lambda row, n=norm: f"length {n[row]:.6g}",
+                    _length(norm),
                 )
 
 
@@ -201,7 +203,7 @@ def _check_cameras(tables: Tables, links: Links, selection: Selection, faults: F
     modality = follow(links["calibrated_sensor", "sensor_token"], tables["sensor"]["modality"], b"")
     camera = (modality == b"camera") & calibration.good("camera_intrinsic")
     matrix = calibration["camera_intrinsic"]  # (rows, 3, 3); all NaN where the table has []
-    given = ~np.isnan(matrix).all((1, 2))
+    present = ~np.isnan(matrix).all((1, 2))
     finite = np.isfinite(matrix).all((1, 2))
     plain = np.where(finite[:, None, None], matrix, np.eye(3))
     singular = np.abs(np.linalg.det(plain)) < 1e-9
@@ -213,9 +215,9 @@ def _check_cameras(tables: Tables, links: Links, selection: Selection, faults: F
     def add(what: str, bad: np.ndarray) -> None:
         faults.add_rows(calibration.file, "camera_intrinsic", what, RECALIBRATE, bad, show)
 
-    add("of a camera without intrinsics", camera & ~given)
-    add("with NaN or infinity", given & ~finite)
-    add("with a singular matrix", given & finite & singular)
+    add("of a camera without intrinsics", camera & ~present)
+    add("with NaN or infinity", present & ~finite)
+    add("with a singular matrix", present & finite & singular)
     odd = camera & finite & ~singular & ~pinhole
     add("of a camera whose matrix is no pinhole's ([fx, s, cx], [0, fy, cy], [0, 0, 1])", odd)
     image = (selection.channel >= 0) & (selection.channel < len(CAMERAS)) & data.good("width", "height")
@@ -239,10 +241,10 @@ def _check_samples(tables: Tables, links: Links, selection: Selection, faults: F
     # A missing table or sensor link takes every key frame with it: then its own fault says enough.
     if all(tables[name].readable for name in ("sample_data", "calibrated_sensor", "sensor")):
         keys = np.concatenate([selection.cameras, selection.lidar[:, None]], 1)  # (S, 7)
-        known = tables["sensor"].text("channel").tolist()
+        channels = tables["sensor"].text("channel").tolist()
         for channel, rows in zip(CHANNELS, keys.T, strict=True):
-            if channel not in known:
-                what, remedy = f"no sensor is {channel} (there are {', '.join(known[:SENSORS])})", NAME_SENSORS
+            if channel not in channels:
+                what, remedy = f"no sensor is {channel} (there are {', '.join(channels[:SENSORS])})", NAME_SENSORS
                 faults.add(tables["sensor"].file, "channel", what, remedy)
                 continue
             lacking = np.zeros(sample.rows, bool)
@@ -286,7 +288,7 @@ def _check_boxes(tables: Tables, links: Links, faults: Faults) -> None:
             "with a negative or absurd count",
             MEND,
             (count < 0) | (count >= 2**31),
-            lambda row, c=count: str(c[row]),
+            _number(count),
         )
     codes, targets = links.lists["sample_annotation", "attribute_tokens"]
     several = np.array([len(rows) > 1 for rows in targets], bool)[codes]
@@ -313,7 +315,7 @@ def _check_paths(tables: Tables, faults: Faults) -> None:
             "that lead out of the dataroot",
             "name the file relative to the dataroot, without `..`",
             bad & table.good("filename"),
-            lambda row, v=values: v[row].decode("utf-8", "replace"),
+            _decoded(values),
         )
 
     # What other paths are made of: maps/expansion/LOCATION.json, gts/SCENE/SAMPLE/labels.npz.
@@ -327,7 +329,7 @@ def _check_paths(tables: Tables, faults: Faults) -> None:
             "that no file can be named by",
             f"use at most {LONGEST_NAME} bytes, no `..` and no leading slash",
             bad & table.good(field),
-            lambda row, v=values: v[row].decode("utf-8", "replace")[:SHOWN_LETTERS],
+            _decoded(values, MAX_LETTERS),
         )
 
 
@@ -353,15 +355,42 @@ def _check_maps(tables: Tables, links: Links, faults: Faults) -> None:
 def check_left_out(tables: Tables, selection: Selection, names: tuple[str, ...], faults: Faults) -> None:
     """What the config leaves out is there, and something is left."""
     sample, data = tables["sample"], tables["sample_data"]
-    there = {*sample["token"].tolist(), *data["filename"].tolist()} if names else set()
+    names_of_table = {*sample["token"].tolist(), *data["filename"].tolist()} if names else set()
     for name in names:
-        if name.encode() not in there:
+        if name.encode() not in names_of_table:
             what = f"no sample and no file is {name!r}, which ingest.leave_out names"
             remedy = "name a token of sample.json, or a filename as it stands in sample_data.json"
             faults.add(data.file, "filename", what, remedy)
     if gone := len(selection.left_out):
-        shown = ", ".join(sample.text("token", selection.left_out[:SHOWN])) + (", ..." if gone > SHOWN else "")
+        examples = ", ".join(sample.text("token", selection.left_out[:MAX_EXAMPLES])) + (
+            ", ..." if gone > MAX_EXAMPLES else ""
+        )
         if len(selection.samples) == 0:
             faults.add(sample.file, "", f"all {gone:,} samples are left out", "name fewer in ingest.leave_out")
-        told = f"{gone:,} of {gone + len(selection.samples):,} samples are left out by ingest.leave_out ({shown})"
-        faults.warn("left_out", f"{told}: scores are those of the rest, and other people's are not")
+        sentence = (
+            f"{gone:,} of {gone + len(selection.samples):,} samples are left out by ingest.leave_out ({examples})"
+        )
+        faults.warn("left_out", f"{sentence}: scores are those of the rest, and other people's are not")
+
+
+# How an example's row is shown.
+
+
+def _decoded(values: Sequence[bytes] | np.ndarray, letters: int | None = None) -> Show:
+    return lambda row: values[row].decode("utf-8", "replace")[:letters]
+
+
+def _tokens(values: np.ndarray) -> Show:
+    return lambda row: b", ".join(tokens_of(values[row])).decode("utf-8", "replace")
+
+
+def _listed(values: np.ndarray) -> Show:
+    return lambda row: str(values[row].tolist())
+
+
+def _length(values: np.ndarray) -> Show:
+    return lambda row: f"length {values[row]:.6g}"
+
+
+def _number(values: np.ndarray) -> Show:
+    return lambda row: str(values[row])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-SHOWN = 5  # examples of one kind of fault; the rest is counted
+MAX_EXAMPLES = 5  # examples of one kind of fault; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Fault:
     remedy: str
 
 
-class Found(NamedTuple):
+class FileFault(NamedTuple):
     """What is wrong with one file."""
 
     what: str
@@ -29,20 +29,20 @@ class Found(NamedTuple):
 
 @dataclass
 class Faults:
-    """The faults found so far, in the order of the checks; and warnings, which are no faults, name -> sentence.
+    """The faults so far, in the order of the checks; and warnings, which are no faults, name -> sentence.
 
     files: the faulty ones that `ingest.leave_out` can name.
     """
 
-    found: list[Fault] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     warnings: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.faults)
 
     def add(self, file: str, field: str, what: str, remedy: str) -> None:
-        self.found.append(Fault(file, field, what, remedy))
+        self.faults.append(Fault(file, field, what, remedy))
 
     def warn(self, name: str, sentence: str) -> None:
         """Something odd that may be meant; the sentence holds the value that makes it odd."""
@@ -54,21 +54,21 @@ class Faults:
         """One fault for all rows of a table in which the mask `bad` (rows,) is set; `show(row)` words the examples."""
         rows = np.flatnonzero(bad)
         if len(rows):
-            examples = [f"row {row}: {show(int(row))}" for row in rows[:SHOWN].tolist()]
+            examples = [f"row {row}: {show(int(row))}" for row in rows[:MAX_EXAMPLES].tolist()]
             self.add(file, field, _sentence(f"{_count(len(rows), 'row')} {what}", examples, len(rows)), remedy)
 
     def add_files(self, what: str, remedy: str, files: Iterable[tuple[str, str, str]]) -> None:
         """One fault a file for the first few (file, field, detail) of a kind, then one that counts the rest."""
         files = list(files)
-        for file, name, detail in files[:SHOWN]:
+        for file, name, detail in files[:MAX_EXAMPLES]:
             self.add(file, name, f"{what} ({detail})" if detail else what, remedy)
-        if len(files) > SHOWN:
-            self.add("...", files[SHOWN][1], f"{what}: {_count(len(files) - SHOWN, 'more file')}", remedy)
+        if len(files) > MAX_EXAMPLES:
+            self.add("...", files[MAX_EXAMPLES][1], f"{what}: {_count(len(files) - MAX_EXAMPLES, 'more file')}", remedy)
 
     def report(self, of: str) -> str:
         """The table of all faults, one line each."""
         head = ("file", "field", "fault", "remedy")
-        rows = [tuple(map(_one_line, (f.file, f.field or "-", f.what, f.remedy))) for f in self.found]
+        rows = [tuple(map(_one_line, (f.file, f.field or "-", f.what, f.remedy))) for f in self.faults]
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(2)]
         lines = [
             "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [f"{row[2]} | {row[3]}"])

@@ -14,7 +14,7 @@ import numpy as np
 from common.files import patiently, read_regular
 from common.progress import progress
 from dataroot.checks import leaves_dataroot
-from dataroot.faults import Faults, Found
+from dataroot.faults import Faults, FileFault
 from dataroot.tables import Table
 
 FETCH_MAP = "get the file again from the nuScenes archives"
@@ -28,7 +28,7 @@ def check_maps(dataroot: Path, tables: dict[str, Table], threads: int, faults: F
     rows = inside(tables["map"], np.arange(tables["map"].rows))
     paths = [str(name) for name in tables["map"].text("filename", rows)]
 
-    def look(i: int) -> Found | None:
+    def look(i: int) -> FileFault | None:
         return png_fault(dataroot / paths[i])
 
     look_at("map.filename", paths, range(len(paths)), look, threads, faults, usual=FETCH_MAP)
@@ -39,7 +39,7 @@ def look_at(
     field: str,
     paths: list[str],
     which: Iterable[int],
-    look: Callable[[int], Found | None],
+    look: Callable[[int], FileFault | None],
     threads: int,
     faults: Faults,
     what: str = "dataroot: look at files",
@@ -47,13 +47,13 @@ def look_at(
 ) -> None:
     """`look(i)` at the files `paths[i]` in threads; what is found goes into the faults, kind by kind.
 
-    usual: the remedy where `Found` has none of its own.
+    usual: the remedy where `FileFault` has none of its own.
     """
     which = list(which)
     by_kind: dict[tuple[str, str], list[tuple[str, str, str]]] = defaultdict(list)
     with ThreadPoolExecutor(threads) as pool:
-        found = zip(which, _in_order(pool, look, which, 4 * threads), strict=True)
-        for i, fault in progress(found, what, len(which), "files"):
+        looks = zip(which, _in_order(pool, look, which, 4 * threads), strict=True)
+        for i, fault in progress(looks, what, len(which), "files"):
             if fault is not None:
                 fewer = FEWER if paths[i].startswith("sweeps/") else ""
                 by_kind[fault.what, fault.remedy or usual + fewer].append((paths[i], field, fault.detail))
@@ -64,8 +64,8 @@ def look_at(
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, look: Callable[[int], Found | None], which: list[int], ahead: int
-) -> Iterator[Found | None]:
+    pool: ThreadPoolExecutor, look: Callable[[int], FileFault | None], which: list[int], ahead: int
+) -> Iterator[FileFault | None]:
     """`look(i)` of each, in order. A dataset has half a million files: only a few are waited for at a time."""
     chunks = (which[i : i + AT_ONCE] for i in range(0, len(which), AT_ONCE))
     waiting: deque = deque()
@@ -77,7 +77,7 @@ def _in_order(
         yield from waiting.popleft().result()
 
 
-def _each(look: Callable[[int], Found | None], which: list[int]) -> list[Found | None]:
+def _each(look: Callable[[int], FileFault | None], which: list[int]) -> list[FileFault | None]:
     return [look(i) for i in which]
 
 
@@ -87,32 +87,32 @@ def inside(table: Table, rows: np.ndarray) -> np.ndarray:
     return np.array([r for r in rows.tolist() if good[r] and not leaves_dataroot(table["filename"][r])], np.int64)
 
 
-def file_size(path: Path) -> tuple[Found | None, int]:
+def file_size(path: Path) -> tuple[FileFault | None, int]:
     """What is wrong with a file of any kind by its state, and its bytes (0 where something is)."""
     try:
         state = patiently(path, lambda: os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
-        return Found("the file is missing"), 0
+        return FileFault("the file is missing"), 0
     except OSError as error:
-        return Found("cannot be read", error.strerror or ""), 0
+        return FileFault("cannot be read", error.strerror or ""), 0
     if stat.S_ISDIR(state.st_mode):
-        return Found("is a folder, not a file"), 0
+        return FileFault("is a folder, not a file"), 0
     if not stat.S_ISREG(state.st_mode):
-        return Found("is no regular file"), 0
-    return (Found("the file is empty"), 0) if state.st_size == 0 else (None, state.st_size)
+        return FileFault("is no regular file"), 0
+    return (FileFault("the file is empty"), 0) if state.st_size == 0 else (None, state.st_size)
 
 
-def png_fault(path: Path) -> Found | None:
+def png_fault(path: Path) -> FileFault | None:
     """What is wrong with a map mask: walks the PNG's chunks and their checksums without decoding the pixels."""
-    found, _ = file_size(path)
-    if found is not None:
-        return found
+    fault, _ = file_size(path)
+    if fault is not None:
+        return fault
     try:
         data = read_regular(path)
     except OSError as error:
-        return Found("cannot be read", error.strerror or "")
+        return FileFault("cannot be read", error.strerror or "")
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
-        return Found("is no PNG: does not start as one")
+        return FileFault("is no PNG: does not start as one")
     view, at = memoryview(data), 8
     while at + 12 <= len(data):
         length = struct.unpack_from(">I", data, at)[0]
@@ -120,8 +120,8 @@ def png_fault(path: Path) -> Found | None:
         if end > len(data):
             break
         if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            return Found("is a damaged PNG: a checksum is wrong")
+            return FileFault("is a damaged PNG: a checksum is wrong")
         if data[at + 4 : at + 8] == b"IEND":
             return None
         at = end
-    return Found("is a PNG cut short")
+    return FileFault("is a PNG cut short")

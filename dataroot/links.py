@@ -49,16 +49,16 @@ def resolve(tables: dict[str, Table]) -> Links:
     """All links of all tables. One target table's tokens are in memory as Python objects at a time."""
     rows, lists = {}, {}
     for target in tables:
-        wanted = [link for link, to in (REQUIRED | OPTIONAL).items() if to == target]
-        wanted_lists = [link for link, to in LISTS.items() if to == target]
-        if not wanted and not wanted_lists:
+        singles = [link for link, to in (REQUIRED | OPTIONAL).items() if to == target]
+        several = [link for link, to in LISTS.items() if to == target]
+        if not singles and not several:
             continue
         row_of = {token: row for row, token in enumerate(tables[target]["token"].tolist())}
         row_of[b""] = NONE
-        for table, field in wanted:
+        for table, field in singles:
             column = tables[table][field].tolist()
             rows[table, field] = np.fromiter((row_of.get(t, DANGLING) for t in column), np.int64, len(column))
-        for table, field in wanted_lists:
+        for table, field in several:
             # Few lists differ (an attribute or none; the logs of a map): resolve each of them once.
             column = tables[table][field].tolist()
             code_of = {value: code for code, value in enumerate(dict.fromkeys(column))}

@@ -35,5 +35,5 @@ def checked_tables(
     selection = select(tables, links, sweeps, frames, leave_out)
     check_tables(tables, links, selection, faults)
     check_categories(tables, links, classes, faults)
-    check_left_out(tables, selection, leave_out, faults)
+    check_left_out(tables, selection, tuple(leave_out), faults)
     return tables, links, selection

@@ -56,10 +56,10 @@ def select(
     doubled = np.zeros(data.rows, bool)
     doubled[keys] = table[sample[keys], channel[keys]] != keys
 
-    unwanted = [name.encode() for name in leave_out]
-    files = np.isin(data["filename"], unwanted)
-    left = np.isin(tables["sample"]["token"], unwanted) | follow(table, files, False).any(1)
-    left_out, samples = samples[left[samples]], samples[~left[samples]]
+    excluded = [name.encode() for name in leave_out]
+    files = np.isin(data["filename"], excluded)
+    is_left_out = np.isin(tables["sample"]["token"], excluded) | follow(table, files, False).any(1)
+    left_out, samples = samples[is_left_out[samples]], samples[~is_left_out[samples]]
     table = table[samples]
     cameras, lidar = table[:, :-1], table[:, -1]
     previous = links["sample_data", "prev"]

@@ -55,14 +55,14 @@ def _custom(dataroot: Path, file: str, faults: Faults) -> Mapping[str, list[str]
     if not isinstance(lists, dict):
         faults.add(file, "", f"holds a {type(lists).__name__}, not splits by name", REMEDY)
         return {}
-    known = {name: scenes for name, scenes in lists.items() if name in OURS}
-    for name, scenes in known.items():
+    splits = {name: scenes for name, scenes in lists.items() if name in OURS}
+    for name, scenes in splits.items():
         if not isinstance(scenes, list) or not all(isinstance(scene, str) for scene in scenes):
             faults.add(file, name, "is not a list of scene names", REMEDY)
             return {}
-    if not known:
+    if not splits:
         faults.add(file, "", f"names none of the splits {', '.join(OURS)}", REMEDY)
     for ours in ("train", "val"):
-        if ours in known and f"mini_{ours}" in known:
+        if ours in splits and f"mini_{ours}" in splits:
             faults.add(file, f"mini_{ours}", f"stands beside {ours}, and both would be {ours}", "keep one of them")
-    return known
+    return splits

@@ -208,7 +208,7 @@ class Table:
         """Values of a text field as Python strings, in an object array of the shape of `rows`."""
         column = self.columns[name] if rows is None else self.columns[name][rows]
         out = np.empty(column.shape, object)
-        out.flat = [value.decode("utf-8", "replace") for value in column.ravel().tolist()]
+        out.flat[:] = [value.decode("utf-8", "replace") for value in column.ravel().tolist()]
         return out
 
     def named(self, row: int) -> str:
@@ -256,8 +256,8 @@ def read_table(dataroot: Path, file: str, kinds: dict[str, Kind], faults: Faults
     for (field_, what), rows in notes.items():
         wrong = np.zeros(table.rows, bool)
         wrong[[row for row, _ in rows if row < table.rows]] = True
-        said = dict(rows)
-        faults.add_rows(file, field_, what, "mend these rows, or " + DOWNLOAD, wrong, said.__getitem__)
+        details = dict(rows)
+        faults.add_rows(file, field_, what, "mend these rows, or " + DOWNLOAD, wrong, details.__getitem__)
     for field_, kind in kinds.items():
         pieces = parts[field_] if table.readable and parts[field_] else [kind.column([])]
         table.columns[field_] = np.concatenate(pieces)
@@ -321,7 +321,7 @@ def _objects(rows: list, first: int, notes: Notes) -> list[dict]:
         return rows
     for row, value in enumerate(rows):
         if type(value) is not dict:
-            notes.setdefault(("", "not objects"), []).append((first + row, _shown(value)))
+            notes.setdefault(("", "not objects"), []).append((first + row, _clipped(value)))
     return [row if type(row) is dict else {} for row in rows]
 
 
@@ -336,7 +336,7 @@ def _typed(rows: list[dict], name: str, kind: Kind, first: int, notes: Notes) ->
         if value is MISSING:
             notes.setdefault((name, "without this field"), []).append((first + row, "missing"))
         elif not kind.fits(value):
-            notes.setdefault((name, f"where it is not {kind.words}"), []).append((first + row, _shown(value)))
+            notes.setdefault((name, f"where it is not {kind.words}"), []).append((first + row, _clipped(value)))
         else:
             continue
         values[row] = kind.blank
@@ -344,6 +344,6 @@ def _typed(rows: list[dict], name: str, kind: Kind, first: int, notes: Notes) ->
     return values, wrong
 
 
-def _shown(value: Any) -> str:
+def _clipped(value: Any) -> str:
     text = "null" if value is None else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

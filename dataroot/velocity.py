@@ -23,6 +23,6 @@ def box_velocities(tables: dict[str, Table], links: Links) -> np.ndarray:
     seconds = 1e-6 * follow(links["sample_annotation", "sample_token"], tables["sample"]["timestamp"], 0)
     elapsed = seconds[last] - seconds[first]
     limit = np.where((previous >= 0) & (following >= 0), 2 * MAX_SECONDS, MAX_SECONDS)
-    known = (first != last) & (elapsed <= limit)
+    defined = (first != last) & (elapsed <= limit)
     moved = box["translation"][last] - box["translation"][first]
-    return np.where(known[:, None], moved / np.where(known, elapsed, 1.0)[:, None], np.nan)
+    return np.where(defined[:, None], moved / np.where(defined, elapsed, 1.0)[:, None], np.nan)

@@ -99,8 +99,8 @@ def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:
     category = links["instance", "category_token"][links["sample_annotation", "instance_token"]]
     names = tables["category"].text("name")
     label_of = labels_of(names, {})
-    seen = box["num_lidar_pts"] + box["num_radar_pts"] > 0
-    rows = np.flatnonzero((sample >= 0) & (label_of[category] >= 0) & seen)
+    measured = box["num_lidar_pts"] + box["num_radar_pts"] > 0
+    rows = np.flatnonzero((sample >= 0) & (label_of[category] >= 0) & measured)
     boxes = FlatBoxes(
         sample=sample[rows].astype(np.int32),
         label=label_of[category[rows]].astype(np.int8),

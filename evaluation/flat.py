@@ -33,7 +33,7 @@ class FlatBoxes:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def __getitem__(self, select) -> "FlatBoxes":
+    def __getitem__(self, select: slice | np.ndarray) -> "FlatBoxes":
         """The selected boxes (mask, slice or index array)."""
         return FlatBoxes(**{f.name: getattr(self, f.name)[select] for f in fields(self)})
 

@@ -42,8 +42,8 @@ def ego(index: Index) -> np.ndarray:
 def racks(index: Index, samples: Iterable[int]) -> dict[int, Boxes]:
     """The bicycle racks of those of the samples that have any, in the global frame."""
     rows = {s: _rows(index, s) for s in samples}
-    found = {s: r[index.box_category[r] == RACK] for s, r in rows.items()}
-    return {s: _boxes(index, r).levelled(lidar_to_global(index, s)) for s, r in found.items() if len(r)}
+    of_racks = {s: r[index.box_category[r] == RACK] for s, r in rows.items()}
+    return {s: _boxes(index, r).levelled(lidar_to_global(index, s)) for s, r in of_racks.items() if len(r)}
 
 
 def _boxes(index: Index, rows: np.ndarray) -> Boxes:

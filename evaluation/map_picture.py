@@ -36,11 +36,11 @@ def draw_listed(
 ) -> None:
     """Write a PNG of every sample, named after the listing, and the listing with what else is said of each."""
     listed = []
-    for place, (sample, tiles, said) in enumerate(pictures, 1):
+    for place, (sample, tiles, facts) in enumerate(pictures, 1):
         path = folder / f"{Path(listing).stem}_{place}.png"
         write_bytes(path, picture(index, dataroot, sample, tiles, bev_range))
         scene = str(index.scene_name[index.scene[sample]])
-        listed.append({"picture": path.name, "sample": str(index.token[sample]), "scene": scene} | said)
+        listed.append({"picture": path.name, "sample": str(index.token[sample]), "scene": scene} | facts)
     write_json(folder / listing, listed)
 
 
@@ -71,13 +71,13 @@ def mask_image(masks: np.ndarray) -> np.ndarray:
     return _front_up(image.swapaxes(0, 1))
 
 
-def voxel_image(labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(S, S, 3) of labels (X, Y, Z): in each column the highest voxel that is seen and not free."""
-    occupied = seen & (labels != FREE)
+def voxel_image(labels: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """(S, S, 3) of labels (X, Y, Z): in each column the highest voxel that is visible and not free."""
+    occupied = visible & (labels != FREE)
     top = labels.shape[2] - 1 - occupied[..., ::-1].argmax(2)
     label = np.take_along_axis(labels, top[..., None], 2)[..., 0]
     image = CLASS_COLOURS[np.where(occupied.any(2), label, FREE)]
-    image[~seen.any(2)] = UNSEEN
+    image[~visible.any(2)] = UNSEEN
     return _front_up(image)
 
 

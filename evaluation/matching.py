@@ -11,17 +11,17 @@ PAIRS = 1 << 20  # of a prediction and a true box whose distance is taken at a t
 MARGIN = 1e-6  # m, far above the rounding of a distance
 
 
-def match(truth: FlatBoxes, found: FlatBoxes, thresholds: Sequence[float]) -> np.ndarray:
-    """(thresholds, found) int: the true box each prediction takes, or -1.
+def match(truth: FlatBoxes, predicted: FlatBoxes, thresholds: Sequence[float]) -> np.ndarray:
+    """(thresholds, predicted) int: the true box each prediction takes, or -1.
 
     Within a sample and class, predictions from the highest score down (of equal scores, the later one first) each take
     the nearest true box that is not taken (of equally near ones, the earlier), if it is nearer than the threshold (m,
     in the plane).
     """
-    out = np.full((len(thresholds), len(found)), -1, np.int32)
-    row, target, distance = _near_pairs(truth, found, max(thresholds))
+    out = np.full((len(thresholds), len(predicted)), -1, np.int32)
+    row, target, distance = _near_pairs(truth, predicted, max(thresholds))
     rows, number = np.unique(row, return_inverse=True)
-    by_score = np.lexsort((-rows, -found.score[rows]))
+    by_score = np.lexsort((-rows, -predicted.score[rows]))
     place = np.argsort(by_score)[number]  # of each pair's prediction in that order
     order = np.lexsort((target, distance, place))
     place, target, distance = place[order], target[order], distance[order]
@@ -32,28 +32,33 @@ def match(truth: FlatBoxes, found: FlatBoxes, thresholds: Sequence[float]) -> np
     return out
 
 
-def _near_pairs(truth: FlatBoxes, found: FlatBoxes, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _near_pairs(truth: FlatBoxes, predicted: FlatBoxes, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(prediction, true box, distance) of the pairs of one sample and class that are some `radius` apart or nearer."""
-    group, found_group = (boxes.sample.astype(np.int64) * len(CLASSES) + boxes.label for boxes in (truth, found))
+    group, predicted_group = _groups(truth), _groups(predicted)
     by_group = np.argsort(group, kind="stable")
-    first = np.searchsorted(group[by_group], found_group)
-    count = np.searchsorted(group[by_group], found_group, side="right") - first
+    first = np.searchsorted(group[by_group], predicted_group)
+    count = np.searchsorted(group[by_group], predicted_group, side="right") - first
     before = np.cumsum(count)  # pairs up to and with each prediction
     out = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     at = 0
-    while at < len(found):
+    while at < len(predicted):
         stop = max(at + 1, np.searchsorted(before, before[at] - count[at] + PAIRS, side="right"))
         part = slice(at, stop)
         row = np.repeat(np.arange(at, stop), count[part])
         start = before[part] - count[part] - (before[at] - count[at])  # of each prediction's pairs among these
         target = by_group[np.arange(len(row)) + np.repeat(first[part] - start, count[part])]
-        offset = found.center[row, :2] - truth.center[target, :2]
+        offset = predicted.center[row, :2] - truth.center[target, :2]
         near = (offset**2).sum(1) < (radius + MARGIN) ** 2
         row, target, offset = row[near], target[near], offset[near]
         # By a dot product, as the devkit's norm: another order of rounding would decide some ties otherwise.
         out.append((row, target, np.sqrt(np.matmul(offset[:, None, :], offset[:, :, None])[:, 0, 0])))
         at = stop
     return tuple(np.concatenate(column) for column in zip(*out))
+
+
+def _groups(boxes: FlatBoxes) -> np.ndarray:
+    """(N,) a number for each sample and class."""
+    return boxes.sample.astype(np.int64) * len(CLASSES) + boxes.label
 
 
 def _greedy(place: np.ndarray, target: np.ndarray, targets: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +78,6 @@ def _greedy(place: np.ndarray, target: np.ndarray, targets: int) -> tuple[np.nda
         takers.append(place[decided])
         boxes.append(target[decided])
         done[target[decided]] = True
-        left = ~done[target] & ~decided[favourite][np.cumsum(favourite) - 1]
-        place, target = place[left], target[left]
+        free = ~done[target] & ~decided[favourite][np.cumsum(favourite) - 1]
+        place, target = place[free], target[free]
     return np.concatenate(takers), np.concatenate(boxes)

@@ -35,33 +35,34 @@ class ClassMatches(NamedTuple):
     errors: np.ndarray  # (N, 5) at ERRORS_AT, NaN where not defined or no hit
 
 
-def evaluate(truth: FlatBoxes, found: FlatBoxes, ego: np.ndarray) -> dict:
+def evaluate(truth: FlatBoxes, predicted: FlatBoxes, ego: np.ndarray) -> dict:
     """The metrics of counted boxes (`flat.counted`); `ego` (samples, 2): the ego's place in each sample, global.
 
     A JSON-able dict: `mAP`, `NDS`, `mATE mASE mAOE mAVE mAAE`, and `classes`: name -> `AP`, `AP@0.5 .. AP@4.0`,
     `ATE ASE AOE AVE AAE` (None where undefined for the class) and `ground_truth` (boxes; where 0: AP 0 and errors 1).
     `bands`: name -> the same of the true boxes in it, with means over the classes that have any (None without one).
     """
-    place, found_place = _bands(truth, ego), _bands(found, ego)
-    taken = match(truth, found, DISTANCES)
-    parts = {None: {}} | {number: {} for number in range(len(BANDS))}  # band -> class -> scores
+    place, predicted_place = _bands(truth, ego), _bands(predicted, ego)
+    taken = match(truth, predicted, DISTANCES)
+    overall: dict[str, dict] = {}
+    of_bands: list[dict[str, dict]] = [{} for _ in BANDS]
     for label, name in enumerate(CLASSES):
-        matches = _class_matches(truth, found, place, found_place, taken, label)
-        for band, classes in parts.items():
-            count = ((truth.label == label) & ((place == band) if band is not None else True)).sum()
-            classes[name] = _scores(name, matches, int(count), band)
-    whole = parts.pop(None)
+        matches = _class_matches(truth, predicted, place, predicted_place, taken, label)
+        of_class = truth.label == label
+        overall[name] = _scores(name, matches, int(of_class.sum()), None)
+        for band, classes in enumerate(of_bands):
+            classes[name] = _scores(name, matches, int((of_class & (place == band)).sum()), band)
     bands = {
         name: means({c: s for c, s in classes.items() if s["ground_truth"]}) | {"classes": classes}
-        for name, classes in zip(BANDS, parts.values())
+        for name, classes in zip(BANDS, of_bands)
     }
-    return means(whole) | {"classes": whole, "bands": bands}
+    return means(overall) | {"classes": overall, "bands": bands}
 
 
 def means(classes: dict[str, dict]) -> dict[str, float | None]:
     """mAP, NDS and mean errors over classes; None where there is nothing to take a mean of."""
     if not classes:
-        return {"mAP": None, "NDS": None} | {f"m{e}": None for e in ERRORS}
+        return dict.fromkeys(("mAP", "NDS", *(f"m{e}" for e in ERRORS)))
     errors = {e: [c[e] for c in classes.values() if c[e] is not None] for e in ERRORS}
     mean_errors = {f"m{e}": float(np.mean(values)) if values else None for e, values in errors.items()}
     mean_ap = float(np.mean([c["AP"] for c in classes.values()]))
@@ -72,34 +73,39 @@ def means(classes: dict[str, dict]) -> dict[str, float | None]:
 
 
 def _class_matches(
-    truth: FlatBoxes, found: FlatBoxes, place: np.ndarray, found_place: np.ndarray, taken: np.ndarray, label: int
+    truth: FlatBoxes,
+    predicted: FlatBoxes,
+    place: np.ndarray,
+    predicted_place: np.ndarray,
+    taken: np.ndarray,
+    label: int,
 ) -> ClassMatches:
-    rows = np.flatnonzero(found.label == label)
-    rows = rows[np.argsort(found.score[rows], kind="stable")[::-1]]  # of equal scores the later first, as in the devkit
+    rows = np.flatnonzero(predicted.label == label)
+    rows = rows[np.argsort(predicted.score[rows], kind="stable")[::-1]]  # of equal scores, the later first
     taken = taken[:, rows]
     hit = taken >= 0
     errors = np.full((len(rows), len(ERRORS)), np.nan)
     hits = hit[ERRORS_AT]
-    errors[hits] = box_errors(truth[taken[ERRORS_AT, hits]], found[rows[hits]])
-    places = np.where(hit, np.append(place, -1)[taken], found_place[rows])
-    return ClassMatches(found.score[rows], hit, places, errors)
+    errors[hits] = box_errors(truth[taken[ERRORS_AT, hits]], predicted[rows[hits]])
+    places = np.where(hit, np.append(place, -1)[taken], predicted_place[rows])
+    return ClassMatches(predicted.score[rows], hit, places, errors)
 
 
-def box_errors(truth: FlatBoxes, found: FlatBoxes) -> np.ndarray:
+def box_errors(truth: FlatBoxes, predicted: FlatBoxes) -> np.ndarray:
     """(N, 5): distance (m), 1 - IoU of the sizes, angle (rad), velocity (m/s) and attribute of box n against n.
 
     NaN where a velocity is unknown or the true box has no attribute.
     """
-    smaller, size, other = np.minimum(truth.size, found.size).prod(1), truth.size.prod(1), found.size.prod(1)
+    smaller, size, other = np.minimum(truth.size, predicted.size).prod(1), truth.size.prod(1), predicted.size.prod(1)
     period = np.where(truth.label == HALF_TURN, np.pi, 2 * np.pi)
-    turn = (truth.yaw - found.yaw + period / 2) % period - period / 2
-    wrong = np.where(truth.attribute == NO_ATTRIBUTE, np.nan, truth.attribute != found.attribute)
+    turn = (truth.yaw - predicted.yaw + period / 2) % period - period / 2
+    wrong = np.where(truth.attribute == NO_ATTRIBUTE, np.nan, truth.attribute != predicted.attribute)
     return np.column_stack(
         [
-            np.linalg.norm(found.center[:, :2] - truth.center[:, :2], axis=1),
+            np.linalg.norm(predicted.center[:, :2] - truth.center[:, :2], axis=1),
             1 - smaller / (size + other - smaller),
             np.abs(turn),
-            np.linalg.norm(found.velocity - truth.velocity, axis=1),
+            np.linalg.norm(predicted.velocity - truth.velocity, axis=1),
             wrong,
         ]
     )
@@ -132,8 +138,8 @@ def average_precision(hit: np.ndarray, count: int) -> float:
     """AP of predictions (N,) from the highest score down, `count` boxes to find: the mean over recalls above 0.1."""
     if count == 0 or not hit.any():
         return 0.0
-    found = np.cumsum(hit)
-    precision = np.interp(RECALL, found / count, found / np.arange(1, len(hit) + 1), right=0)
+    hits = np.cumsum(hit)
+    precision = np.interp(RECALL, hits / count, hits / np.arange(1, len(hit) + 1), right=0)
     return float(np.maximum(precision[FIRST:] - MIN_PRECISION, 0).mean() / (1 - MIN_PRECISION))
 
 
@@ -150,10 +156,10 @@ def mean_errors(hit: np.ndarray, score: np.ndarray, errors: np.ndarray, count: i
     if last < FIRST:
         return out
     errors, score = errors[hit], score[hit]
-    known = ~np.isnan(errors)
-    counts = np.cumsum(known, 0)
+    defined = ~np.isnan(errors)
+    counts = np.cumsum(defined, 0)
     running = np.nancumsum(errors, 0) / np.maximum(counts, 1)
-    for column in np.flatnonzero(known.any(0)):
+    for column in np.flatnonzero(defined.any(0)):
         curve = np.interp(confidence[::-1], score[::-1], running[::-1, column])[::-1]
         out[column] = curve[FIRST : last + 1].mean()
     return out

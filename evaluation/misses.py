@@ -6,6 +6,7 @@ import numpy as np
 
 from evaluation.ground_truth import ground_truth
 from evaluation.metrics import DISTANCES, ERRORS_AT
+from evaluation.submission import required_scores
 from models.boxes import Boxes
 from models.names import CLASSES, EVALUATION_RANGE
 from storage.index import Index
@@ -18,12 +19,12 @@ ALWAYS = 10  # boxes a sample are looked at whatever they score
 
 @dataclass(frozen=True)
 class Misses:
-    """A sample's boxes in its LIDAR_TOP frame, told apart."""
+    """A sample's boxes in its LIDAR_TOP frame, by what became of them."""
 
-    found: Boxes  # true, and detected
-    missed: Boxes  # true
-    right: Boxes  # detected, and true
-    false: Boxes  # detected
+    detected: Boxes  # true ones that a prediction takes
+    missed: Boxes  # true ones that none takes
+    correct: Boxes  # predictions that take a true one
+    false: Boxes  # predictions that take none
 
     @property
     def count(self) -> int:
@@ -43,14 +44,16 @@ def misses(index: Index, sample: int, predicted: Boxes) -> Misses:
     """
     true = _in_range(index, sample, ground_truth(index, sample))
     predicted = _in_range(index, sample, predicted)
-    predicted = predicted[(predicted.scores >= MIN_SCORE) | (np.arange(len(predicted)) < ALWAYS)]
-    free, right = np.ones(len(true), bool), np.zeros(len(predicted), bool)
-    for i in np.argsort(-predicted.scores, kind="stable"):
+    scores = required_scores(predicted)
+    selected = (scores >= MIN_SCORE) | (np.arange(len(predicted)) < ALWAYS)
+    predicted, scores = predicted[selected], scores[selected]
+    free, correct = np.ones(len(true), bool), np.zeros(len(predicted), bool)
+    for i in np.argsort(-scores, kind="stable"):
         distance = np.linalg.norm(true.centers[:, :2] - predicted.centers[i, :2], axis=1)
         distance[~free | (true.labels != predicted.labels[i])] = np.inf
         if len(distance) and distance.min() < MATCHED:
-            right[i], free[distance.argmin()] = True, False
-    return Misses(true[~free], true[free], predicted[right], predicted[~right])
+            correct[i], free[distance.argmin()] = True, False
+    return Misses(true[~free], true[free], predicted[correct], predicted[~correct])
 
 
 def _in_range(index: Index, sample: int, boxes: Boxes) -> Boxes:

@@ -8,14 +8,14 @@ from models.names import FREE, OCCUPANCY_CLASSES
 class OccupancyScore:
     """One histogram over the voxels in camera view of all samples."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.samples = 0
         self.counts = np.zeros((len(OCCUPANCY_CLASSES),) * 2, np.int64)  # [true, predicted]
 
-    def add(self, predicted: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> None:
+    def add(self, predicted: np.ndarray, labels: np.ndarray, visible: np.ndarray) -> None:
         """Predicted and true labels (X, Y, Z) of a sample, and which voxels are in view, bool."""
         count = len(OCCUPANCY_CLASSES)
-        pairs = labels[seen].astype(np.int64) * count + predicted[seen]
+        pairs = labels[visible].astype(np.int64) * count + predicted[visible]
         self.counts += np.bincount(pairs, minlength=count * count).reshape(count, count)
         self.samples += 1
 
@@ -25,20 +25,20 @@ class OccupancyScore:
         A class that is neither there nor predicted has None, and no part in the mean.
         """
         hits = np.diag(self.counts)
-        there, said = self.counts.sum(1), self.counts.sum(0)
-        each = [_ratio(hit, a + b - hit) for hit, a, b in zip(hits, there, said)]
+        truths, predictions = self.counts.sum(1), self.counts.sum(0)
+        each = [_ratio(hit, a + b - hit) for hit, a, b in zip(hits, truths, predictions)]
         counted = [value for value in each[:FREE] if value is not None]
         total = int(self.counts.sum())
-        right_occupied = total - there[FREE] - said[FREE] + hits[FREE]
+        right_occupied = total - truths[FREE] - predictions[FREE] + hits[FREE]
         return {
             "samples": self.samples,
             "mIoU": float(np.mean(counted)) if counted else None,
             "IoU": _ratio(right_occupied, total - hits[FREE]),
             "classes": {
-                name: {"IoU": value, "voxels": int(n)} for name, value, n in zip(OCCUPANCY_CLASSES, each, there)
+                name: {"IoU": value, "voxels": int(n)} for name, value, n in zip(OCCUPANCY_CLASSES, each, truths)
             },
         }
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None
+def _ratio(part: int, total: int) -> float | None:
+    return float(part / total) if total else None

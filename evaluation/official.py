@@ -116,9 +116,9 @@ class SamplesEval(DetectionEval):
         self.nusc, self.cfg, self.verbose = database, config_factory("detection_cvpr_2019"), False
         self.sample_tokens = tokens
         limit = self.cfg.max_boxes_per_sample
-        found, self.meta = load_prediction_of_sample_tokens(str(results), limit, DetectionBox, tokens)
-        self.predictions = len(found.all)
-        self.pred_boxes = self._counted(found)
+        predictions, self.meta = load_prediction_of_sample_tokens(str(results), limit, DetectionBox, tokens)
+        self.predictions = len(predictions.all)
+        self.pred_boxes = self._counted(predictions)
         self.gt_boxes = self._counted(load_gt_of_sample_tokens(database, tokens, DetectionBox))
 
     def _counted(self, boxes: EvalBoxes) -> EvalBoxes:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,7 +19,13 @@ from storage.index import Index
 Colour = tuple[int, int, int]
 
 PICTURES = "detections.json"
-COLOURS = {"found": (60, 220, 90), "missed": (255, 60, 60), "right": (255, 170, 60), "false": (200, 90, 255)}
+# Field of `Misses` -> its words in the legend, and colour.
+LEGEND: dict[str, tuple[str, Colour]] = {
+    "detected": ("true, found", (60, 220, 90)),
+    "missed": ("true, missed", (255, 60, 60)),
+    "correct": ("predicted, right", (255, 170, 60)),
+    "false": ("predicted, false", (200, 90, 255)),
+}
 VIEWS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
 _LOOP = [(i, (i + 1) % 4) for i in range(4)]
 EDGES = [*_LOOP, *((i + 4, j + 4) for i, j in _LOOP), *((i, i + 4) for i in range(4))]  # of `Boxes.corners`
@@ -33,15 +40,15 @@ def draw_worst(folder: Path, index: Index, dataroot: Path, predicted: Mapping[in
     `detections.json` beside them says of each what sample it is, how many boxes were missed and false, and of which
     classes. predicted: sample -> boxes in its LIDAR_TOP frame, with scores.
     """
-    found = {sample: misses(index, sample, boxes) for sample, boxes in predicted.items()}
-    worst = sorted(found, key=lambda sample: (-found[sample].count, sample))[:most]
-    listed = []
+    of_sample = {sample: misses(index, sample, boxes) for sample, boxes in predicted.items()}
+    worst = sorted(of_sample, key=lambda sample: (-of_sample[sample].count, sample))[:most]
+    listed: list[dict[str, Any]] = []
     for place, sample in enumerate(worst, 1):
         path = folder / f"detections_{place}.png"
-        draw_detections(path, index, dataroot, sample, found[sample])
+        draw_detections(path, index, dataroot, sample, of_sample[sample])
         scene = str(index.scene_name[index.scene[sample]])
         listed.append({"picture": path.name, "sample": str(index.token[sample]), "scene": scene})
-        listed[-1] |= found[sample].by_class()
+        listed[-1] |= of_sample[sample].by_class()
     write_json(folder / PICTURES, listed)
 
 
@@ -51,7 +58,7 @@ def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, misse
     Of the true ones those that were found are green and those that were missed red; of the predicted ones those that
     are right are orange and those that are false violet.
     """
-    layers = [(getattr(misses, name), colour) for name, colour in COLOURS.items()]
+    layers = [(getattr(misses, name), colour) for name, (_, colour) in LEGEND.items()]
     views = two_rows([camera_tile(index, dataroot, sample, CAMERAS.index(name), layers) for name in VIEWS])
     bev = _bev_tile(layers, views.height)
     out = Image.new("RGB", (views.width + bev.width, views.height))
@@ -97,11 +104,13 @@ def _in_front(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """The part (2, 3) of an edge that lies in front of the camera, or None."""
     if max(a[2], b[2]) <= NEAR:
         return None
-    near = a + (b - a) * (NEAR - a[2]) / (b[2] - a[2]) if min(a[2], b[2]) < NEAR else None
+    if min(a[2], b[2]) >= NEAR:
+        return np.stack([a, b])
+    near = a + (b - a) * (NEAR - a[2]) / (b[2] - a[2])
     return np.stack([a if a[2] >= NEAR else near, b if b[2] >= NEAR else near])
 
 
-def _bev_tile(layers, size: int) -> Image.Image:
+def _bev_tile(layers: Sequence[tuple[Boxes, Colour]], size: int) -> Image.Image:
     """From above, the car's front up: LIDAR_TOP has x to the right and y to the front."""
     image = Image.new("RGB", (size, size), (18, 18, 22))
     draw = ImageDraw.Draw(image)
@@ -117,7 +126,7 @@ def _bev_tile(layers, size: int) -> Image.Image:
             draw.polygon(pixels(corners), outline=colour)
             front = pixels(np.stack([corners.mean(0), (corners[0] + corners[3]) / 2]))
             draw.line(front, colour)
-    for line, (name, colour) in enumerate(COLOURS.items()):
-        draw.text((8, 6 + 14 * line), f"{'true' if line < 2 else 'predicted'}, {name}", colour)
+    for line, (words, colour) in enumerate(LEGEND.values()):
+        draw.text((8, 6 + 14 * line), words, colour)
     draw.text((8, 62), "rings every 10 m", (150, 150, 150))
     return image

@@ -15,9 +15,9 @@ from storage.index import Index
 def annotated_samples(index: Index, most: int) -> np.ndarray:
     """At most `most` samples that have boxes to find, spread over val, or over train where val has none."""
     for split in ("val", "train"):
-        there = np.array([s for s in index.samples(split) if len(ground_truth(index, int(s)))], int)
-        if len(there):
-            return there[np.unique(np.linspace(0, len(there) - 1, min(most, len(there))).astype(int))]
+        samples = np.array([s for s in index.samples(split) if len(ground_truth(index, int(s)))], int)
+        if len(samples):
+            return samples[np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))]
     return np.zeros(0, int)
 
 
@@ -29,9 +29,9 @@ def scores(
     Boxes as for `evaluation.official.evaluate`, which gives the same numbers for the samples of a split; but the
     index holds true boxes in the LiDAR's frame, so that one at its range to the last bit may count here and not there.
     """
-    found = flat_predictions(index, predictions, attributes)
-    found = found[counted(found, ego(index), racks(index, predictions))]
-    return metrics.evaluate(flat_truth(index, predictions), found, ego(index))
+    predicted = flat_predictions(index, predictions, attributes)
+    predicted = predicted[counted(predicted, ego(index), racks(index, predictions))]
+    return metrics.evaluate(flat_truth(index, predictions), predicted, ego(index))
 
 
 def average_precisions(index: Index, predictions: Mapping[int, Boxes]) -> dict[str, float]:

@@ -36,14 +36,14 @@ def read_results(path: Path) -> Results:
     """Read and check a results file. Raises UserError with the first thing that is wrong and where."""
     meta: dict[str, Any] = {}
     parts: dict[str, FlatBoxes] = {}
-    seen: list[str] = []
+    names: list[str] = []
     try:
         with path.open(encoding="utf-8") as file:
             text = _Text(file)
             if text.next() != "{":
                 raise UserError(f"{path}: holds {_kind(text.value())}, not an object; a results file is {SHAPE}")
             for name in text.members():
-                seen.append(name)
+                names.append(name)
                 if name == "results" and text.next() == "{":
                     for token in text.members():
                         if token in parts:
@@ -66,7 +66,7 @@ def read_results(path: Path) -> Results:
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply; a results file is {SHAPE}") from None
     for name in ("results", "meta"):
-        if name not in seen:
+        if name not in names:
             raise UserError(f"{path}: has no field `{name}`; a results file is {SHAPE}")
     return Results(meta, list(parts), FlatBoxes.joined(parts.values()))
 
@@ -91,8 +91,8 @@ def split_of(path: Path, results: Results, splits: dict[str, list[str]], version
         raise UserError(f"{path}: {len(lost)} of its samples are in no split of {version} ({_some(lost)}): drop them")
     if len(names) > 1:
         raise UserError(f"{path}: holds samples of {' and '.join(names)}; write one file a split")
-    held = set(results.tokens)
-    missing = [token for token in splits[names[0]] if token not in held]
+    tokens = set(results.tokens)
+    missing = [token for token in splits[names[0]] if token not in tokens]
     if missing:
         raise UserError(
             f"{path}: lacks {len(missing)} of the {len(splits[names[0]])} samples of {names[0]} ({_some(missing)}); a "
@@ -118,7 +118,9 @@ class _Text:
     def next(self) -> str:
         """The character that the next value begins with, "" at the end."""
         while True:
-            self._at = _BLANK.match(self._window, self._at).end()
+            blank = _BLANK.match(self._window, self._at)
+            assert blank is not None  # it matches nothing at all, too
+            self._at = blank.end()
             if self._at < len(self._window) or not self._more():
                 return self._window[self._at : self._at + 1]
 
@@ -172,9 +174,9 @@ class _Text:
     def _more(self) -> bool:
         """Let go of what was taken, and double what is left: a value that never ends is tried few times."""
         self._line += self._window.count("\n", 0, self._at)
-        left = self._window[self._at :]
-        added = self._file.read(max(PIECE, len(left)))
-        self._window, self._at = left + added, 0
+        rest = self._window[self._at :]
+        added = self._file.read(max(PIECE, len(rest)))
+        self._window, self._at = rest + added, 0
         return bool(added)
 
 
@@ -183,20 +185,20 @@ def _boxes(path: Path, token: str, number: int, records: Any) -> FlatBoxes:
         raise UserError(f"{path}: sample {token}: is {_kind(records)}, not a list of boxes")
     try:
         boxes = FlatBoxes.from_records(number, records)
-        own = all(record["sample_token"] == token for record in records)
+        belong = all(record["sample_token"] == token for record in records)
     except (KeyError, TypeError, ValueError, OverflowError):
-        boxes, own = None, False
+        boxes, belong = None, False
     if len(records) > MAX_BOXES:
         raise UserError(f"{path}: sample {token}: holds {len(records)} boxes, more than {MAX_BOXES}; keep the best")
-    if boxes is None or not own or not _sound(boxes):
+    if boxes is None or not belong or not _sound(boxes):
         raise UserError(f"{path}: sample {token}: {_fault(token, records)}")
     return boxes
 
 
 def _sound(boxes: FlatBoxes) -> bool:
     finite = all(np.isfinite(value).all() for value in (boxes.center, boxes.size, boxes.yaw, boxes.score))
-    known = ~np.isinf(boxes.velocity)  # unknown is allowed: NaN
-    return finite and bool(known.all() and (boxes.size > 0).all() and (boxes.score >= 0).all())
+    bounded = ~np.isinf(boxes.velocity)  # NaN is allowed: unknown
+    return finite and bool(bounded.all() and (boxes.size > 0).all() and (boxes.score >= 0).all())
 
 
 def _fault(token: str, records: list) -> str:

@@ -25,8 +25,8 @@ class SegmentationScore:
         """probabilities (L, Y, X) and masks (L, Y, X) bool of one sample."""
         for layer, (probability, mask) in enumerate(zip(probabilities, masks)):
             for place, threshold in enumerate(THRESHOLDS):
-                said = probability >= threshold
-                both, either = said & mask, said | mask
+                positive = probability >= threshold
+                both, either = positive & mask, positive | mask
                 for ring, inside in enumerate(self._rings):
                     self.counts[layer, place, ring] += (both & inside).sum(), (either & inside).sum()
         self.samples += 1
@@ -40,8 +40,8 @@ class SegmentationScore:
         layers = {}
         for name, counts in zip(BEV_LAYERS, self.counts):
             values = [_ratio(*c) for c in counts.sum(1)]
-            known = [value for value in values if value is not None]
-            best = max(known) if known else None
+            defined = [value for value in values if value is not None]
+            best = max(defined) if defined else None
             layers[name] = {
                 "IoU": values[middle],
                 "IoU@max": best,
@@ -57,5 +57,5 @@ def _ring_name(ring: tuple[float, float]) -> str:
     return f"IoU beyond {low} m" if np.isinf(high) else f"IoU {low}-{high} m"
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None
+def _ratio(part: int, total: int) -> float | None:
+    return float(part / total) if total else None

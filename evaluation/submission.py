@@ -69,6 +69,13 @@ def lidar_to_global(index: Index, sample: int) -> np.ndarray:
     return index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
 
 
+def required_scores(boxes: Boxes) -> np.ndarray:
+    """(N,) scores of predicted boxes; ValueError where they have none."""
+    if boxes.scores is None:
+        raise ValueError("predicted boxes need scores")
+    return boxes.scores
+
+
 def _best(
     index: Index, predictions: Mapping[int, Boxes], attributes: Mapping[int, Sequence[str]] | None
 ) -> Iterator[tuple[int, Boxes, list[str]]]:
@@ -76,13 +83,12 @@ def _best(
     for sample, boxes in predictions.items():
         token = str(index.token[sample])
         names = list(attributes[sample]) if attributes is not None else motion_attributes(boxes)
-        if boxes.scores is None:
-            raise ValueError(f"sample {token}: predicted boxes need scores")
+        scores = required_scores(boxes)
         if len(names) != len(boxes):
             raise ValueError(f"sample {token}: {len(names)} attributes for {len(boxes)} boxes")
-        rows = np.argsort(-boxes.scores, kind="stable")[:MAX_BOXES]
+        rows = np.argsort(-scores, kind="stable")[:MAX_BOXES]
         boxes = boxes[rows].levelled(lidar_to_global(index, sample))
-        values = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.scores])
+        values = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, scores[rows]])
         if not np.isfinite(values).all() or (boxes.sizes <= 0).any():
             raise ValueError(f"sample {token}: a predicted box is not finite or has a size that is not positive")
         yield sample, replace(boxes, velocities=np.nan_to_num(boxes.velocities)), [names[row] for row in rows]
@@ -95,7 +101,7 @@ def _records(token: str, boxes: Boxes, attributes: list[str]) -> list[dict]:
         boxes.quaternions().tolist(),
         boxes.velocities.tolist(),
         boxes.labels,
-        boxes.scores.tolist(),
+        required_scores(boxes).tolist(),
         attributes,
     )
     return [

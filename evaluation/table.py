@@ -114,9 +114,9 @@ def comparison(arms: Mapping[str, dict]) -> str:
 
 def gain(arms: Mapping[str, dict], seed: int) -> str:
     """Markdown: the scores of two arms that differ in what they began with, and what that can say."""
-    told = f"Both arms had the same seed ({seed}), data, order, augmentation and budget; `scratch` began at random."
+    note = f"Both arms had the same seed ({seed}), data, order, augmentation and budget; `scratch` began at random."
     chance = "One seed: differences of this size can be chance."
-    return "\n".join(["## Gain", "", comparison(arms), GAIN_NOTE, told, "", chance, ""])
+    return "\n".join(["## Gain", "", comparison(arms), GAIN_NOTE, note, "", chance, ""])
 
 
 def compared(names: list[str], values: dict[str, list[float | None]]) -> str:
@@ -125,16 +125,18 @@ def compared(names: list[str], values: dict[str, list[float | None]]) -> str:
     lines = {key: list(map(_decimals, line)) for key, line in values.items()}
     if len(names) == 2:
         header.append("gain")
-        for key, line in values.items():
-            better, worse = reversed(line) if key in MEAN_ERRORS else line
-            lines[key].append("-" if None in line else f"{better - worse:+.4f}")
+        for key, (first, second) in values.items():
+            if first is None or second is None:
+                lines[key].append("-")
+            else:
+                lines[key].append(f"{second - first if key in MEAN_ERRORS else first - second:+.4f}")
     return _table(header, lines)
 
 
 def plain(header: list[str], values: dict[str, list[float | int | None]]) -> str:
     """Named lines of figures in Markdown."""
-    shown = {key: [str(v) if isinstance(v, int) else _decimals(v) for v in line] for key, line in values.items()}
-    return _table(header, shown)
+    cells = {key: [str(v) if isinstance(v, int) else _decimals(v) for v in line] for key, line in values.items()}
+    return _table(header, cells)
 
 
 def _table(header: list[str], lines: dict[str, list[str]]) -> str:

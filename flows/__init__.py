@@ -1,4 +1,4 @@
-"""The command line and the Prefect flows."""
+"""The command line and the Prefect flows: the one room that knows Prefect. Nothing imports it."""
 
 import os
 

@@ -54,7 +54,7 @@ def run(
 
     Example: geomim run --config configs/demo.yaml --set depth.sweeps=2 --dry-run
     """
-    from flows.run import run_pipeline
+    from flows.local import run_pipeline
     from tasks.engine.config import load_config
 
     settings = load_config(config, overrides, dataroot, version)
@@ -79,7 +79,7 @@ def simulate(
     print(json.dumps({"path": str(out), **summary}, indent=2))
 
 
-def _run_one(
+def _run_stage(
     name: str,
     config: Path | None,
     overrides: list[str] | None,
@@ -88,10 +88,10 @@ def _run_one(
     version: str | None,
     force: bool,
 ) -> None:
-    from flows.run import run_one
+    from flows.local import run_stage
     from tasks.engine.config import load_config
 
-    run_one(load_config(config, overrides, dataroot, version), root, name, force)
+    run_stage(load_config(config, overrides, dataroot, version), root, name, force)
 
 
 def _stage(name: str, help_text: str) -> None:
@@ -103,7 +103,7 @@ def _stage(name: str, help_text: str) -> None:
         version: Version = None,
         force: Force = False,
     ) -> None:
-        _run_one(name, config, overrides, root, dataroot, version, force)
+        _run_stage(name, config, overrides, root, dataroot, version, force)
 
     app.command(name=name, help=f"{help_text}\n\nExample: geomim {name} --config configs/demo.yaml")(command)
 
@@ -127,7 +127,7 @@ def ingest(
     Example: geomim ingest --config configs/demo.yaml
     """
     chosen = ["ingest.deep=true"] if deep else []
-    _run_one("ingest", config, [*(overrides or []), *chosen], root, dataroot, version, force)
+    _run_stage("ingest", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
 _stage("fit", "Train the LiDAR detector that serves as teacher (no server).")
@@ -157,7 +157,7 @@ def teacher(
     """
     chosen = [f"teacher.weights={json.dumps(str(checkpoint))}"] if checkpoint else []
     chosen += [f"teacher.public_config={json.dumps(str(public_config))}"] if public_config else []
-    _run_one("teacher", config, [*(overrides or []), *chosen], root, dataroot, version, force)
+    _run_stage("teacher", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
 _stage("depth", "Cache the LiDAR points seen by each camera (no server).")
@@ -178,7 +178,7 @@ def pretrain(
     Example: geomim pretrain --config configs/geomim-swin-b.yaml --nproc 8
     """
     chosen = [f"pretrain.ranks={nproc}"] if nproc else []
-    _run_one("pretrain", config, [*(overrides or []), *chosen], root, dataroot, version, force)
+    _run_stage("pretrain", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
 @app.command()
@@ -215,7 +215,7 @@ def finetune(
             raise UserError("--public-config needs --eval-only and --checkpoint, the detector that it describes")
         chosen.append(f"evaluate.public_config={json.dumps(str(public_config))}")
     chosen += [f"finetune.ranks={nproc}"] if nproc else []
-    _run_one("finetune", config, [*(overrides or []), *chosen], root, dataroot, version, force)
+    _run_stage("finetune", config, [*(overrides or []), *chosen], root, dataroot, version, force)
 
 
 experiment = typer.Typer(help="Experiments: many runs of the pipeline, compared.", no_args_is_help=True)
@@ -254,7 +254,7 @@ def gain(
 
     Example: geomim experiment gain --config configs/experiment-gain.yaml --seeds 3
     """
-    from flows.run import run_gain
+    from flows.local import run_gain
     from tasks.engine.config import load_config
 
     chosen = [f"experiment.seeds={seeds}"] if seeds else []

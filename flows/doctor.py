@@ -11,7 +11,7 @@ from common.cores import available_cores
 from flows.show import console
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
-GIGABYTES_WANTED = 5.0
+MIN_GIGABYTES = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ def check_packages() -> Check:
         return Check("packages", False, f"{LOCK} is missing; install from a clone with `make setup`")
     wrong = []
     for line in LOCK.read_text().split():
-        name, _, wanted = line.partition("==")
+        name, _, locked = line.partition("==")
         try:
-            found = importlib.metadata.version(name).split("+")[0]
+            installed = importlib.metadata.version(name).split("+")[0]
         except importlib.metadata.PackageNotFoundError:
-            found = "none"
-        if found != wanted:
-            wrong.append(f"{name} {found}, not {wanted}")
+            installed = "none"
+        if installed != locked:
+            wrong.append(f"{name} {installed}, not {locked}")
     if wrong:
         return Check("packages", False, f"{'; '.join(wrong[:5])}; run `make clean setup`")
     return Check("packages", True, "as locked")
@@ -73,7 +73,7 @@ def check_devices() -> Check:
 def check_disk(folder: Path) -> Check:
     free = shutil.disk_usage(folder).free / 1e9
     answer = f"{free:.0f} GB free in {folder}"
-    return Check("disk", free > GIGABYTES_WANTED, answer if free > GIGABYTES_WANTED else f"{answer}; make room")
+    return Check("disk", free > MIN_GIGABYTES, answer if free > MIN_GIGABYTES else f"{answer}; make room")
 
 
 def check_server() -> Check:

@@ -36,8 +36,8 @@ def _quick(results: Results, dataroot: Path, version: str, facts: dict[str, Any]
     from evaluation.metrics import evaluate
 
     truth = read_truth(dataroot, version, results.tokens)
-    found = results.boxes[counted(results.boxes, truth.ego, truth.racks)]
-    return evaluate(truth.boxes, found, truth.ego) | facts
+    predicted = results.boxes[counted(results.boxes, truth.ego, truth.racks)]
+    return evaluate(truth.boxes, predicted, truth.ego) | facts
 
 
 def _official(file: Path, results: Results, dataroot: Path, version: str, split: str) -> dict[str, Any]:

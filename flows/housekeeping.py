@@ -4,19 +4,31 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from common.errors import DataError, UserError
 from common.progress import counting, say
+from flows.experiment.artifact import EXPERIMENT
 from flows.experiment.plan import runs
-from flows.experiment.run import EXPERIMENT, steps_of
 from flows.show import console, print_json, size
 from storage.copy import copy_artifact
 from storage.damage import Damaged
 from storage.lock import Busy, holder, locked
 from storage.manifest import FileDamage, Manifest
-from storage.store import Held, check, held, held_at, leftovers, named_in, newer_than, reached, read_pin, write_pin
+from storage.store import (
+    StoredArtifact,
+    check,
+    leftovers,
+    named_in,
+    newer_than,
+    read_pin,
+    stored_artifact,
+    stored_artifacts,
+    with_inputs,
+    write_pin,
+)
 from tasks.engine.config import load_config
 from tasks.engine.plan import make_plan
 from tasks.engine.repair import repair
@@ -24,19 +36,19 @@ from tasks.engine.roots import usable_root
 from tasks.engine.stage import STAGES
 
 
-def chosen(root: Path, what: Iterable[str]) -> list[Held]:
+def chosen(root: Path, what: Iterable[str]) -> list[StoredArtifact]:
     """The artifacts that are meant: folders, stages of the root, or all of it. Raises UserError for anything else."""
     root = usable_root(root, to_write=False)
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; name the artifacts' with --root")
-    everything, what = held(root), list(what)
+    entries, what = stored_artifacts(root), list(what)
     if not what:
-        return everything
+        return entries
     out = []
     for name in what:
         if name in STAGES or (name.isidentifier() and (root / name).is_dir()):
-            out += [entry for entry in everything if entry.stage == name]
-        elif (entry := held_at(Path(name).absolute())) is not None:
+            out += [entry for entry in entries if entry.stage == name]
+        elif (entry := stored_artifact(Path(name).absolute())) is not None:
             out.append(entry)
         else:
             raise UserError(f"{name}: is neither a stage nor an artifact's folder; `geomim du` lists them")
@@ -45,7 +57,8 @@ def chosen(root: Path, what: Iterable[str]) -> list[Held]:
 
 def verify_artifacts(root: Path, what: list[str], sample: int | None, as_json: bool) -> None:
     """Check each and print a line. Raises DataError where something is damaged."""
-    rows, out = [], console()
+    rows: list[dict[str, Any]] = []
+    out = console()
     for entry in chosen(root, what):
         damages = _checked(entry, sample)
         state = "damaged" if damages else {"finished": "whole"}.get(entry.state, entry.state)
@@ -70,12 +83,12 @@ def verify_artifacts(root: Path, what: list[str], sample: int | None, as_json: b
         raise DataError(f"{len(bad)} of {len(rows)} artifacts are damaged: `geomim repair {' '.join(bad[:3])}`")
 
 
-def _checked(entry: Held, sample: int | None) -> list[FileDamage]:
-    with counting(f"verify {entry.stage}", _count(entry), "files") as looked_at:
-        return check(entry.path, sample, looked_at)
+def _checked(entry: StoredArtifact, sample: int | None) -> list[FileDamage]:
+    with counting(f"verify {entry.stage}", _count(entry), "files") as checked:
+        return check(entry.path, sample, checked)
 
 
-def _count(entry: Held) -> int:
+def _count(entry: StoredArtifact) -> int:
     return len(entry.manifest.files) if entry.manifest else 0
 
 
@@ -92,12 +105,12 @@ def repair_artifacts(root: Path, what: list[str], dataroot: Path | None) -> None
 def show_sizes(root: Path, as_json: bool) -> None:
     """A line an artifact, the biggest stage first; and what else there is."""
     root = usable_root(root, to_write=False)
-    entries = held(root)
+    entries = stored_artifacts(root)
     needed: dict[Path, int] = {}
     for entry in entries:
         for path in entry.inputs():
             needed[path] = needed.get(path, 0) + 1
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "path": str(entry.path),
             "stage": entry.stage,
@@ -121,10 +134,10 @@ def show_sizes(root: Path, as_json: bool) -> None:
         cells = (row["stage"], size(row["bytes"]), row["state"], row["changed"], str(row["needed_by"]), pinned)
         table.add_row(*cells, Path(row["path"]).name)
     console().print(table)
-    told = f"{size(sum(row['bytes'] for row in rows))} in {len(rows)} artifacts"
+    line = f"{size(sum(row['bytes'] for row in rows))} in {len(rows)} artifacts"
     if rest:
-        told += f"; {size(sum(rest.values()))} left behind by runs that were killed (`geomim gc`)"
-    console().print(told)
+        line += f"; {size(sum(rest.values()))} left behind by runs that were killed (`geomim gc`)"
+    console().print(line)
 
 
 def collect_garbage(
@@ -142,53 +155,55 @@ def collect_garbage(
     if configs:
         unneeded += [(e.path, e.state) for e in not_needed(root, configs, days, dataroot, version)]
     sizes = {path: _size(path) for path, _ in unneeded}
-    kept: dict[Path, str] = {}
+    in_use: dict[Path, str] = {}
     if delete:
         for path, _ in unneeded:
             if (why := _delete(path, since)) is not None:
-                kept[path] = why
+                in_use[path] = why
     if as_json:
         print_json(
             [
-                {"path": str(path), "why": why, "bytes": sizes[path], "deleted": delete and path not in kept}
+                {"path": str(path), "why": why, "bytes": sizes[path], "deleted": delete and path not in in_use}
                 for path, why in unneeded
             ]
         )
         return
     for path, why in unneeded:
-        note = f"  stays: {kept[path]}" if path in kept else ""
+        note = f"  stays: {in_use[path]}" if path in in_use else ""
         console().print(f"{size(sizes[path]):>9}  {why:20} {path}{note}", soft_wrap=True)
-    total = sum(count for path, count in sizes.items() if path not in kept)
+    total = sum(count for path, count in sizes.items() if path not in in_use)
     done = "deleted" if delete else "would go; add --delete to remove it"
-    console().print(f"{size(total)} in {len(unneeded) - len(kept)} places {done}" if unneeded else "nothing to remove")
+    line = f"{size(total)} in {len(unneeded) - len(in_use)} places {done}" if unneeded else "nothing to remove"
+    console().print(line)
     if not configs:
         console().print("finished artifacts are looked at where a --config says which are still needed")
 
 
 def not_needed(
     root: Path, configs: list[Path], days: float, dataroot: Path | None, version: str | None
-) -> Iterator[Held]:
+) -> Iterator[StoredArtifact]:
     """The artifacts that no config, no pin and no newer artifact needs.
 
     What nobody can read (another geomim's, perhaps) is not among them: a run that wants its place moves it aside.
     """
-    everything = held(root)
-    keep = [entry.path for entry in everything if entry.pinned] + newer_than(everything, days)
+    entries = stored_artifacts(root)
+    keep = [entry.path for entry in entries if entry.pinned] + newer_than(entries, days)
     for file in configs:
         config = load_config(file, None, dataroot, version)
         plan = make_plan(config, root)
-        if plan[0].step is None:
-            raise UserError(f"{file}: {plan[0].why}; without it nobody knows which artifacts are its own")
-        steps = [planned.step for planned in plan]
+        try:
+            steps = [planned.ready() for planned in plan]
+        except UserError as error:
+            raise UserError(f"{file}: {error}; without it nobody knows which artifacts are its own") from None
         if "experiment" in config.model_fields_set:
-            steps += [step for run in runs(config) for step in steps_of(run, root).values()]
+            steps += [step for run in runs(config) for step in run.steps(root).values()]
         keep += [step.artifact.path for step in steps]
         keep += [needed.path for step in steps for needed in step.inputs.artifacts.values()]
         keep += named_in(config.model_dump(mode="json"), root)
         keys = {step.artifact.key for step in steps}
-        keep += [e.path for e in everything if e.stage == EXPERIMENT and e.manifest and keys >= _read(e.manifest)]
-    needed = reached(everything, keep)
-    return (entry for entry in everything if entry.path not in needed and entry.state != "unreadable")
+        keep += [e.path for e in entries if e.stage == EXPERIMENT and e.manifest and keys >= _read(e.manifest)]
+    needed = with_inputs(entries, keep)
+    return (entry for entry in entries if entry.path not in needed and entry.state != "unreadable")
 
 
 def _read(manifest: Manifest) -> set[str]:
@@ -199,11 +214,11 @@ def _read(manifest: Manifest) -> set[str]:
 def pin_artifact(root: Path, artifact: Path | None, note: str, remove: bool) -> None:
     """Pin, unpin, or print all pins."""
     if artifact is None:
-        for entry in held(usable_root(root, to_write=False)):
-            if (told := read_pin(entry.path)) is not None:
-                console().print(f"{entry.path}  {told}", soft_wrap=True)
+        for entry in stored_artifacts(usable_root(root, to_write=False)):
+            if (reason := read_pin(entry.path)) is not None:
+                console().print(f"{entry.path}  {reason}", soft_wrap=True)
         return
-    if held_at(artifact.absolute()) is None:
+    if stored_artifact(artifact.absolute()) is None:
         raise UserError(f"{artifact}: is no artifact's folder; `geomim du` lists them")
     if remove:
         (artifact / ".pin").unlink(missing_ok=True)
@@ -215,11 +230,15 @@ def copy_artifacts(source: Path, target: Path, inputs: bool) -> None:
     """Copy what `source` holds, and print a line for each."""
     target = usable_root(target)
     source = source.absolute()
-    entry = held_at(source)
-    entries = [entry] if entry else [e for e in held(source) + held(source.parent) if source in e.path.parents]
+    entry = stored_artifact(source)
+    entries = (
+        [entry]
+        if entry
+        else [e for e in stored_artifacts(source) + stored_artifacts(source.parent) if source in e.path.parents]
+    )
     if inputs and entry:
-        needed = reached(held(source.parent.parent), [source])
-        entries = [e for e in held(source.parent.parent) if e.path in needed]
+        needed = with_inputs(stored_artifacts(source.parent.parent), [source])
+        entries = [e for e in stored_artifacts(source.parent.parent) if e.path in needed]
     entries = [e for e in entries if e.state == "finished" or e is entry]
     if not entries:
         raise UserError(f"{source}: holds no finished artifact; name an artifact's folder, a stage's, or a root")
@@ -243,7 +262,7 @@ def _delete(path: Path, since: float) -> str | None:
             break
     try:
         with locked(folder, "geomim gc", patient=False):  # who lets go of a lock removes its file
-            entry = held_at(path)
+            entry = stored_artifact(path)
             if entry is not None and entry.changed > since:
                 return "it has changed meanwhile"
             if path.is_dir():

@@ -7,7 +7,7 @@ What does not depend on each other runs at the same time, but no two stages that
 the truth: Prefect schedules, retries and shows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from prefect import Flow, flow
@@ -15,12 +15,12 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 
 from common.errors import DataError, FileSystemError, UserError
-from flows.tasks import TASKS, sentence, simulate, without_tracebacks
+from flows.stage_task import TASKS, sentence, simulate, without_tracebacks
 from storage.artifact import Artifact
 from storage.sentences import in_sentences
 from tasks.engine.config import PipelineConfig
-from tasks.engine.dag import why_unwanted
-from tasks.engine.plan import Planned, is_meant, make_plan, with_inputs_checked
+from tasks.engine.dag import why_left_out
+from tasks.engine.plan import Planned, is_named, make_plan, with_inputs_checked
 from tasks.engine.roots import usable_root
 from tasks.engine.stage import STAGES, StageName
 
@@ -52,9 +52,9 @@ def stage_flow(name: StageName) -> Flow:
     return run
 
 
-ingest, fit, teacher, depth, pretrain, finetune = map(
-    stage_flow, ("ingest", "fit", "teacher", "depth", "pretrain", "finetune")
-)
+# The stages that have a command have a flow: an attribute of this module, which `prefect.yaml` names.
+FLOWS: dict[str, Flow] = {stage.name: stage_flow(stage.name) for stage in STAGES.values() if stage.is_command}
+globals().update(FLOWS)
 
 
 def run_stages(
@@ -68,7 +68,7 @@ def run_stages(
             chosen = checked_plan(config, root, names, forced)
     except (FileSystemError, UserError) as error:
         return failed(error)
-    return outcome(submitted(chosen, forced))
+    return outcome(submit(chosen, forced))
 
 
 def failed(error: FileSystemError | UserError) -> State:
@@ -86,32 +86,31 @@ def checked_plan(
         simulate(config)
     plan = make_plan(config, root, forced, command="a Prefect flow")
     for name in {*(names or ()), *forced}:
-        if not any(is_meant(planned.node, [name]) for planned in plan):
-            raise UserError(f"{name}: not a stage of this config; {why_unwanted(config, name)}")
-    chosen = [planned for planned in plan if names is None or is_meant(planned.node, names)]
+        if not any(is_named(planned.node, [name]) for planned in plan):
+            raise UserError(f"{name}: not a stage of this config; {why_left_out(config, name)}")
+    chosen = [planned for planned in plan if names is None or is_named(planned.node, names)]
     if not chosen:
         raise UserError("stages: is an empty list; name stages, or leave it out for all")
     for name in forced:
-        if not any(is_meant(planned.node, [name]) for planned in chosen):
+        if not any(is_named(planned.node, [name]) for planned in chosen):
             raise UserError(f"force: {name} is not among the stages of this run; name it in stages too")
-    if chosen[0].step is None:
-        raise UserError(chosen[0].why)
+    chosen[0].ready()
     return with_inputs_checked(chosen)
 
 
-def submitted(chosen: list[Planned], forced: set[str]) -> dict[str, PrefectFuture]:
+def submit(chosen: list[Planned], forced: Collection[str]) -> dict[str, PrefectFuture]:
     """Every step's task, each behind those whose artifacts it reads, and those for the device one behind the other."""
     futures: dict[Artifact, PrefectFuture] = {}
     out: dict[str, PrefectFuture] = {}
     on_device: PrefectFuture | None = None
     for planned in chosen:
-        step, name = planned.step, planned.name
-        behind = [futures[needed] for needed in step.inputs.artifacts.values() if needed in futures]
+        step, name = planned.ready(), planned.name
+        wait_for = [futures[needed] for needed in step.inputs.artifacts.values() if needed in futures]
         if planned.stage.on_device and on_device is not None:
-            behind.append(on_device)
+            wait_for.append(on_device)
         run = TASKS[planned.stage.name].with_options(refresh_cache=planned.state != "cached")
-        again = is_meant(planned.node, forced)
-        future = run.submit(step=step.as_json(), key=step.artifact.key, force=again, wait_for=behind)
+        again = is_named(planned.node, forced)
+        future = run.submit(step=step.as_json(), key=step.artifact.key, force=again, wait_for=wait_for)
         futures[step.artifact] = out[name] = future
         on_device = future if planned.stage.on_device else on_device
     return out
@@ -127,4 +126,6 @@ def outcome(futures: dict[str, PrefectFuture]) -> State:
             error = state.result(raise_on_failure=False)
             mistake = isinstance(error, UserError) and not isinstance(error, DataError)
             return Failed(message=f"{name}: {sentence(state)}", name=MISTAKE if mistake else "Failed")
-    return Completed(message=", ".join(f"{name} {state.name.lower()}" for name, state in states.items()))
+    return Completed(
+        message=", ".join(f"{name} {(state.name or state.type).lower()}" for name, state in states.items())
+    )

@@ -48,7 +48,7 @@ def prefect_server(home: Path) -> Iterator[str]:
         return
     with ExitStack() as stack:
         if "PREFECT_HOME" not in os.environ:
-            os.environ["PREFECT_HOME"] = str(stack.enter_context(own_home(plain(home))))
+            os.environ["PREFECT_HOME"] = str(stack.enter_context(exclusive_home(plain(home))))
         yield stack.enter_context(_server(Path(os.environ["PREFECT_HOME"])))
 
 
@@ -61,7 +61,7 @@ def plain(home: Path) -> Path:
 
 
 @contextlib.contextmanager
-def own_home(home: Path) -> Iterator[Path]:
+def exclusive_home(home: Path) -> Iterator[Path]:
     """The first of `home`, `home-2`, `home-3` ... in which no other run's server is."""
     for number in itertools.count(1):
         folder = home if number == 1 else home.with_name(f"{home.name}-{number}")

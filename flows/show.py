@@ -1,13 +1,19 @@
 """What the command line prints: tables on a terminal and in a pipe alike, colour only on a terminal."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.table import gain
+from tasks.engine.config import PipelineConfig
+from tasks.engine.dag import SCRATCH
+from tasks.engine.integrity import check_file
 from tasks.engine.plan import Planned
 
+REPORT = "report.md"  # of a stage, for people
 STATE_STYLE = {"cached": "green", "running": "blue", "resume": "yellow", "run": "cyan"}
 
 
@@ -34,12 +40,49 @@ def plan_table(plan: list[Planned], why: bool = True) -> None:
     console().print(table)
 
 
-def size(count: int) -> str:
+def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -> None:
+    """Each node's folder, the report of the detector that the run is about, or else the last, and the gain.
+
+    Raises DataError where what is to be shown is not what was written.
+    """
+    out = console()
+    reports, metrics = {}, {}
+    for planned in plan:
+        if planned.name not in names or planned.state != "cached":
+            continue
+        artifact = planned.ready().artifact
+        manifest = artifact.finished()
+        facts = manifest.summary
+        scores = "".join(f"  {name} {facts[name]:.4f}" for name in ("mAP", "NDS") if name in facts)
+        out.print(
+            f"[green]{planned.name:16}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s{scores}  {artifact.path}",
+            soft_wrap=True,
+        )
+        if (artifact.path / REPORT).is_file():
+            reports[planned.name] = artifact.path / REPORT
+        if planned.stage.name == "evaluate":
+            arm = "scratch" if planned.name.endswith(SCRATCH) else "pretrained"
+            metrics[arm] = json.loads(_checked_text(artifact.path / "metrics.json"))
+    if reports:
+        from rich.markdown import Markdown
+
+        out.print()
+        out.print(Markdown(_checked_text(reports.get("evaluate") or list(reports.values())[-1])))
+        if len(metrics) > 1 and None not in metrics.values():
+            out.print(Markdown(gain(metrics, config.finetune.seed)))
+
+
+def size(count: float) -> str:
     """A byte count for people."""
     if not count:
         return "-"
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
-    raise AssertionError
+    return f"{count:.1f} GB"
+
+
+def _checked_text(file: Path) -> str:
+    check_file(file, f"{file.name} is to be shown")
+    return file.read_text()

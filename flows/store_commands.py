@@ -16,7 +16,7 @@ ArtifactFolder = Annotated[Path, typer.Argument(help="An artifact's folder.", me
 
 def verify(
     what: What = None,
-    everything: Annotated[bool, typer.Option("--all", help="All artifacts of the root, as without WHAT.")] = False,
+    all_artifacts: Annotated[bool, typer.Option("--all", help="All artifacts of the root, as without WHAT.")] = False,
     sample: Annotated[
         int | None,
         typer.Option(help="Of stores in parts read so many parts, drawn at random.", min=0, show_default=False),

@@ -95,14 +95,14 @@ def cast_shadows(solids: Solids, sun: np.ndarray, shadows: np.ndarray) -> None:
 
 def _order(nearest, owner, windows) -> np.ndarray:
     """Solids with a window, near objects first, the solids of one object together."""
-    shown = (windows[:, 1] > windows[:, 0]) & (windows[:, 3] > windows[:, 2])
+    visible = (windows[:, 1] > windows[:, 0]) & (windows[:, 3] > windows[:, 2])
     first = nearest.copy()
     for_owner = np.full(owner.max(initial=-1) + 1, np.inf)
     owned = owner >= 0
     np.minimum.at(for_owner, owner[owned], nearest[owned])
     first[owned] = for_owner[owner[owned]]
     order = np.lexsort((nearest, owner, first))
-    return order[shown[order]]
+    return order[visible[order]]
 
 
 def _camera_windows(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

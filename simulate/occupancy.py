@@ -46,26 +46,26 @@ def voxel_labels(solids: Solids, ego_to_global: np.ndarray, ground: Ground) -> n
     return labels
 
 
-def seen_by_cameras(labels: np.ndarray, cameras: list[Eye]) -> np.ndarray:
+def camera_mask(labels: np.ndarray, cameras: list[Eye]) -> np.ndarray:
     """(SHAPE) uint8, 1 where a voxel is in view of at least one camera."""
-    seen = np.zeros(SHAPE, np.uint8)
+    visible = np.zeros(SHAPE, np.uint8)
     targets = _targets(labels)
     for camera in cameras:
-        _look(labels, seen, targets, inverse(camera.camera_to_ego), camera.camera_to_ego[:3, 3], *camera[1:])
-    return seen
+        _look(labels, visible, targets, inverse(camera.camera_to_ego), camera.camera_to_ego[:3, 3], *camera[1:])
+    return visible
 
 
-def seen_by_lidar(origin: np.ndarray, points: np.ndarray) -> np.ndarray:
+def lidar_mask(origin: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(SHAPE) uint8, 1 where a beam passed or ended. origin (3,) and points (N, 3) in the key ego frame."""
-    seen = np.zeros(SHAPE, np.uint8)
-    _pass(seen, (origin - LOW) / VOXEL, (points - LOW) / VOXEL)
-    return seen
+    visible = np.zeros(SHAPE, np.uint8)
+    _pass(visible, (origin - LOW) / VOXEL, (points - LOW) / VOXEL)
+    return visible
 
 
-def labels_file(labels: np.ndarray, seen_by_cameras: np.ndarray, seen_by_lidar: np.ndarray) -> bytes:
+def labels_file(labels: np.ndarray, camera_mask: np.ndarray, lidar_mask: np.ndarray) -> bytes:
     """The content of an Occ3D `labels.npz`."""
     file = io.BytesIO()
-    np.savez_compressed(file, semantics=labels, mask_lidar=seen_by_lidar, mask_camera=seen_by_cameras)
+    np.savez_compressed(file, semantics=labels, mask_lidar=lidar_mask, mask_camera=camera_mask)
     return file.getvalue()
 
 
@@ -136,7 +136,7 @@ def _targets(labels):
 
 
 @njit(cache=True)
-def _look(labels, seen, targets, to_camera, position, intrinsics, size):
+def _look(labels, visible, targets, to_camera, position, intrinsics, size):
     m = to_camera
     x0, y0, z0 = (position[0] - LOW[0]) / VOXEL, (position[1] - LOW[1]) / VOXEL, (position[2] - LOW[2]) / VOXEL
     for i in range(labels.shape[0]):
@@ -154,17 +154,17 @@ def _look(labels, seen, targets, to_camera, position, intrinsics, size):
                 down = (m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]) / depth
                 u, v = intrinsics[0, 0] * across + intrinsics[0, 2], intrinsics[1, 1] * down + intrinsics[1, 2]
                 if 0 <= u < size[0] and 0 <= v < size[1]:
-                    _walk(labels, seen, x0, y0, z0, i + 0.5, j + 0.5, k + 0.5, True)
+                    _walk(labels, visible, x0, y0, z0, i + 0.5, j + 0.5, k + 0.5, True)
 
 
 @njit(cache=True)
-def _pass(seen, origin, points):
+def _pass(visible, origin, points):
     for n in range(len(points)):
-        _walk(seen, seen, origin[0], origin[1], origin[2], points[n, 0], points[n, 1], points[n, 2], False)
+        _walk(visible, visible, origin[0], origin[1], origin[2], points[n, 0], points[n, 1], points[n, 2], False)
 
 
 @njit(cache=True)
-def _walk(labels, seen, x0, y0, z0, x1, y1, z1, stop):
+def _walk(labels, visible, x0, y0, z0, x1, y1, z1, stop):
     """Marks the voxels along a line in voxel units, from one to the next (Amanatides and Woo, 1987).
 
     It begins in the grid, and ends with the line, with the grid, or (`stop`) in the first voxel that is not free.
@@ -181,7 +181,7 @@ def _walk(labels, seen, x0, y0, z0, x1, y1, z1, stop):
     ek = abs(1 / dz) if dz != 0 else np.inf
     nx, ny, nz = labels.shape
     while 0 <= i < nx and 0 <= j < ny and 0 <= k < nz:
-        seen[i, j, k] = 1
+        visible[i, j, k] = 1
         if stop and labels[i, j, k] != FREE:
             return
         if min(ti, tj, tk) > 1.0:

@@ -14,7 +14,7 @@ from models.names import LIDAR
 from models.occupancy import occupancy_path
 from simulate.cast import cast_camera, cast_lidar
 from simulate.config import SimulateConfig
-from simulate.occupancy import Eye, labels_file, seen_by_cameras, seen_by_lidar, voxel_labels
+from simulate.occupancy import Eye, camera_mask, labels_file, lidar_mask, voxel_labels
 from simulate.rig import LIDAR_TO_EGO, RIG, image_size, lidar_directions
 from simulate.scenes import scenes_of
 from simulate.shade import shade
@@ -186,8 +186,8 @@ class _Drive:
         ]
         path = self.out / occupancy_path(self.name, self._sample(k))
         path.parent.mkdir(parents=True, exist_ok=True)
-        lidar = seen_by_lidar(LIDAR_TO_EGO[:3, 3], points)
-        path.write_bytes(labels_file(labels, seen_by_cameras(labels, cameras), lidar))
+        lidar = lidar_mask(LIDAR_TO_EGO[:3, 3], points)
+        path.write_bytes(labels_file(labels, camera_mask(labels, cameras), lidar))
 
     def _picture(self, t: float, camera_to_global, intrinsics, keyframe: int | None) -> bytes:
         world = self.world
@@ -210,8 +210,8 @@ class _Drive:
         distance = np.linalg.norm(np.stack([b.centers[:, :2] for b in boxes]) - ego[:, None], axis=-1)
         met = (self.points > 0) & (distance < ANNOTATED_RANGE)
         for i, actor in enumerate(self.world.actors):
-            seen = np.flatnonzero(met[:, i])
-            for run in np.split(seen, np.flatnonzero(np.diff(seen) > FORGOTTEN) + 1):
+            visible = np.flatnonzero(met[:, i])
+            for run in np.split(visible, np.flatnonzero(np.diff(visible) > FORGOTTEN) + 1):
                 if len(run) < 2:
                     continue
                 instance = token(self.name, "instance", i, run[0])

@@ -274,10 +274,10 @@ def _shade(depth, solid, face, solids, to_global, intrinsics, levels, far, shado
                     for c in range(3):
                         lit = colour[c] * (direct * light.sun_colour[c] + open_sky * light.ambient[c])
                         if fresnel > 0.0:
-                            seen = light.horizon[c] * (0.45 if rise < 0 else 1.0) * (0.5 if rise < -0.2 else 1.0)
+                            reflected = light.horizon[c] * (0.45 if rise < 0 else 1.0) * (0.5 if rise < -0.2 else 1.0)
                             if rise > 0.0:
-                                seen += min(rise * 1.6, 1.0) * (light.zenith[c] - light.horizon[c])
-                            lit = lit * (1 - fresnel) + seen * fresnel
+                                reflected += min(rise * 1.6, 1.0) * (light.zenith[c] - light.horizon[c])
+                            lit = lit * (1 - fresnel) + reflected * fresnel
                         colour[c] = lit * (1 - haze) + light.horizon[c] * haze
                 for c in range(3):
                     total[c] += colour[c] * count

@@ -76,9 +76,9 @@ class World:
 def _take(solids: Solids, select: np.ndarray) -> Solids:
     """The selected solids (mask); owners keep their numbers."""
     counts = np.diff(solids.offsets)
-    kept = {name: getattr(solids, name)[select] for name in Solids._fields if name not in ("planes", "offsets")}
+    columns = {name: getattr(solids, name)[select] for name in Solids._fields if name not in ("planes", "offsets")}
     planes = solids.planes[np.repeat(select, counts)]
-    return Solids(planes=planes, offsets=np.concatenate([[0], np.cumsum(counts[select])]), **kept)
+    return Solids(planes=planes, offsets=np.concatenate([[0], np.cumsum(counts[select])]), **columns)
 
 
 def _light(rng: np.random.Generator) -> Light:

@@ -23,7 +23,7 @@ from storage.lock import locked
 from storage.sentences import in_sentences
 
 DONE, UNFINISHED = "simulated.json", "simulating.json"
-_OWN_FOLDERS = ("samples", "sweeps", "maps", "gts")
+_FOLDERS = ("samples", "sweeps", "maps", "gts")
 
 
 def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] | None = None) -> dict:
@@ -41,16 +41,16 @@ def simulate(config: SimulateConfig, out: Path, scenes: tuple[str, ...] | None =
     identity = {"version": VERSION, "config": config.key_fields(), "scenes": list(scenes)}
     with in_sentences(out):
         # Asked without the lock first: of a world in a folder that is for reading alone there is none to be had.
-        if (found := _finished(out, identity)) is None:
+        if (summary := _finished(out, identity)) is None:
             with locked(out, "geomim simulate", waiting=lambda line: say(f"simulate: {line}")):
-                if (found := _finished(out, identity)) is None:
+                if (summary := _finished(out, identity)) is None:
                     return _simulate(config, out, world, identity)
-        return {**found, "seconds": 0.0}
+        return {**summary, "seconds": 0.0}
 
 
 def _simulate(config: SimulateConfig, out: Path, world: Scenes, identity: dict) -> dict:
     start, scenes = time.perf_counter(), identity["scenes"]
-    _prepare(out, identity, (*_OWN_FOLDERS, world.version))
+    _prepare(out, identity, (*_FOLDERS, world.version))
     workers = min(config.workers or available_cores(), len(scenes))
     job = partial(_record, config, out)
     if workers == 1:
@@ -77,12 +77,12 @@ def _finished(out: Path, identity: dict) -> dict | None:
     if not (out / DONE).is_file():
         return None
     try:
-        found = json.loads((out / DONE).read_text())
-        if all(found.get(name) == value for name, value in identity.items()):
-            return found["summary"]
+        record = json.loads((out / DONE).read_text())
+        if all(record.get(name) == value for name, value in identity.items()):
+            return record["summary"]
     except (ValueError, KeyError, AttributeError):
-        found = {}
-    before, now = found.get("config") or {}, identity["config"]
+        record = {}
+    before, now = record.get("config") or {}, identity["config"]
     changed = [f"{k} {before.get(k)} -> {v}" for k, v in now.items() if before.get(k) != v]
     raise UserError(
         f"{out}: holds a simulated world of another config ({', '.join(changed) or 'another version'}); "
@@ -90,12 +90,12 @@ def _finished(out: Path, identity: dict) -> dict | None:
     )
 
 
-def _prepare(out: Path, identity: dict, own_folders: tuple[str, ...]) -> None:
+def _prepare(out: Path, identity: dict, folders: tuple[str, ...]) -> None:
     """Makes `out` ready to be written."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; name a folder for the simulated world")
     if (out / UNFINISHED).is_file():
-        for folder in own_folders:
+        for folder in folders:
             shutil.rmtree(out / folder, ignore_errors=True)
     elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out}: is not empty and not a simulated world; choose another folder")

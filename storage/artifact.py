@@ -63,7 +63,7 @@ class Artifact:
         """Whether a stage was finished here, be it damaged since."""
         return (self.path / MANIFEST).exists()
 
-    def is_whole(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the manifest is there, is this key's, and the files that it names have their sizes."""
         return self.has_manifest() and not any(damage.matters for damage in self.damages())
 
@@ -82,15 +82,16 @@ class Artifact:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the stage said of its result. Raises FileNotFoundError if the artifact is not there."""
-        return self._manifest_or_raise().summary
+        """What the stage reports of its result. Raises FileNotFoundError if the artifact is not there."""
+        return self.finished().summary
 
     @property
     def config(self) -> dict[str, Any]:
         """The config that made it, as in the key."""
-        return self._manifest_or_raise().recipe.config
+        return self.finished().recipe.config
 
-    def _manifest_or_raise(self) -> Manifest:
+    def finished(self) -> Manifest:
+        """The manifest of what must be finished. Raises FileNotFoundError if it is not there."""
         manifest = self.manifest()
         if manifest is None:
             raise FileNotFoundError(f"{self.path / MANIFEST}: the {self.stage} artifact is not there")
@@ -123,18 +124,19 @@ class Artifact:
         recipe: Recipe,
         summary: dict[str, Any],
         seconds: float,
-        made: dict[str, Any],
+        provenance: dict[str, Any],
         outputs: Sequence[str] = ("*",),
     ) -> Manifest:
         """Drop what is left of interrupted work, bring every file to the disk, then write the manifest.
 
-        From here on the artifact is there. outputs: patterns of the names that the stage gives to its files and stores;
-        those that begin with a dot are for itself and go. Everything else is a user's, and stays.
+        From here on the artifact is there. provenance: see `Manifest.made`. outputs: patterns of the names that the
+        stage gives to its files and stores; those that begin with a dot are for itself and go. Everything else is a
+        user's, and stays.
         """
         for leftover in [*_leftovers(self.path, outputs)]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        own = (name for name in files(self.path) if _is_any(name.partition(os.sep)[0], (*outputs, RECIPE)))
-        records = {name: record(self.path / name) for name in own}
+        results = (name for name in files(self.path) if _is_any(name.partition(os.sep)[0], (*outputs, RECIPE)))
+        records = {name: record(self.path / name) for name in results}
         manifest = Manifest(
             key=self.key,
             recipe=recipe,
@@ -142,7 +144,7 @@ class Artifact:
             files=records,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             seconds=round(seconds, 2),
-            made=made,
+            made=provenance,
         )
         return self.rewrite_manifest(manifest)
 
@@ -158,10 +160,8 @@ class Artifact:
         """Take the manifest away: what is in the folder becomes work to go on from."""
         (self.path / MANIFEST).unlink(missing_ok=True)
 
-    def set_aside(self) -> Path | None:
-        """Move the folder to `KEY.damaged-TIME` beside it; its new path, None where there was none."""
-        if not self.path.exists():
-            return None
+    def set_aside(self) -> Path:
+        """Move the folder, which must be there, to `KEY.damaged-TIME` beside it; its new path."""
         target = set_aside(self.path)
         os.utime(target)  # when it happened, for `gc`
         return target

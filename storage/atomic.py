@@ -13,7 +13,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends without an error, its bytes on the disk first.
 
     Until then it stands beside `path` under a name that begins with a dot. On an error (a full disk) `path` stays as it
@@ -38,7 +38,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """`data` as the whole content of `path`."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(data)
 
 

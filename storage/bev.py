@@ -12,8 +12,8 @@ negated before the teacher saw them. `count` says how many cells of a map are ke
 parts are written and read: storage/part_store.py.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -48,7 +48,7 @@ FLIPS: tuple[Flip, ...] = ("none", "x", "y", "xy")
 class BevAttributes:
     """What holds for the whole store, as group attributes."""
 
-    range: tuple[float, ...]  # x, y, z minimum, then maximum (m)
+    point_range: tuple[float, ...]  # x, y, z minimum, then maximum (m)
     cell_size: tuple[float, float]  # m along x and y
     part_size: int
     encoding: Encoding = "cells"
@@ -59,17 +59,17 @@ class BevAttributes:
 class Cells(NamedTuple):
     """The active cells of one map; all others are zero."""
 
-    index: np.ndarray  # (n,) int32: x * Y + y, ascending
+    index: np.ndarray  # type: ignore[assignment]  # (n,) int32: x * Y + y, ascending; hides tuple.index
     values: np.ndarray  # (n, C) float16
 
 
 class BevWriter:
     """The store while it is made. Opening it again goes on from the parts that are done."""
 
-    def __init__(self, path: Path, tokens: np.ndarray, shape_CXY: tuple[int, int, int], attributes: BevAttributes):
-        """A store there of other samples, shape or settings is moved aside, see `PartStore.begun`; part sizes stay."""
-        self.path, self.shape, self.attributes = Path(path), tuple(shape_CXY), attributes
-        self.store = PartStore.begun(path, _layout(self.shape, attributes), tokens, attributes.part_size)
+    def __init__(self, path: Path, tokens: Sequence[str], shape_CXY: tuple[int, int, int], attributes: BevAttributes):
+        """A store there of other samples, shape or settings is moved aside (`PartStore.open_or_create`)."""
+        self.path, self.shape, self.attributes = Path(path), shape_CXY, attributes
+        self.store = PartStore.open_or_create(path, _layout(self.shape, attributes), tokens, attributes.part_size)
         self.parts, self.part_size, self.flips = self.store.parts, self.store.part_size, attributes.flips
 
     def samples(self, part: int) -> range:
@@ -84,9 +84,9 @@ class BevWriter:
         places = list(product(range(len(self.samples(part))), range(len(self.flips))))
         coming = iter(maps)
         with self.store.writing(part) as writer:
-            for made, (row, flip) in enumerate(places):
+            for written, (row, flip) in enumerate(places):
                 if (bev := next(coming, None)) is None:
-                    raise ValueError(f"part {part} has {len(places)} maps, not {made}")
+                    raise ValueError(f"part {part} has {len(places)} maps, not {written}")
                 writer.put(row, flip, *self._encoded(bev, part))
             if next(coming, None) is not None:
                 raise ValueError(f"part {part} has {len(places)} maps, not more")
@@ -111,11 +111,11 @@ class BevReader:
         """Raises FileNotFoundError where there is no store, ValueError for one of another format, Damaged."""
         self.path = Path(path)
         try:
-            found = read_attributes(self.path).get("format")
+            version = read_attributes(self.path).get("format")
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: there is no BEV cache; `geomim teacher` makes it") from None
-        if found != FORMAT:
-            raise ValueError(f"{path}: format {found}, not {FORMAT}; run `geomim teacher` again")
+        if version != FORMAT:
+            raise ValueError(f"{path}: format {version}, not {FORMAT}; run `geomim teacher` again")
 
     def __getstate__(self) -> dict:
         return {"path": self.path}
@@ -132,9 +132,15 @@ class BevReader:
     @cached_property
     def attributes(self) -> BevAttributes:
         stored = read_attributes(self.path)
-        names = BevAttributes.__dataclass_fields__
         try:
-            return BevAttributes(**{n: tuple(stored[n]) if isinstance(stored[n], list) else stored[n] for n in names})
+            return BevAttributes(
+                point_range=tuple(stored["range"]),
+                cell_size=tuple(stored["cell_size"]),
+                part_size=stored["part_size"],
+                encoding=stored["encoding"],
+                flips=tuple(stored["flips"]),
+                frame=stored["frame"],
+            )
         except KeyError as error:
             raise Damaged(self.path / "zarr.json", f"lacks {error}") from error
 
@@ -146,7 +152,8 @@ class BevReader:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """(C, X, Y) of a map."""
-        return tuple(read_attributes(self.path)["shape"])
+        channels, x, y = read_attributes(self.path)["shape"]
+        return channels, x, y
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -200,8 +207,9 @@ def to_half(bev: np.ndarray, mantissa_bits: int) -> np.ndarray | None:
         return None
     if dropped:
         odd = (bits >> dropped) & 1
-        bits = (bits + (odd + (to_next - 1))) >> dropped << dropped  # a carry rightly raises the exponent
-    return bits.view(np.float16)
+        rounded = (bits + (odd + (to_next - 1))) >> dropped << dropped  # a carry rightly raises the exponent
+        return rounded.view(np.float16)
+    return half
 
 
 def size_of(path: Path) -> dict[str, Any]:
@@ -227,13 +235,20 @@ def size_of(path: Path) -> dict[str, Any]:
 def _layout(shape_CXY: tuple[int, int, int], attributes: BevAttributes) -> StoreLayout:
     channels, x, y = shape_CXY
     if attributes.encoding == "dense":
-        arrays = (ShardedLayout("bev", shape_CXY, shape_CXY, "float16", ("channel", "x", "y"), ZSTD),)
+        arrays = [ShardedLayout("bev", shape_CXY, shape_CXY, "float16", ("channel", "x", "y"), ZSTD)]
     else:
         cells, values = (x * y, channels), (min(SLOTS, x * y), channels)
         codec = LZ4 if attributes.encoding == "cells" else ZSTD
-        arrays = (
+        arrays = [
             ShardedLayout("active", (x, y), (x, y), "bool", ("x", "y"), LZ4),
             ShardedLayout("value", cells, values, "float16", ("slot", "channel"), codec),
-        )
-    stated = {name: value for name, value in asdict(attributes).items() if name != "part_size"}
-    return StoreLayout(FORMAT, arrays, {**stated, "shape": list(shape_CXY)}, "flip", "flips")
+        ]
+    stored = {
+        "range": attributes.point_range,
+        "cell_size": attributes.cell_size,
+        "encoding": attributes.encoding,
+        "flips": attributes.flips,
+        "frame": attributes.frame,
+        "shape": list(shape_CXY),
+    }
+    return StoreLayout(FORMAT, tuple(arrays), stored, "flip", "flips")

@@ -38,11 +38,11 @@ class BoxStore:
     """The store, made where it is not there. Parts can be written by different processes."""
 
     def __init__(self, path: Path, tokens: Sequence[str], part_size: int):
-        """part_size: that of the maps beside it. A store of another one is moved aside, see `PartStore.begun`."""
-        self.store = PartStore.begun(path, LAYOUT, tokens, part_size)
+        """part_size: that of the maps beside it. A store of another one is moved aside (`PartStore.open_or_create`)."""
+        self.store = PartStore.open_or_create(path, LAYOUT, tokens, part_size)
         if self.store.part_size != part_size:
             aside = set_aside(path)
-            self.store = PartStore.begun(path, LAYOUT, tokens, part_size)
+            self.store = PartStore.open_or_create(path, LAYOUT, tokens, part_size)
             self.store.aside = aside
         self.path, self.part_size, self.parts = Path(path), self.store.part_size, self.store.parts
 
@@ -63,6 +63,6 @@ class BoxStore:
 
 def open_boxes(path: Path) -> PartStore:
     """The store, finished or not. Raises FileNotFoundError, ValueError for another format, Damaged."""
-    if (found := read_attributes(path).get("format")) != FORMAT:
-        raise ValueError(f"{path}: format {found}, not {FORMAT}; run `geomim teacher` again")
+    if (version := read_attributes(path).get("format")) != FORMAT:
+        raise ValueError(f"{path}: format {version}, not {FORMAT}; run `geomim teacher` again")
     return PartStore(path, LAYOUT)

@@ -52,7 +52,7 @@ class FileSum:
     One would not do: whatever ends with its own CRC32C, as chunks do, has the same as everything else that does.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._head, self._tail = 0, b""  # the CRC32C of what comes before the last bytes so far, and these
 
     def add(self, piece: bytes) -> None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from storage.artifact import Artifact
-from storage.atomic import sync_folder, whole_file
+from storage.atomic import atomic_file, sync_folder
 from storage.checksum import PIECE, FileSum, sum_of_file
 from storage.damage import Damaged
 from storage.lock import locked
@@ -32,14 +32,14 @@ def copy_artifact(
         for place in sorted(shared):
             locks.enter_context(locked(place, "geomim cp", shared[place], waiting))
         manifest = _finished(source)  # it may have been made again meanwhile
-        if target.is_whole():
+        if target.is_intact():
             return target, 0
         for name, record in manifest.files.items():
             if not _is(making / name, record):
                 _copy(source / name, making / name, record)
                 total += record[0]
             copied(name)
-        with whole_file(making / MANIFEST) as file:
+        with atomic_file(making / MANIFEST) as file:
             file.write((source / MANIFEST).read_bytes())
         if target.has_manifest():
             target.set_aside()
@@ -65,10 +65,10 @@ def _is(path: Path, record: tuple[int, str]) -> bool:
 
 
 def _copy(source: Path, target: Path, record: tuple[int, str]) -> None:
-    found = FileSum()
-    with open(source, "rb") as reading, whole_file(target) as writing:
+    total = FileSum()
+    with open(source, "rb") as reading, atomic_file(target) as writing:
         while piece := reading.read(PIECE):
-            found.add(piece)
+            total.add(piece)
             writing.write(piece)
-        if (writing.tell(), str(found)) != record:
+        if (writing.tell(), str(total)) != record:
             raise Damaged(source, "is not what was written")

@@ -44,8 +44,8 @@ class SamplePoints:
         u, v, depth, sweep = self.u[rows], self.v[rows], self.depth[rows], self.sweep[rows]
         if sweeps is None:
             return u, v, depth
-        kept = sweep <= sweeps
-        return u[kept], v[kept], depth[kept]
+        recent = sweep <= sweeps
+        return u[recent], v[recent], depth[recent]
 
 
 class DepthWriter:
@@ -54,11 +54,11 @@ class DepthWriter:
     def __init__(
         self, path: Path, tokens: Sequence[str], cameras: Sequence[str], sweeps: int, part_samples: int, most: int
     ):
-        """Create the store, or open an unfinished one (see `PartStore.begun`).
+        """Create the store, or open an unfinished one (see `PartStore.open_or_create`).
 
         most: of the points of one sample; that many fit into a camera.
         """
-        self.store = PartStore.begun(path, _layout(cameras, sweeps, most), tokens, part_samples)
+        self.store = PartStore.open_or_create(path, _layout(cameras, sweeps, most), tokens, part_samples)
         self.parts, self.part_samples = self.store.parts, self.store.part_size
         self._most = most
 

@@ -13,7 +13,7 @@ from storage.key import digest
 
 # A folder of more files than this is taken to be as it was while its modification time is: that sees files that come,
 # go or are replaced, but not one that is written over in its place. Of smaller folders every file is looked at.
-ALWAYS_LOOKED_AT = 20_000
+MANY_FILES = 20_000
 
 
 def file_digest(path: Path) -> str:
@@ -27,7 +27,7 @@ class Digests:
 
     def __init__(self, memory: Path):
         self.memory = memory
-        self._known = _read(memory)
+        self._digests = _read(memory)
         self._changed = False
 
     def of(self, path: Path) -> str:
@@ -44,17 +44,18 @@ class Digests:
         folder = folder.resolve()
         if not folder.is_dir():
             return ""
-        found, todo, seen = [], [folder], set()
+        listing: list[list[str]] = []
+        todo, visited = [folder], set()
         while todo:
             place = todo.pop()
             stat = place.stat()
-            if (stat.st_dev, stat.st_ino) in seen:  # a link that leads back
+            if (stat.st_dev, stat.st_ino) in visited:  # a link that leads back
                 continue
-            seen.add((stat.st_dev, stat.st_ino))
-            names, own = self._listing(place)
+            visited.add((stat.st_dev, stat.st_ino))
+            names, total = self._listing(place)
             todo += [place / name for name in names if not skip(name)]
-            found.append([str(place.relative_to(folder)), own])
-        return digest(sorted(found))
+            listing.append([str(place.relative_to(folder)), total])
+        return digest(sorted(listing))
 
     def of_all(self, folder: Path, pattern: str) -> str:
         """SHA-256 of the names and bytes of the files below a folder that match a pattern; "" where there are none.
@@ -77,14 +78,14 @@ class Digests:
         """Keep what was learnt, where there is a root to keep it in; called by whoever asked, once."""
         if self._changed and self.memory.parent.is_dir():
             with contextlib.suppress(OSError):  # a read-only or full disk must not keep anyone from asking for a key
-                write_json(self.memory, {"known": self._known, "digest": digest(self._known)})
+                write_json(self.memory, {"known": self._digests, "digest": digest(self._digests)})
 
     def _listing(self, folder: Path) -> tuple[list[str], str]:
         """A folder's subfolders, and the digest of the names and sizes of its files."""
         mark = folder.stat().st_mtime_ns
-        known = self._known.get(f"{folder}/")
-        if known and known[0] == mark:
-            return known[1], known[2]
+        remembered = self._digests.get(f"{folder}/")
+        if remembered and remembered[0] == mark:
+            return remembered[1], remembered[2]
         files, folders = [], []
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -92,19 +93,19 @@ class Digests:
                     folders.append(entry.name)
                 else:
                     files.append([entry.name, _size(entry)])
-        own = digest(sorted(files))
-        if len(files) > ALWAYS_LOOKED_AT:
-            self._known[f"{folder}/"] = [mark, folders, own]
+        total = digest(sorted(files))
+        if len(files) > MANY_FILES:
+            self._digests[f"{folder}/"] = [mark, folders, total]
             self._changed = True
-        return folders, own
+        return folders, total
 
     def _recall(self, name: str, mark: list[Any], compute: Callable[[], str]) -> str:
-        known = self._known.get(name)
-        if known and known[:2] == mark:
-            return known[2]
-        self._known[name] = [*mark, compute()]
+        remembered = self._digests.get(name)
+        if remembered and remembered[:2] == mark:
+            return remembered[2]
+        self._digests[name] = [*mark, compute()]
         self._changed = True
-        return self._known[name][2]
+        return self._digests[name][2]
 
 
 def _size(entry: os.DirEntry) -> int | None:
@@ -119,7 +120,7 @@ def _read(memory: Path) -> dict[str, Any]:
     """What the file holds, nothing where it is of another shape or not what was written."""
     try:
         content = json.loads(memory.read_bytes())
-        known = content["known"]
-        return known if digest(known) == content["digest"] else {}
+        digests = content["known"]
+        return digests if digest(digests) == content["digest"] else {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}

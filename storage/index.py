@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from storage.damage import Damaged
+from storage.nodes import array_in
 
 FORMAT = 3
 
@@ -91,7 +93,7 @@ class Index:
 
     def __init__(self, path: Path, group: zarr.Group):
         self.path = path
-        attributes = dict(group.attrs)
+        attributes: dict[str, Any] = dict(group.attrs)
         if attributes.get("format") != FORMAT:
             raise ValueError(f"{path}: format {attributes.get('format')}, not {FORMAT}; run `geomim ingest` again")
         self.version: str = attributes["version"]
@@ -117,7 +119,7 @@ class Index:
         if name not in SCHEMA:
             raise AttributeError(name)
         try:
-            array = self._group[name]
+            array = array_in(self._group, name)
             chunk = self.path.joinpath(name, "c", *["0"] * array.ndim)
             if array.size and not chunk.is_file():
                 raise Damaged(chunk, "is gone")

@@ -45,7 +45,7 @@ def locked(
 ) -> Iterator[None]:
     """Hold a folder's lock inside; wait for it first, as long as it takes, or (not patient) raise Busy.
 
-    what: told to those who wait meanwhile, such as "geomim pretrain". shared: several may read at the same time, while
+    what: for those who wait meanwhile, such as "geomim pretrain". shared: several may read at the same time, while
     nobody holds it alone. waiting: called with a sentence about the holder when waiting begins, and now and then.
     Raises NoLocks, or OSError where the file cannot be made: but a reader in whose folder it may not write (a mount
     for reading alone) goes on without. Nothing else could be done there, and readers check what they read.
@@ -86,11 +86,11 @@ def holder(folder: Path) -> str | None:
             if _try(file, shared=False):
                 return None
             file.seek(0)
-            told = json.loads(file.read())
-            if told["host"] == socket.gethostname() and not _lives(told["pid"]):
+            owner = json.loads(file.read())
+            if owner["host"] == socket.gethostname() and not _lives(owner["pid"]):
                 return "another process"  # one of several readers, of whom the last to come has gone
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["since"]))
-            return f"`{told['what']}` (process {told['pid']} on {told['host']}, since {since})"
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
+            return f"`{owner['what']}` (process {owner['pid']} on {owner['host']}, since {since})"
     except OSError:  # no such file: nobody; or none of ours to open
         return None
     except (ValueError, KeyError, TypeError):  # being written

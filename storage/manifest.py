@@ -67,10 +67,10 @@ class Manifest(BaseModel):
 
         The recipe has what stands for them in the key, which is the same for several that make no difference.
         """
-        told = (self.made.get("step") or self.made).get("inputs")
-        if told is None:
+        inputs = (self.made.get("step") or self.made).get("inputs")
+        if inputs is None:
             return {name: (name, key) for name, key in self.recipe.inputs.items()}
-        return {name: (stage, key) for name, (stage, key) in told.items()}
+        return {name: (stage, key) for name, (stage, key) in inputs.items()}
 
     def contents(self) -> dict[str, tuple[int, int]]:
         """Top-level entry -> (files, bytes)."""
@@ -102,11 +102,11 @@ def damages_in(
     extent: Extent = "sizes",
     key: str | None = None,
     chosen: set[str] | None = None,
-    looked_at: Callable[[str], None] = lambda name: None,
+    checked: Callable[[str], None] = lambda name: None,
 ) -> Iterator[FileDamage]:
     """What of the finished artifact in a folder is gone or is not what was written, see `Artifact.damages`.
 
-    chosen: names of the files to read, in place of `extent`'s. looked_at: called with each file's name.
+    chosen: names of the files to read, in place of `extent`'s. checked: called with each file's name.
     """
     try:
         manifest = read_manifest(folder)
@@ -122,7 +122,7 @@ def damages_in(
     for name, record in manifest.files.items():
         if (what := _difference(folder / name, record, name in read)) is not None:
             yield FileDamage(name, what)
-        looked_at(name)
+        checked(name)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -156,7 +156,7 @@ def record(path: Path) -> tuple[int, str]:
 
 def files(folder: Path) -> list[str]:
     """Paths of files below a folder, sorted, without the manifest and whatever has a name that begins with a dot."""
-    found, todo = [], [""]
+    names, todo = [], [""]
     while todo:
         place = todo.pop()
         try:
@@ -169,8 +169,8 @@ def files(folder: Path) -> list[str]:
             if entry.is_dir(follow_symlinks=False):
                 todo.append(os.path.join(place, entry.name))
             elif entry.is_file():  # not a link to nothing, or to a folder
-                found.append(os.path.join(place, entry.name))
-    return sorted(name for name in found if name != MANIFEST)
+                names.append(os.path.join(place, entry.name))
+    return sorted(name for name in names if name != MANIFEST)
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
@@ -198,10 +198,10 @@ def _difference(path: Path, recorded: tuple[int, str], read: bool) -> str | None
     if not read:
         return None
     try:
-        found = sum_of_file(path)
+        total = sum_of_file(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return None if found == recorded[1] else "has other bytes than were written"
+    return None if total == recorded[1] else "has other bytes than were written"
 
 
 def _only_consolidated(path: Path, recorded: tuple[int, str]) -> bool:
@@ -214,9 +214,9 @@ def _only_consolidated(path: Path, recorded: tuple[int, str]) -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     text = json.dumps(content, indent=2).encode()  # as zarr writes it
-    found = FileSum()
-    found.add(text)
-    return (len(text), str(found)) == recorded
+    total = FileSum()
+    total.add(text)
+    return (len(text), str(total)) == recorded
 
 
 def _small(manifest: Manifest) -> set[str]:

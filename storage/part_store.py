@@ -29,6 +29,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from storage.atomic import write_bytes
 from storage.checksum import checked, crc32c, with_crc
 from storage.damage import Damaged, set_aside
+from storage.nodes import array_in
 from storage.parts import Parts
 from storage.shards import Shard, ShardedArray, ShardedLayout
 
@@ -63,10 +64,11 @@ class PartStore:
         self.path, self.layout = Path(path), layout
         try:
             group = zarr.open_group(str(path), mode="r", use_consolidated=False)
-            self.part_size = int(group.attrs["part_size"])
-            self.arrays = {a.name: ShardedArray(group[a.name], a) for a in layout.arrays}
+            attributes: dict[str, Any] = dict(group.attrs)
+            self.part_size = int(attributes["part_size"])
+            self.arrays = {a.name: ShardedArray(array_in(group, a.name), a) for a in layout.arrays}
             self.parts = Parts(group)
-            self.tokens = [str(token) for token in group[TOKEN][:]]
+            self.tokens = [str(token) for token in np.asarray(array_in(group, TOKEN)[:])]
             lacking = [n for n in (TOKEN,) if not self._chunk(n, 0, 1).is_file()]
         except Exception as error:  # of JSON, of zarr, of a codec: each has its own for bytes that are not its own
             raise Damaged(self.path, f"cannot be opened ({' '.join(str(error).split())[:200]})") from error
@@ -76,7 +78,7 @@ class PartStore:
         self._columns: dict[tuple[str, int], np.ndarray] = {}
 
     @classmethod
-    def begun(cls, path: Path, layout: StoreLayout, tokens: Sequence[str], part_size: int) -> "PartStore":
+    def open_or_create(cls, path: Path, layout: StoreLayout, tokens: Sequence[str], part_size: int) -> "PartStore":
         """The store, made where it is not there. One that is there keeps its part size.
 
         One of other samples or settings, or that cannot be opened, is no work to go on from: it is moved aside, to a
@@ -150,8 +152,9 @@ class PartStore:
 
     def counts(self) -> np.ndarray:
         """(samples, [variants]) int32. Raises as `read`."""
-        columns = [self._column(COUNT, part) for part in range(self.parts.count) if self._ready(part) is None]
-        return np.concatenate(columns)[: len(self)]
+        for part in range(self.parts.count):
+            self._ready(part)
+        return np.concatenate([self._column(COUNT, part) for part in range(self.parts.count)])[: len(self)]
 
     def _ready(self, part: int, sample: int | None = None) -> None:
         if (CHECK, part) in self._columns:  # looked at before
@@ -194,12 +197,12 @@ class PartStore:
 
         For the one process that goes on with the store, before others write into it.
         """
-        found = []
+        damages = []
         for part in range(self.parts.count):
             if self.parts.file(part).exists() and (damage := self.damage(part)) is not None:
-                found.append(damage)
+                damages.append(damage)
                 self.parts.unmark(part)
-        return found
+        return damages
 
     # --- places, and the small arrays of a part ---------------------------------------------------------------------
 

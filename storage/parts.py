@@ -37,8 +37,10 @@ class Parts:
                 compressors=(Crc32cCodec(),),
                 dimension_names=("part",),
             )
-        flags = group[FLAGS]
-        self._folder = Path(flags.store.root) / flags.path / "c"
+        from storage.nodes import array_in, folder_of
+
+        flags = array_in(group, FLAGS)
+        self._folder = folder_of(flags) / "c"
         self.count = flags.shape[0]
         if count is not None and count != self.count:
             raise ValueError(f"{group.store_path}: has {self.count} parts, not {count}")
@@ -49,8 +51,8 @@ class Parts:
 
     def pending(self) -> list[int]:
         """Parts that are not done, ascending."""
-        there = {int(p.name) for p in self._folder.iterdir() if p.name.isdigit()} if self._folder.is_dir() else set()
-        return [part for part in range(self.count) if part not in there or not self.is_done(part)]
+        flags = {int(p.name) for p in self._folder.iterdir() if p.name.isdigit()} if self._folder.is_dir() else set()
+        return [part for part in range(self.count) if part not in flags or not self.is_done(part)]
 
     def is_done(self, part: int) -> bool:
         """Whether the part is flagged; a flag that cannot be read is none."""

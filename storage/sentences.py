@@ -14,11 +14,11 @@ NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 @contextmanager
-def in_sentences(place: Path | None = None, kept: str = "", elsewhere: str = "another folder") -> Iterator[None]:
+def in_sentences(place: Path | None = None, progress: str = "", elsewhere: str = "another folder") -> Iterator[None]:
     """Raise UserError, or DataError for damage, in place of such an error; all others pass: they are bugs.
 
-    place: what is being written, for errors that name nothing. kept: said of a full disk first. elsewhere: what to
-    choose in place of a folder where nothing can be written.
+    place: what is being written, for errors that name nothing. progress: words about what a full disk leaves.
+    elsewhere: what to choose in place of a folder where nothing can be written.
     """
     try:
         yield
@@ -30,7 +30,7 @@ def in_sentences(place: Path | None = None, kept: str = "", elsewhere: str = "an
     except OSError as error:
         named = error.filename or place or "the disk"
         if error.errno in FULL:
-            raise UserError(f"{named}: {error.strerror}; {kept}make room and run the same command again") from error
+            raise UserError(f"{named}: {error.strerror}; {progress}make room and run the same command again") from error
         if place is not None and Path(named).is_relative_to(place.parent) and error.errno in (*CLOSED, *NO_PLACE):
             raise UserError(f"{named}: cannot be written ({error.strerror}); choose {elsewhere}") from error
         if error.errno in CLOSED:

@@ -22,8 +22,9 @@ from numcodecs.abc import Codec
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import Crc32cCodec
 
-from storage.atomic import whole_file
+from storage.atomic import atomic_file
 from storage.checksum import CRC_BYTES, checked, with_crc
+from storage.nodes import folder_of
 
 MISSING = 2**64 - 1
 
@@ -56,24 +57,26 @@ class ShardedArray:
     """
 
     def __init__(self, array: zarr.Array, layout: ShardedLayout):
-        self.path = Path(array.store.root) / array.path
+        self.path = folder_of(array)
         self.name, self.dtype, self.chunk = layout.name, array.dtype, layout.chunk
-        self.part_size = array.shards[0]
+        shards = array.shards
+        assert shards is not None  # see `create`
+        self.part_size = shards[0]
         self.leading = array.ndim - len(layout.shape)
-        self._grid = tuple(shard // chunk for shard, chunk in zip(array.shards, array.chunks))
+        self._grid = tuple(shard // chunk for shard, chunk in zip(shards, array.chunks))
         self._names = ["0"] * (array.ndim - 1)
         self._codec = layout.compressor.codec
 
     @staticmethod
     def create(group: zarr.Group, layout: ShardedLayout, leading: dict[str, int], part_size: int) -> None:
         """Add the empty array to a group. leading: name -> size of the dimensions before the layout's."""
-        whole = tuple(-(-n // c) * c for n, c in zip(layout.shape, layout.chunk))
+        padded = tuple(-(-n // c) * c for n, c in zip(layout.shape, layout.chunk))
         _, *variants = leading.values()
         group.create_array(
             layout.name,
             shape=(*leading.values(), *layout.shape),
             chunks=(*(1 for _ in leading), *layout.chunk),
-            shards=(part_size, *variants, *whole),
+            shards=(part_size, *variants, *padded),
             dtype=layout.dtype,
             compressors=(layout.compressor.zarr, Crc32cCodec()),
             dimension_names=(*leading, *layout.dimensions),
@@ -126,16 +129,16 @@ class ShardedArray:
     @staticmethod
     def _stored(entries: np.ndarray) -> list[list[int]]:
         """(offset, bytes) of the chunks at a place: the first so many, with none missing before another."""
-        there = entries[:, 0] != MISSING
-        count = int(there.sum())
-        if not there[:count].all():
+        present = entries[:, 0] != MISSING
+        count = int(present.sum())
+        if not present[:count].all():
             raise ValueError("lacks a chunk before another")
         return entries[:count].tolist()
 
     @contextmanager
     def writing(self, part: int) -> "Iterator[Shard]":
         """A shard to append chunks to; it takes its place, on the disk, when the block ends without an error."""
-        with whole_file(self.file(part)) as file:
+        with atomic_file(self.file(part)) as file:
             shard = Shard(file, self)
             yield shard
             file.write(with_crc(shard.table.tobytes()))

@@ -23,7 +23,7 @@ PLACE = re.compile(r"([a-z]+)/([0-9a-f]{16})/")  # of one, in a path
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredArtifact:
     """A folder of a root that is or was an artifact."""
 
     path: Path
@@ -56,57 +56,57 @@ class Held:
             named = named_in((self.manifest.made.get("step") or {}).get("config"), root)
             return [root / stage / key[:16] for stage, key in self.manifest.inputs().values()] + named
         try:
-            told = json.loads((self.path / INPUTS).read_bytes())
+            inputs = json.loads((self.path / INPUTS).read_bytes())
             named = named_in(json.loads((self.path / RECIPE).read_bytes()), root)
-            return [root / stage / key[:16] for stage, key in told.values()] + named
+            return [root / stage / key[:16] for stage, key in inputs.values()] + named
         except (OSError, ValueError, TypeError, AttributeError):
             return []
 
 
-def held(root: Path) -> list[Held]:
+def stored_artifacts(root: Path) -> list[StoredArtifact]:
     """Every artifact of a root, finished or not, by stage and name."""
-    found = []
+    entries = []
     for stage in sorted(root.iterdir()) if root.is_dir() else []:
         if stage.name.startswith(".") or not stage.is_dir():
             continue
         for path in sorted(stage.iterdir()):
-            if not path.name.startswith(".") and (entry := held_at(path)) is not None:
-                found.append(entry)
-    return found
+            if not path.name.startswith(".") and (entry := stored_artifact(path)) is not None:
+                entries.append(entry)
+    return entries
 
 
-def held_at(path: Path) -> Held | None:
+def stored_artifact(path: Path) -> StoredArtifact | None:
     """The artifact in a folder, None where there is none."""
     if not NAME.fullmatch(path.name) or not ((path / MANIFEST).exists() or (path / RECIPE).exists()):
         return None
     try:
         manifest = read_manifest(path)
     except (Damaged, ValueError):
-        return Held(path, "set aside" if ASIDE in path.name else "unreadable", None)
+        return StoredArtifact(path, "set aside" if ASIDE in path.name else "unreadable", None)
     state: State = "set aside" if ASIDE in path.name else "finished" if manifest else "unfinished"
-    return Held(path, state, manifest)
+    return StoredArtifact(path, state, manifest)
 
 
 def leftovers(root: Path) -> list[Path]:
     """What killed runs left and nobody will take up: trash, locks that nobody holds, half-made copies and files."""
-    found = []
+    paths: list[Path] = []
     for folder in (root, *(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))):
         for path in folder.iterdir():
             if path.name.startswith(".trash-") or path.name.startswith(".copy-"):
                 target = path.with_name(path.name.removeprefix(".copy-"))
-                found += [] if is_locked(target) else [path]
+                paths += [] if is_locked(target) else [path]
             elif path.name.startswith(".") and path.name.endswith(".lock"):
-                held_by = path.with_name(path.name.removeprefix(".").removesuffix(".lock"))
-                assert lock_file(held_by) == path
-                found += [] if _in_use(path) else [path]
+                folder_of_lock = path.with_name(path.name.removeprefix(".").removesuffix(".lock"))
+                assert lock_file(folder_of_lock) == path
+                paths += [] if _in_use(path) else [path]
             elif path.name.startswith("..digests.json."):  # half written
-                found.append(path)
-    return sorted(found)
+                paths.append(path)
+    return sorted(paths)
 
 
-def reached(everything: Iterable[Held], roots: Iterable[Path]) -> set[Path]:
+def with_inputs(entries: Iterable[StoredArtifact], roots: Iterable[Path]) -> set[Path]:
     """The folders in `roots` and all that they were made from, however indirectly."""
-    by_path = {entry.path: entry for entry in everything}
+    by_path = {entry.path: entry for entry in entries}
     out: set[Path] = set()
     todo = list(roots)
     while todo:
@@ -122,13 +122,13 @@ def named_in(config: Any, root: Path) -> list[Path]:
     return [root / stage / name for stage, name in PLACE.findall(canonical_json(config))]
 
 
-def newer_than(everything: Iterable[Held], days: float) -> list[Path]:
+def newer_than(entries: Iterable[StoredArtifact], days: float) -> list[Path]:
     """The folders to which something happened in the last so many days."""
-    return [entry.path for entry in everything if time.time() - entry.changed < days * 86_400]
+    return [entry.path for entry in entries if time.time() - entry.changed < days * 86_400]
 
 
 def check(
-    path: Path, sample: int | None = None, looked_at: Callable[[str], None] = lambda name: None
+    path: Path, sample: int | None = None, checked: Callable[[str], None] = lambda name: None
 ) -> list[FileDamage]:
     """What is damaged of the artifact in a folder; of an unfinished one, of the parts that are flagged as done.
 
@@ -137,7 +137,7 @@ def check(
     if not (path / MANIFEST).exists():
         return list(_damaged_parts(path))
     chosen = None if sample is None else _chosen(path, sample)
-    return list(damages_in(path, "all", chosen=chosen, looked_at=looked_at))
+    return list(damages_in(path, "all", chosen=chosen, checked=checked))
 
 
 def _chosen(path: Path, sample: int) -> set[str] | None:
@@ -148,15 +148,17 @@ def _chosen(path: Path, sample: int) -> set[str] | None:
         manifest = read_manifest(path)
     except (Damaged, ValueError):
         return None
-    chosen, parts = set(), {}
+    assert manifest is not None  # whoever asks has seen one
+    chosen: set[str] = set()
+    parts_of: dict[str, dict[str, list[str]]] = {}  # store -> part -> its files
     for name in manifest.files:
         store, _, rest = name.partition(os.sep)
         array, *chunk = rest.split(os.sep)
         if is_part_store(path / store) and len(chunk) > 1 and chunk[0] == "c" and array != TOKEN:
-            parts.setdefault(store, {}).setdefault(chunk[1], []).append(name)
+            parts_of.setdefault(store, {}).setdefault(chunk[1], []).append(name)
         else:
             chosen.add(name)
-    for of_store in parts.values():
+    for of_store in parts_of.values():
         for part in random.sample(sorted(of_store), min(sample, len(of_store))):
             chosen |= set(of_store[part])
     return chosen

@@ -11,11 +11,11 @@ from prefect.states import Completed, State
 
 from common.errors import FileSystemError, UserError
 from common.progress import say
+from flows.experiment.artifact import REPORT
+from flows.experiment.artifact import conclude as gather
 from flows.experiment.plan import runs
-from flows.experiment.run import REPORT, planned_of
-from flows.experiment.run import conclude as gather
-from flows.pipeline import ROOT, failed, outcome, submitted
-from flows.tasks import show_pictures, without_tracebacks
+from flows.pipeline import ROOT, failed, outcome, submit
+from flows.stage_task import show_pictures, without_tracebacks
 from storage.sentences import in_sentences
 from tasks.engine.config import PipelineConfig
 from tasks.engine.roots import usable_root
@@ -35,20 +35,21 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Path:
 def experiment_gain(config: PipelineConfig, root: Path = ROOT, command: str = "experiment-gain") -> State:
     """Does pretraining pay? Every arm with every seed at every share of the labels."""
     without_tracebacks()
-    root, made = root.resolve(), set()
+    root = root.resolve()
+    done: set[str] = set()  # keys
     try:
         usable_root(root)
-        everything = list(runs(config))
-        for number, run in enumerate(everything, 1):
+        planned_runs = list(runs(config))
+        for number, run in enumerate(planned_runs, 1):
             which = f"{run.arm}, {run.fraction:.0%} of labels, seed {run.seed}"
-            say(f"experiment: run {number} of {len(everything)}: {which}")
+            say(f"experiment: run {number} of {len(planned_runs)}: {which}")
             # Looked at once: checking an artifact again for every run that shares it would take longer than some
             # stages.
-            todo = [p for p in planned_of(run, root, command) if p.step.artifact.key not in made]
-            state = outcome(submitted(todo, set()))
+            todo = [p for p in run.plan(root, command) if p.ready().artifact.key not in done]
+            state = outcome(submit(todo, set()))
             if not state.is_completed():
                 return state
-            made |= {planned.step.artifact.key for planned in todo}
+            done |= {planned.ready().artifact.key for planned in todo}
         folder = conclude(config, root, command)
     except (FileSystemError, UserError) as error:
         return failed(error)

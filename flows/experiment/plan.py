@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from tasks.engine.config import PipelineConfig, merged
 from tasks.engine.experiment import PRETRAINING, SCRATCH, Arm
+from tasks.engine.plan import Planned, make_plan
+from tasks.engine.stage import Step
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,19 @@ class Run:
     seed: int
     config: PipelineConfig
 
+    def plan(self, root: Path, command: str = "") -> list[Planned]:
+        """Its stages, in order. command: what was typed. Raises UserError where there is no dataroot."""
+        plan = make_plan(self.config, root, command=command)
+        plan[0].ready()
+        return plan
+
+    def steps(self, root: Path) -> dict[str, Step]:
+        """Its steps by name. Raises UserError where there is no dataroot."""
+        return {planned.name: planned.ready() for planned in self.plan(root)}
+
 
 def runs(config: PipelineConfig) -> Iterator[Run]:
-    """Every run, those that belong together in a row: a killed experiment leaves whole comparisons behind.
+    """Every run, those that belong together in a row: a killed experiment leaves full comparisons behind.
 
     Raises UserError where the config trains no detector.
     """
@@ -35,10 +48,10 @@ def runs(config: PipelineConfig) -> Iterator[Run]:
 
 def _config(config: PipelineConfig, arm: Arm, fraction: float, seed: int) -> PipelineConfig:
     """From scratch, the config has no stage of pretraining: such a run outlives all changes there."""
-    given: dict[str, Any] = config.model_dump(mode="json") | {"preset": None}
+    base: dict[str, Any] = config.model_dump(mode="json") | {"preset": None}
     init = "random" if arm == SCRATCH else "pretrain"
-    own = {
+    of_run = {
         "pretrain": PRETRAINING[arm] | {"seed": seed if config.experiment.pretrain_seeds else config.pretrain.seed},
         "finetune": {"seed": seed, "label_fraction": fraction, "init": init, "from_scratch": False},
     }
-    return PipelineConfig.model_validate(merged(given, own))
+    return PipelineConfig.model_validate(merged(base, of_run))

@@ -1,0 +1,1 @@
+"""Stage `depth`: LiDAR points projected into the cameras become `depth.zarr`."""

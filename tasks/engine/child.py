@@ -53,19 +53,19 @@ class Bug(StageFailed):
 
 
 def run_in_child(
-    step: Step, force: bool = False, relay: Callable[[str], None] | None = None, begun: bool = False
+    step: Step, force: bool = False, relay: Callable[[str], None] | None = None, resume: bool = False
 ) -> None:
     """Run one step in a child process group and wait for it.
 
     With `relay`, the child's output comes line by line; without, it goes to this process's own (a terminal keeps its
-    progress bar). begun: whether an earlier try was forced and is to be gone on from. Raises UserError or DataError
+    progress bar). resume: whether an earlier try was forced and is to be gone on from. Raises UserError or DataError
     with the child's sentence, StageFailed or Bug otherwise.
     """
     stage = step.stage.name
     worker = [PARENT] if "PREFECT__FLOW_RUN_ID" in os.environ else []
     if worker and os.getppid() != PARENT:
         raise StageFailed(f"{stage}: the Prefect worker is gone; start one, and the same run goes on from there")
-    spec = json.dumps({"step": step.as_json(), "force": force and not begun})
+    spec = json.dumps({"step": step.as_json(), "force": force and not resume})
     report_read, report_write = os.pipe()
     child = subprocess.Popen(
         [*COMMAND, str(report_write)],
@@ -82,9 +82,10 @@ def run_in_child(
     )
     os.close(report_write)
     try:
+        assert child.stdin is not None
         child.stdin.write(spec)
         child.stdin.close()
-        if relay:
+        if relay and child.stdout:
             for line in child.stdout:
                 relay(line.rstrip())
         with os.fdopen(report_read) as pipe:
@@ -102,13 +103,13 @@ def run_in_child(
     if "error" in report:
         raise (DataError if report["exit"] == 1 else UserError)(again(report["error"], force))
     if code:
-        told = f"the process of {stage} {how_it_ended(code)}; the same command goes on from there"
-        raise StageFailed(again(told, force))
+        sentence = f"the process of {stage} {how_it_ended(code)}; the same command goes on from there"
+        raise StageFailed(again(sentence, force))
 
 
-def again(told: str, force: bool) -> str:
+def again(sentence: str, force: bool) -> str:
     """A sentence that sends the user to the same command: with --force that would begin at nothing once more."""
-    return told.replace("the same command", "the same command without --force") if force else told
+    return sentence.replace("the same command", "the same command without --force") if force else sentence
 
 
 def how_it_ended(code: int) -> str:

@@ -19,7 +19,7 @@ from tasks.pretrain.config import PretrainConfig, check_grid
 from tasks.teacher.config import FitConfig, LidarConfig, TeacherConfig
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
-LONGEST_SHOWN = 100  # letters of a value in a sentence
+LONGEST_VALUE = 100  # letters of a value in a sentence
 LONGEST_FOR_LIBYAML = 2500  # characters
 DEEPEST = 10  # dots in an override
 
@@ -70,15 +70,19 @@ class PipelineConfig(Settings):
     def _fits_together(self) -> "PipelineConfig":
         if self.teacher.mmdet3d is None:  # whose grid is known when it is built
             finer = self.fit.upsample if self.teacher.output == "neck" and self.teacher.weights == "fit" else 1
-            check_grid(self.pretrain, tuple(finer * cells for cells in self.lidar.bev_shape))
+            check_grid(self.pretrain, _scaled(self.lidar.bev_shape, finer))
         sweeps = {"lidar.sweeps": self.lidar.sweeps, "depth.sweeps": self.depth.sweeps}
         for name, count in sweeps.items():
             if count > self.ingest.sweeps:
                 raise ValueError(f"{name} is {count}, but the index keeps ingest.sweeps = {self.ingest.sweeps}")
         if self.pretrain.depth_sweeps > self.depth.sweeps:
-            kept = f"depth.sweeps = {self.depth.sweeps}"
-            raise ValueError(f"pretrain.depth_sweeps is {self.pretrain.depth_sweeps}, but the cache keeps {kept}")
+            cached = f"depth.sweeps = {self.depth.sweeps}"
+            raise ValueError(f"pretrain.depth_sweeps is {self.pretrain.depth_sweeps}, but the cache keeps {cached}")
         return self
+
+
+def _scaled(shape: tuple[int, int], factor: int) -> tuple[int, int]:
+    return factor * shape[0], factor * shape[1]
 
 
 def read_preset(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -88,8 +92,8 @@ def read_preset(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     path = PRESETS / f"{name}.yaml"
     if not path.is_file() or not path.resolve().is_relative_to(PRESETS):
-        there = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-        raise ValueError(f"there is no preset {name!r}; there are {there}")
+        presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise ValueError(f"there is no preset {name!r}; there are {presets}")
     if name in above:
         raise ValueError(f"preset {name!r} begins with itself: {' -> '.join([*above, name])}")
     values = _yaml(path.read_text()) or {}
@@ -176,7 +180,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ SCRATCH = "-scratch"  # behind the names of the second arm's steps
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Node:
     """A node of the DAG. needs: stage -> the name of the node whose artifact is read in its place."""
 
     name: str
@@ -29,28 +29,26 @@ class Wanted:
         return BELONGS_TO.get(self.stage.name, self.stage.name)
 
 
-def wanted(config: PipelineConfig) -> list[Wanted]:
+def build_dag(config: PipelineConfig) -> list[Node]:
     """The nodes, each behind those that it reads."""
-    nodes: list[Wanted] = []
+    nodes: list[Node] = []
 
-    def add(name: str, stage: StageName, settings: Settings, *needs: str, behind: str = "") -> None:
-        there = {node.name for node in nodes}
-        read = {need: need + behind if need + behind in there else need for need in needs}
-        nodes.append(
-            Wanted(name, STAGES[stage], settings, {need: node for need, node in read.items() if node in there})
-        )
+    def add(name: str, stage: StageName, settings: Settings, *needs: str, suffix: str = "") -> None:
+        names = {node.name for node in nodes}
+        read = {need: need + suffix if need + suffix in names else need for need in needs}
+        nodes.append(Node(name, STAGES[stage], settings, {need: node for need, node in read.items() if node in names}))
 
     add("ingest", "ingest", config.ingest)
     for name in ("fit", "teacher", "depth", "pretrain"):
-        if not why_unwanted(config, name):
+        if not why_left_out(config, name):
             add(name, name, getattr(config, name), *STAGES[name].needs)
     if config.evaluate.checkpoint is not None:
         add("evaluate", "evaluate", _evaluation(config, config.finetune), "ingest")
         return nodes
-    for behind, arm in arms(config).items():
+    for suffix, arm in arms(config).items():
         needs = ["ingest", *(["depth"] if arm.needs_depth else []), *(["pretrain"] if arm.init == "pretrain" else [])]
-        add(f"finetune{behind}", "finetune", arm, *needs)
-        add(f"evaluate{behind}", "evaluate", _evaluation(config, arm), "ingest", "finetune", behind=behind)
+        add(f"finetune{suffix}", "finetune", arm, *needs)
+        add(f"evaluate{suffix}", "evaluate", _evaluation(config, arm), "ingest", "finetune", suffix=suffix)
     return nodes
 
 
@@ -63,19 +61,19 @@ def arms(config: PipelineConfig) -> dict[str, FinetuneConfig]:
     return out
 
 
-def why_unwanted(config: PipelineConfig, name: str) -> str:
-    """Why nobody in this config wants a stage's result; empty where somebody does."""
-    finetune, given = config.finetune, config.evaluate.checkpoint is not None
+def why_left_out(config: PipelineConfig, name: str) -> str:
+    """Why a run of this config leaves a stage out; empty where it does not."""
+    finetune, evaluates_file = config.finetune, config.evaluate.checkpoint is not None
     unused = "" if finetune.init == "pretrain" else f"finetune.init is {finetune.init!r}, not 'pretrain'"
-    if given:
+    if evaluates_file:
         unused = "evaluate.checkpoint is evaluated as it is"
     fitted = config.teacher.weights == "fit"
     return {
         "fit": unused or ("" if fitted else f"teacher.weights is {config.teacher.weights!r}, not 'fit'"),
         "teacher": unused,
-        "depth": "" if finetune.needs_depth and not given else unused,
+        "depth": "" if finetune.needs_depth and not evaluates_file else unused,
         "pretrain": unused,
-        "finetune": unused if given else "",
+        "finetune": unused if evaluates_file else "",
     }.get(name, "")
 
 

@@ -20,8 +20,8 @@ def device_alone(step: Step) -> Iterator[None]:
 
     A CPU is shared: its scheduler is made for that.
     """
-    asked = getattr(step.config, "device", "cpu") if step.stage.on_device else "cpu"
-    with alone(gpus(asked), step.command or f"geomim {step.stage.name}", step.stage.name):
+    device = getattr(step.config, "device", "cpu") if step.stage.on_device else "cpu"
+    with alone(gpus(device), step.command or f"geomim {step.stage.name}", step.stage.name):
         yield
 
 

@@ -1,6 +1,7 @@
 """The one way to run a step: alone, on inputs that are whole, going on from what is there, once."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from storage.sentences import in_sentences
 from storage.stores import is_part_store
 from tasks.engine.device_lock import device_alone
 from tasks.engine.integrity import check_artifact, check_file
-from tasks.engine.provenance import made
+from tasks.engine.provenance import provenance
 from tasks.engine.stage import Step
 
 
@@ -27,11 +28,11 @@ def execute(step: Step, force: bool = False) -> Manifest:
     """
     artifact, name = step.artifact, step.stage.name
     with ExitStack() as stack, in_sentences(artifact.path, "what is done is kept: ", "another --root"):
-        stack.enter_context(locked(artifact.path, step.command or f"geomim {name}", waiting=_told(name)))
-        if not force and (manifest := _there(artifact)):
+        stack.enter_context(locked(artifact.path, step.command or f"geomim {name}", waiting=_waiting(name)))
+        if not force and (manifest := _intact(artifact)):
             return manifest
         for needed in step.inputs.artifacts.values():
-            stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_told(name)))
+            stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_waiting(name)))
             check_input(step, needed)
         for field, file in step.config.external_files().items():
             check_file(file, f"{name}.{field} is {file}")
@@ -44,7 +45,7 @@ def execute(step: Step, force: bool = False) -> Manifest:
         artifact.begin(step.recipe, step.inputs.artifacts)
         summary = step.stage.run(step.config, step.inputs, artifact)
         seconds = time.monotonic() - start
-        return artifact.finish(step.recipe, summary, seconds, made(step), step.stage.outputs)
+        return artifact.finish(step.recipe, summary, seconds, provenance(step), step.stage.outputs)
 
 
 def check_input(step: Step, needed: Artifact) -> None:
@@ -63,12 +64,12 @@ def prepare(artifact: Artifact) -> None:
     ones again. Anything else is moved aside as a whole.
     """
     damages = [damage for damage in artifact.damages("small") if damage.matters]
-    told = "; ".join(map(str, damages[:3])) + ("; ..." if len(damages) > 3 else "")
+    listed = "; ".join(map(str, damages[:3])) + ("; ..." if len(damages) > 3 else "")
     if not any(is_part_store(store) for store in artifact.path.glob("*.zarr")):
         aside = artifact.set_aside()
-        say(f"{artifact.stage}: {artifact.path} is damaged ({told}); it is kept as {aside.name} and made again")
+        say(f"{artifact.stage}: {artifact.path} is damaged ({listed}); it is kept as {aside.name} and made again")
         return
-    say(f"{artifact.stage}: {artifact.path} is damaged ({told}); what is damaged of it is made again")
+    say(f"{artifact.stage}: {artifact.path} is damaged ({listed}); what is damaged of it is made again")
     artifact.unfinish()
     for damage in damages:
         if not is_part_store(artifact.path / Path(damage.name).parts[0]):
@@ -81,7 +82,7 @@ def put_aside(path: Path) -> None:
         set_aside(path)
 
 
-def _there(artifact: Artifact) -> Manifest | None:
+def _intact(artifact: Artifact) -> Manifest | None:
     """The manifest of a whole artifact; what is of no consequence is said."""
     if not artifact.has_manifest():
         return None
@@ -95,5 +96,5 @@ def _there(artifact: Artifact) -> Manifest | None:
     return artifact.manifest()
 
 
-def _told(name: str):
+def _waiting(name: str) -> Callable[[str], None]:
     return lambda line: say(f"{name}: {line}")

@@ -9,20 +9,20 @@ from common.errors import UserError
 from common.files import patiently, read_regular
 from storage.digests import Digests
 from tasks.engine.config import PipelineConfig
-from tasks.engine.dag import Wanted
+from tasks.engine.dag import Node
 from tasks.ingest.digests import dataroot_digests
 from tasks.teacher.mmdet3d_config import config_files
 
 EXPANSION, OCCUPANCY, LABELS = "maps/expansion", "gts", "*/*/labels.npz"
 
 
-def external_digests(node: Wanted, config: PipelineConfig, digests: Digests) -> dict[str, str]:
+def external_digests(node: Node, config: PipelineConfig, dataroot: Path, digests: Digests) -> dict[str, str]:
     """Name or field -> SHA-256. Raises UserError where a file that the config names is not there."""
-    out = {}
+    out: dict[str, str] = {}
     if node.stage.name == "ingest":
-        out = dataroot_digests(config.dataroot, config.version, config.ingest, digests)
+        out = dataroot_digests(dataroot, config.version, config.ingest, digests)
     if node.stage.name in ("finetune", "evaluate"):
-        out = truth_digests(config, digests)
+        out = truth_digests(config, dataroot, digests)
     for field, path in node.config.external_files().items():
         _check(node, field, path)
         out[field] = digests.of(path)
@@ -33,27 +33,27 @@ def external_digests(node: Wanted, config: PipelineConfig, digests: Digests) -> 
     return out
 
 
-def truth_digests(config: PipelineConfig, digests: Digests) -> dict[str, str]:
+def truth_digests(config: PipelineConfig, dataroot: Path, digests: Digests) -> dict[str, str]:
     """What of the dataroot beside the tables is truth to finetune's task: maps, or occupancy labels."""
     truth: dict[str, Callable[[], dict[str, str]]] = {
         "detection": dict,
-        "segmentation": lambda: _maps(config, digests),
-        "occupancy": lambda: {OCCUPANCY: digests.of_all(config.dataroot / OCCUPANCY, LABELS)},
+        "segmentation": lambda: _maps(dataroot, config.version, digests),
+        "occupancy": lambda: {OCCUPANCY: digests.of_all(dataroot / OCCUPANCY, LABELS)},
     }
     try:
-        return patiently(config.dataroot, truth[config.finetune.task])
+        return patiently(dataroot, truth[config.finetune.task])
     except OSError as error:
-        raise UserError(f"{error.filename or config.dataroot}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{error.filename or dataroot}: cannot be read ({error.strerror})") from None
 
 
-def _maps(config: PipelineConfig, digests: Digests) -> dict[str, str]:
+def _maps(dataroot: Path, version: str, digests: Digests) -> dict[str, str]:
     """The map masks, and the map expansion's files."""
-    names = [f"{EXPANSION}/{path.name}" for path in sorted((config.dataroot / EXPANSION).glob("*.json"))]
+    names = [f"{EXPANSION}/{path.name}" for path in sorted((dataroot / EXPANSION).glob("*.json"))]
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # ingest says what is wrong
-        names += [row["filename"] for row in json.loads(read_regular(config.dataroot / config.version / "map.json"))]
-    return {name: digests.of(config.dataroot / name) for name in names if (config.dataroot / name).is_file()}
+        names += [row["filename"] for row in json.loads(read_regular(dataroot / version / "map.json"))]
+    return {name: digests.of(dataroot / name) for name in names if (dataroot / name).is_file()}
 
 
-def _check(node: Wanted, field: str, path: Path) -> None:
+def _check(node: Node, field: str, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{node.stage.name}.{field}: there is no file {path}")

@@ -13,7 +13,7 @@ from storage.key import diff
 from storage.lock import is_locked
 from storage.manifest import Extent, Manifest, Recipe, contents, read_manifest
 from tasks.engine.config import PipelineConfig
-from tasks.engine.dag import Wanted, wanted
+from tasks.engine.dag import Node, build_dag
 from tasks.engine.external import external_digests
 from tasks.engine.stage import BELONGS_TO, IGNORED, STAGES, Ignored, Inputs, Stage, Step
 
@@ -24,7 +24,7 @@ State = Literal["cached", "running", "resume", "run"]
 class Planned:
     """One node of a plan. Without a dataroot there is no key, so no step: `why` says what is missing."""
 
-    node: Wanted
+    node: Node
     state: State
     why: str
     step: Step | None
@@ -37,6 +37,12 @@ class Planned:
     @property
     def stage(self) -> Stage:
         return self.node.stage
+
+    def ready(self) -> Step:
+        """The step. Raises UserError, which says what is missing, where there is none."""
+        if self.step is None:
+            raise UserError(self.why)
+        return self.step
 
     def as_json(self) -> dict[str, Any]:
         """What `geomim status --json` prints of it."""
@@ -61,8 +67,8 @@ def make_plan(config: PipelineConfig, root: Path, forced: Iterable[str] = (), co
     steps: dict[str, Step] = {}
     plan, forced = [], set(forced)
     missing = _missing_dataroot(config)
-    for node in wanted(config):
-        if missing:
+    for node in build_dag(config):
+        if missing or config.dataroot is None:
             plan.append(Planned(node, "run", missing, None))
             continue
         read = {need: steps[name] for need, name in node.needs.items()}
@@ -72,17 +78,17 @@ def make_plan(config: PipelineConfig, root: Path, forced: Iterable[str] = (), co
             version=node.stage.version,
             config=node.config.key_fields(),
             inputs={need: identity(step.recipe, ignored[need]) for need, step in read.items()},
-            files=external_digests(node, config, digests),
+            files=external_digests(node, config, config.dataroot, digests),
         )
         inputs = Inputs(config.dataroot, config.version, {need: step.artifact for need, step in read.items()})
         step = Step(node.stage, node.config, recipe, Artifact(root, node.stage.name, recipe.key), inputs, command)
         steps[node.name] = step
-        plan.append(Planned(node, *state_of(step, is_meant(node, forced)), step))
+        plan.append(Planned(node, *state_of(step, is_named(node, forced)), step))
     digests.save()
     return plan
 
 
-def is_meant(node: Wanted, names: Iterable[str]) -> bool:
+def is_named(node: Node, names: Iterable[str]) -> bool:
     """Whether a node is among the named: by its own name, its stage's, or that of the command that runs it."""
     return bool({node.name, node.stage.name, node.command} & set(names))
 
@@ -103,7 +109,7 @@ def with_inputs_checked(chosen: list[Planned]) -> list[Planned]:
     out = []
     for planned in chosen:
         if planned.state == "cached" and planned.name in read:
-            damage = _damage(planned.step.artifact, "small")
+            damage = _damage(planned.ready().artifact, "small")
             planned = replace(planned, state="run", why=damage) if damage else planned
         out.append(planned)
     return out
@@ -111,16 +117,16 @@ def with_inputs_checked(chosen: list[Planned]) -> list[Planned]:
 
 def select(plan: list[Planned], first: str | None, last: str | None) -> list[Planned]:
     """The nodes from `first` to `last`, names of stages. Raises UserError where one that they need is not cached."""
-    names = list(dict.fromkeys(planned.stage.name for planned in plan))
+    names: list[str] = list(dict.fromkeys(planned.stage.name for planned in plan))
     for option, name in (("--from", first), ("--to", last)):
         if name is not None and name not in names:
             raise UserError(f"{option} {name}: this config has the stages {', '.join(names)}")
     start = names.index(first) if first else 0
-    stop = max(i for i, name in enumerate(names) if last in (None, name, BELONGS_TO.get(name)))
+    stop = max(i for i, name in enumerate(names) if last in (None, name, BELONGS_TO.get(STAGES[name].name)))
     if start > stop:
         raise UserError(f"--from {first} --to {last}: {first} comes after {last}")
-    meant = names[start : stop + 1]
-    chosen = [planned for planned in plan if planned.stage.name in meant]
+    selected = names[start : stop + 1]
+    chosen = [planned for planned in plan if planned.stage.name in selected]
     needed = {name for planned in chosen for name in planned.node.needs.values()} - {p.name for p in chosen}
     for planned in plan:
         if planned.name in needed and planned.state != "cached":
@@ -164,8 +170,8 @@ def _missing_dataroot(config: PipelineConfig) -> str:
     if not (config.dataroot / config.version).is_dir():
         if config.simulate:
             return f"the simulation of {config.dataroot} is not finished: `geomim run` makes it"
-        there = sorted(p.name for p in config.dataroot.iterdir() if p.is_dir() and (p / "sample.json").is_file())
-        remedy = f"add --version {' or '.join(there)}" if there else "name a folder in nuScenes format"
+        versions = sorted(p.name for p in config.dataroot.iterdir() if p.is_dir() and (p / "sample.json").is_file())
+        remedy = f"add --version {' or '.join(versions)}" if versions else "name a folder in nuScenes format"
         return f"{config.dataroot} has no tables {config.version}: {remedy}"
     return ""
 

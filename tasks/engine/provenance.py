@@ -12,7 +12,7 @@ from tasks.engine.stage import Step
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def made(step: Step) -> dict[str, Any]:
+def provenance(step: Step) -> dict[str, Any]:
     """JSON-able: `geomim` (version), `commit` and whether files differ from it (`changed`; null outside a clone),
     `python`, `packages`, `machine`, `device`, `command`, and `step`, which runs it again."""
     packages = ("geomim", *step.stage.packages)
@@ -40,13 +40,13 @@ def code() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def device(asked: str) -> str:
+def device(field: str) -> str:
     """Where a stage with this `device` field computed: the GPUs' names, or cpu."""
     torch = sys.modules.get("torch")  # a stage that has not imported it has used no GPU
-    if torch is None or asked == "cpu" or not torch.cuda.is_available():
+    if torch is None or field == "cpu" or not torch.cuda.is_available():
         return "cpu"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{asked}: {', '.join(names)}"
+    return f"{field}: {', '.join(names)}"
 
 
 def _git(*arguments: str) -> str:

@@ -42,15 +42,15 @@ def repair(folder: Path, dataroot: Path | None = None) -> list[FileDamage]:
         damages = check(folder)
         if any(damage.name == RECIPE for damage in damages):  # all that it says stands in the manifest
             write_json(folder / RECIPE, manifest.recipe.model_dump())
-        if not (left := check(folder)):
+        if not (remaining := check(folder)):
             return damages
-        if not any(damage.matters for damage in left) and not _stores(folder):
-            _without(artifact, manifest, left)
+        if not any(damage.matters for damage in remaining) and not _stores(folder):
+            _without(artifact, manifest, remaining)
             return damages
         step = _step(folder, manifest, dataroot)
         for needed in step.inputs.artifacts.values():
             check_input(step, needed)  # before anything is moved
-        _make_room(artifact, left)
+        _make_room(artifact, remaining)
     run_in_child(step)
     return damages
 
@@ -87,12 +87,12 @@ def _make_room(artifact: Artifact, damages: list[FileDamage]) -> None:
         return
     for path in _stores(artifact.path):
         try:
-            found = open_part_store(path).mend()
+            mended = open_part_store(path).mend()
         except (Damaged, ValueError) as error:
             say(f"repair: {path} cannot be opened ({error}); it is kept as {set_aside(path).name} and made again")
             continue
-        for damage in found:
-            say(f"repair: {damage.path}: {damage.what}; its part is made again")
+        for part in mended:
+            say(f"repair: {part.path}: {part.what}; its part is made again")
     artifact.unfinish()
     for damage in damages:
         if not is_part_store(artifact.path / Path(damage.name).parts[0]):
@@ -103,8 +103,8 @@ def _without(artifact: Artifact, manifest: Manifest, damages: list[FileDamage]) 
     """Move damaged files that nobody computes with aside, and write the manifest without them."""
     for damage in damages:
         file = artifact.path / damage.name
-        kept = f"kept as {set_aside(file).name}" if file.exists() else "gone"
-        say(f"repair: {file} cannot be made again alone; it is {kept}")
+        outcome = f"kept as {set_aside(file).name}" if file.exists() else "gone"
+        say(f"repair: {file} cannot be made again alone; it is {outcome}")
     names = {damage.name for damage in damages}
     artifact.rewrite_manifest(
         manifest.model_copy(update={"files": {n: r for n, r in manifest.files.items() if n not in names}})

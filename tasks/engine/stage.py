@@ -42,6 +42,11 @@ class Stage:
     on_device: bool = False  # whether it wants the GPU, or all cores, for itself
 
     @property
+    def is_command(self) -> bool:
+        """Whether a command of its own runs it."""
+        return self.name not in BELONGS_TO
+
+    @property
     def version(self) -> int:
         """VERSION (or <NAME>_VERSION) of the stage's config module: raised when equal configs give another result."""
         module = importlib.import_module(self._module + ".config")

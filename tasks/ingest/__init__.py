@@ -1,0 +1,1 @@
+"""Stage `ingest`: a checked dataroot becomes `index.zarr`."""

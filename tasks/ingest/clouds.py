@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataroot.faults import Found
+from dataroot.faults import FileFault
 from dataroot.points import UNMEASURED, unmeasured
 from tasks.ingest.config import LIDAR_COLUMNS
 
@@ -34,27 +34,29 @@ class Layout(NamedTuple):
 LAYOUTS = [Layout(kind, columns) for kind in ("float32", "float64") for columns in (3, 4, 5, 6)]
 
 
-def cloud_fault(data: bytes, columns: int) -> Found | None:
+def cloud_fault(data: bytes, columns: int) -> FileFault | None:
     """What is wrong with a point file that should hold float32 numbers in so many columns, x, y, z (m) first."""
     for start, name in HEADERS.items():
         if data.startswith(start):
-            return Found(f"is {name}, not plain numbers", "", WRITE_PLAIN)
+            return FileFault(f"is {name}, not plain numbers", "", WRITE_PLAIN)
     wanted = Layout("float32", columns)
     other = _looks_rather_like(data, wanted)
     if other is not None:
         remedy = f"set ingest.lidar_columns={other.columns}" if _is_offered(other) else WRITE_PLAIN
-        return Found(f"looks like {other}, not {wanted}", "", remedy)
+        return FileFault(f"looks like {other}, not {wanted}", "", remedy)
     if not wanted.divides(data):
-        return Found(f"is cut short or no point cloud: not a multiple of {4 * columns} bytes", f"{len(data):,} bytes")
+        return FileFault(
+            f"is cut short or no point cloud: not a multiple of {4 * columns} bytes", f"{len(data):,} bytes"
+        )
     points = np.frombuffer(data, np.float32).reshape(-1, columns)
     far = _far(points)
     if far > 0.5 and _far(points, 1000 * REACH) <= MOST_FAR:
         detail = f"{far:.0%} of its points are over {REACH:g} m away"
-        return Found("looks like millimetres or centimetres", detail, "write metres")
+        return FileFault("looks like millimetres or centimetres", detail, "write metres")
     if bad := unmeasured(points):
-        return Found(f"holds {UNMEASURED}", f"{bad:,} of {len(points):,} points", TAKE_OUT)
+        return FileFault(f"holds {UNMEASURED}", f"{bad:,} of {len(points):,} points", TAKE_OUT)
     if far > MOST_FAR:
-        return Found(f"has points over {REACH:g} m away", f"{far:.0%} of them")
+        return FileFault(f"has points over {REACH:g} m away", f"{far:.0%} of them")
     return None
 
 

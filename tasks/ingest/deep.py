@@ -14,7 +14,7 @@ import numpy as np
 
 from common.files import patiently, read_regular
 from common.progress import say
-from dataroot.faults import Faults, Found
+from dataroot.faults import Faults, FileFault
 from dataroot.files import look_at
 from tasks.ingest.config import VERSION, IngestConfig
 from tasks.ingest.files import contents_fault
@@ -36,12 +36,12 @@ class Record:
         if torn:  # the last line of a run that was killed
             self._file.write(b"\n")
 
-    def look(self, how: str, path: Path, look: Callable[[Path], Found | None]) -> Found | None:
+    def look(self, how: str, path: Path, look: Callable[[Path], FileFault | None]) -> FileFault | None:
         """What `look` finds wrong with a file, which is asked only if the file is not known to be good."""
         try:
             state = patiently(path, lambda: os.stat(path))
         except OSError as error:
-            return Found("cannot be read", error.strerror or "")
+            return FileFault("cannot be read", error.strerror or "")
         line = os.fsencode(f"{VERSION} {how} {state.st_size} {state.st_mtime_ns} {path}")
         if line in self._good:
             return None
@@ -74,10 +74,10 @@ def check_deep(
     if len(record):
         say(f"ingest: {len(record):,} files were looked at before, as {record_file} says")
 
-    def image(i: int) -> Found | None:
+    def image(i: int) -> FileFault | None:
         return record.look("image", dataroot / images[i], _image_fault)
 
-    def cloud(i: int) -> Found | None:
+    def cloud(i: int) -> FileFault | None:
         columns = config.lidar_columns
         return record.look(f"cloud{columns}", dataroot / clouds[i], lambda path: contents_fault(path, columns))
 
@@ -89,11 +89,11 @@ def check_deep(
     return {"images_decoded": len(images), "clouds_read": len(clouds)}
 
 
-def _image_fault(path: Path) -> Found | None:
+def _image_fault(path: Path) -> FileFault | None:
     try:
         return pixels_fault(read_regular(path))
     except OSError as error:
-        return Found("cannot be read", error.strerror or "")
+        return FileFault("cannot be read", error.strerror or "")
 
 
 def _paths(keys: np.ndarray, previous: np.ndarray) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from common.files import patiently, read_regular
-from dataroot.faults import Faults, Found
+from dataroot.faults import Faults, FileFault
 from dataroot.files import check_maps, file_size, inside, look_at
 from dataroot.selection import Selection
 from dataroot.tables import Table
@@ -28,11 +28,11 @@ def check_files(
     image_paths = [str(name) for name in data.text("filename", images)]
     cloud_bytes, orientation = np.zeros(len(cloud_paths), np.int64), np.ones(len(image_paths), np.int64)
 
-    def cloud(i: int) -> Found | None:
+    def cloud(i: int) -> FileFault | None:
         found, cloud_bytes[i] = cloud_size(dataroot / cloud_paths[i], config.lidar_columns)
         return found
 
-    def image(i: int) -> Found | None:
+    def image(i: int) -> FileFault | None:
         found, orientation[i] = image_fault(dataroot / image_paths[i], *sizes[i].tolist())
         return found
 
@@ -45,14 +45,14 @@ def check_files(
     budget = 0 if config.deep else config.read_gigabytes * 1e9  # `check_deep` reads all of them
     read = np.flatnonzero((cloud_bytes > 0) & (np.cumsum(cloud_bytes) <= budget)).tolist()
 
-    def contents(i: int) -> Found | None:
+    def contents(i: int) -> FileFault | None:
         return contents_fault(dataroot / cloud_paths[i], config.lidar_columns)
 
     look_at(field, cloud_paths, read, contents, config.threads, faults, "ingest: look at files")
     return {"files": len(cloud_paths) + len(image_paths) + maps, "clouds_read": len(read)}
 
 
-def cloud_size(path: Path, columns: int) -> tuple[Found | None, int]:
+def cloud_size(path: Path, columns: int) -> tuple[FileFault | None, int]:
     """What is wrong with a point file by its size, and its bytes (0 where something is)."""
     found, size = file_size(path)
     if found is None and size % (4 * columns):
@@ -60,15 +60,15 @@ def cloud_size(path: Path, columns: int) -> tuple[Found | None, int]:
     return found, size
 
 
-def contents_fault(path: Path, columns: int) -> Found | None:
+def contents_fault(path: Path, columns: int) -> FileFault | None:
     """What is wrong with a point file by its values."""
     try:
         return cloud_fault(read_regular(path), columns)
     except OSError as error:
-        return Found("cannot be read", error.strerror or "")
+        return FileFault("cannot be read", error.strerror or "")
 
 
-def image_fault(path: Path, width: int, height: int) -> tuple[Found | None, int]:
+def image_fault(path: Path, width: int, height: int) -> tuple[FileFault | None, int]:
     """What is wrong with an image of width x height (0 x 0: unknown), and its EXIF orientation."""
     found, _ = file_size(path)
     if found is not None:
@@ -76,7 +76,7 @@ def image_fault(path: Path, width: int, height: int) -> tuple[Found | None, int]
     try:
         return patiently(path, lambda: jpeg_fault(path, width, height))
     except OSError as error:
-        return Found("cannot be read", error.strerror or ""), 1
+        return FileFault("cannot be read", error.strerror or ""), 1
 
 
 def _warn_of_turned(paths: list[str], faults: Faults) -> None:

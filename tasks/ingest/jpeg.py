@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.files import open_regular
-from dataroot.faults import Found
+from dataroot.faults import FileFault
 from dataroot.images import decode
 
 FIRST_BYTES = 1 << 11  # hold the size of a camera's image; one with a preview in its head needs more
@@ -26,7 +26,7 @@ class Head(NamedTuple):
     end: int  # bytes before what follows the frame header; previews lie before it
 
 
-def jpeg_fault(path: Path, width: int, height: int) -> tuple[Found | None, int]:
+def jpeg_fault(path: Path, width: int, height: int) -> tuple[FileFault | None, int]:
     """What is wrong with an image that the tables say is width x height (0 x 0: they do not), and its orientation.
 
     Raises OSError where it cannot be read.
@@ -35,7 +35,7 @@ def jpeg_fault(path: Path, width: int, height: int) -> tuple[Found | None, int]:
         size = os.fstat(file.fileno()).st_size
         data = file.read(FIRST_BYTES)
         if data[:2] != b"\xff\xd8":
-            return Found("is no JPEG: does not start as one", "", SAVE if data[:4] == b"\x89PNG" else ""), 1
+            return FileFault("is no JPEG: does not start as one", "", SAVE if data[:4] == b"\x89PNG" else ""), 1
         head = jpeg_head(data)
         if head is None:
             data += file.read(MORE_BYTES - FIRST_BYTES)
@@ -50,23 +50,23 @@ def jpeg_fault(path: Path, width: int, height: int) -> tuple[Found | None, int]:
             pixels = data.find(b"\xff\xda", head.end) if head else -1
             whole = 0 < pixels < data.rfind(END)
     if head is None:
-        return Found("is a damaged JPEG: no header says its size"), 1
+        return FileFault("is a damaged JPEG: no header says its size"), 1
     if not whole:
-        return Found("is a JPEG cut short: it has no end marker"), 1
+        return FileFault("is a JPEG cut short: it has no end marker"), 1
     return head_fault(head, width, height), head.orientation
 
 
-def head_fault(head: Head, width: int, height: int) -> Found | None:
+def head_fault(head: Head, width: int, height: int) -> FileFault | None:
     """What of an image's head does not fit the tables or the network."""
     if head.components not in (1, 3):
-        return Found("has colours that are no RGB", f"{head.components} components, such as CMYK", SAVE)
+        return FileFault("has colours that are no RGB", f"{head.components} components, such as CMYK", SAVE)
     if head.bits != 8:
-        return Found("has values of another size than 8 bits", f"{head.bits} bits", SAVE)
+        return FileFault("has values of another size than 8 bits", f"{head.bits} bits", SAVE)
     if (width, height) not in ((0, 0), head[:2]):
         detail = f"{head.width}x{head.height}, not {width}x{height}"
         if head[:2] == (height, width) and head.orientation > 4:
             detail += "; it is stored lying and EXIF says to turn it: turn its pixels"
-        return Found("has another size than sample_data.json says", detail)
+        return FileFault("has another size than sample_data.json says", detail)
     return None
 
 
@@ -111,10 +111,10 @@ def exif_orientation(data: bytes) -> int:
     return 1
 
 
-def pixels_fault(data: bytes) -> Found | None:
+def pixels_fault(data: bytes) -> FileFault | None:
     """Whether an image's pixels decode. At an eighth of the size all of the data is still read, in a third the time."""
     try:
         decode(data, (1, 1))
     except ValueError as error:
-        return Found("is a damaged JPEG", str(error))
+        return FileFault("is a damaged JPEG", str(error))
     return None

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.errors import DataError
 from common.progress import say
-from dataroot.faults import SHOWN, Faults
+from dataroot.faults import MAX_EXAMPLES, Faults
 from dataroot.read import checked_tables
 from dataroot.splits import split_scenes
 from models.names import CAMERAS, CLASSES
@@ -75,7 +75,7 @@ def check_index(index: Index, dataroot: Path, config: IngestConfig, folder: Path
 
 def _listed(faults: Faults, folder: Path | None) -> str:
     """Where more files are at fault than a report names: a sentence on the file that names all of them."""
-    if len(faults.files) <= SHOWN or folder is None:
+    if len(faults.files) <= MAX_EXAMPLES or folder is None:
         return ""
     path = folder / "leave_out.yaml"
     lines = ["# The faulty files of the last check. In a config, this goes on without them.", "ingest:", "  leave_out:"]

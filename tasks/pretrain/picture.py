@@ -109,7 +109,7 @@ def _draw_bev(
     colour = BevColours.kept(colours, target[0])
     squared = (made.bev.float() - target).square().mean((0, 1, 2)).cpu()  # (X, Y)
     blind = (held_out.blind.bev.to(target) - target).square().mean((0, 1)).cpu()
-    x_low, y_low, _, x_high, y_high, _ = held_out.batches.bev.attributes.range
+    x_low, y_low, _, x_high, y_high, _ = held_out.batches.bev.attributes.point_range
     corners = sample_boxes(held_out.batches.index, sample, min_lidar_points=1).corners()[:, [0, 1, 2, 3, 0], :2]
 
     axes = figure.subplots(1, 5)

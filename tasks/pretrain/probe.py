@@ -83,7 +83,7 @@ class Probe:
     def _occupied(self, sample: int) -> Tensor:
         bev = self.batches.bev
         boxes = sample_boxes(self.batches.index, int(sample), min_lidar_points=1)
-        mask = occupied_cells(boxes, bev.attributes.range[:2], bev.attributes.cell_size[0], bev.shape[1:])
+        mask = occupied_cells(boxes, bev.attributes.point_range[:2], bev.attributes.cell_size[0], bev.shape[1:])
         return torch.from_numpy(mask).flatten()
 
     def _features(self, model: GeoMIM, sample: int) -> Tensor:

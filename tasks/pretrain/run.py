@@ -70,7 +70,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     if config.target == "pixels":
         model = build_pixel_model(config).to(device)
     else:
-        model = build_model(config, bev.shape[0], bev.attributes.range, bev.attributes.cell_size[0]).to(device)
+        model = build_model(config, bev.shape[0], bev.attributes.point_range, bev.attributes.cell_size[0]).to(device)
         for unused in (model.view_transform.downsample, model.head):
             unused.requires_grad_(config.reconstruction_weight > 0)  # ranks wait for gradients of whatever asks for one
     model.backbone.checkpointing = model.decoder.checkpointing = config.checkpointing
@@ -153,7 +153,7 @@ def check_inputs(config: PretrainConfig, index: Index, bev: BevReader, depth: De
     x_size, y_size = bev.attributes.cell_size
     if abs(x_size - y_size) > 1e-6:
         raise UserError(f"lidar.voxel_size gives BEV cells of {x_size:g} x {y_size:g} m; pretraining needs square ones")
-    low, high = bev.attributes.range[:2], bev.attributes.range[3:5]
+    low, high = bev.attributes.point_range[:2], bev.attributes.point_range[3:5]
     if config.bev_flip and any(abs(a + b) > 1e-6 for a, b in zip(low, high)):
         raise UserError("pretrain.bev_flip needs a lidar.range that is symmetric about the LiDAR: set it to false")
 

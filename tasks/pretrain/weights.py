@@ -174,7 +174,7 @@ def _view_transform_constants(source: Path, stride: int) -> dict[str, Tensor]:
         bev = BevReader(teacher.path / "bev.zarr")
     except FileNotFoundError:
         return {}
-    grid = splat_grid(config["height"], config["splat_ratio"], bev.attributes.range, bev.attributes.cell_size[0])
+    grid = splat_grid(config["height"], config["splat_ratio"], bev.attributes.point_range, bev.attributes.cell_size[0])
     return original_constants(grid, DepthBins(*config["depth_bins"]), tuple(config["image"]["size"]), stride)
 
 

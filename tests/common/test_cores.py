@@ -14,6 +14,7 @@ from core_jobs import threads_here
 from tasks.training.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
+ROOMS = ("flows", "tasks", "simulate", "evaluation", "dataroot", "models", "storage", "common")
 NO_QUOTA = "max 100000"
 MINE = available_cores()
 
@@ -127,7 +128,7 @@ def test_ranks_share_the_threads_of_the_process_that_starts_them(monkeypatch):
 
 
 def test_nobody_else_counts_cores_or_starts_processes():
-    files = [path for room in ("flows", "tasks", "models", "storage") for path in (ROOT / room).rglob("*.py")]
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     asked = ("cpu_count(", "sched_getaffinity(", "get_context(", 'OMP_NUM_THREADS":')
     found = [(path.name, word) for path in files for word in asked if word in path.read_text()]
     assert set(found) == {("cores.py", word) for word in asked if word != "get_context("}

@@ -90,4 +90,4 @@ def test_a_forced_stage_that_is_killed_is_tried_again_from_where_it_was(cli):
     assert running.returncode == 0, output
     assert len(times) >= 2
     assert {file: file.stat().st_mtime_ns for file in flags} == times
-    assert artifact.is_whole()
+    assert artifact.is_intact()

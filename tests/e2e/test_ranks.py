@@ -37,7 +37,7 @@ def test_two_ranks_end_together_and_go_on(cli):
 
     output = cli("pretrain", "--nproc", 2, *OPTIONS[1:]).stderr  # the same as ranks=2
     assert not [word for word in ("Traceback", "Warning") if word in output], output
-    assert artifact.is_whole()
+    assert artifact.is_intact()
     lines = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(STEPS))
     assert [line["step"] for line in lines if "held_out_reconstruction" in line] == [19, 39]

@@ -31,7 +31,9 @@ def in_range(index, sample, boxes):
 def test_the_truth_misses_nothing(simulated):
     found = misses(simulated[0], 0, ground_truth(simulated[0], 0))
     assert found.count == 0
-    assert len(found.found) == len(found.right) == len(in_range(simulated[0], 0, ground_truth(simulated[0], 0))) > 5
+    assert (
+        len(found.detected) == len(found.correct) == len(in_range(simulated[0], 0, ground_truth(simulated[0], 0))) > 5
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -55,7 +57,7 @@ def test_boxes_match_as_in_a_loop(simulated, seed):
         if near:
             free.remove(min(near, key=near.get))
     assert sorted(found.missed.centers.tolist()) == sorted(truth.centers[free].tolist())
-    assert sorted(found.right.centers.tolist()) == sorted(predicted.centers[right].tolist())
+    assert sorted(found.correct.centers.tolist()) == sorted(predicted.centers[right].tolist())
     assert sorted(found.false.centers.tolist()) == sorted(predicted.centers[false].tolist())
 
 
@@ -66,7 +68,7 @@ def test_boxes_out_of_range_take_nobodys_place(simulated):
     far = moved(truth[np.zeros(10, int)], np.full((10, 2), 500.0), np.full(10, 0.9))
     near = moved(near, np.zeros((5, 2)), np.full(5, 0.1))
     found = misses(simulated[0], 0, Boxes.joined([far, near]))
-    assert (len(found.right), len(found.false)) == (5, 0)
+    assert (len(found.correct), len(found.false)) == (5, 0)
 
 
 def test_the_worst_samples_are_drawn_first(simulated, tmp_path):

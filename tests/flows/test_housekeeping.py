@@ -11,7 +11,6 @@ from common.errors import DataError, UserError
 from dataroot.names import TABLES
 from flows.cli import app
 from flows.experiment.plan import runs
-from flows.experiment.run import steps_of
 from flows.housekeeping import _delete
 from storage.artifact import Artifact
 from storage.lock import lock_file, locked
@@ -35,7 +34,7 @@ def root(tmp_path, dataroot):
     for overrides in ([], ["depth.margin=2"]):
         for planned in make_plan(load_config(None, overrides, dataroot), tmp_path / "root"):
             artifact = planned.step.artifact
-            if not artifact.is_whole():
+            if not artifact.is_intact():
                 artifact.begin(planned.step.recipe)
                 (artifact.path / "result").write_text(planned.stage.name)
                 artifact.finish(planned.step.recipe, {}, 1.0, {"step": planned.step.as_json()})
@@ -134,10 +133,10 @@ def test_gc_keeps_all_arms_of_an_experiment(root, dataroot, tmp_path):
     config = tmp_path / "gain.yaml"
     config.write_text(f"dataroot: {dataroot}\nexperiment: {{fractions: [1.0], seeds: 2}}\n")
     loaded = load_config(config)
-    steps = [steps_of(run, root) for run in runs(loaded)]
+    steps = [run.steps(root) for run in runs(loaded)]
     ours = {step.artifact.path for of_run in steps for step in of_run.values()}
     for step in (step for of_run in steps for step in of_run.values()):
-        if not step.artifact.is_whole():
+        if not step.artifact.is_intact():
             step.artifact.begin(step.recipe)
             step.artifact.finish(step.recipe, {}, 1.0, {"step": step.as_json()})
     recipe = Recipe(

@@ -6,8 +6,8 @@ import pytest
 
 from common.errors import UserError
 from dataroot.names import TABLES
+from flows.local import run_pipeline
 from flows.pipeline import MISTAKE, run_stages
-from flows.run import run_pipeline
 from tasks.engine.config import load_config
 
 

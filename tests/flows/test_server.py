@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import own_home, plain
+from flows.server import exclusive_home, plain
 
 
 def test_runs_at_the_same_time_have_homes_of_their_own(tmp_path):
     home = tmp_path / ".prefect"
-    with own_home(home) as first, own_home(home) as second, own_home(home) as third:
+    with exclusive_home(home) as first, exclusive_home(home) as second, exclusive_home(home) as third:
         assert [first.name, second.name, third.name] == [".prefect", ".prefect-2", ".prefect-3"]
         assert all(folder.is_dir() for folder in (first, second, third))
-    with own_home(home) as again:
+    with exclusive_home(home) as again:
         assert again == first
 
 

@@ -14,8 +14,8 @@ from simulate.occupancy import (
     Eye,
     _targets,
     _walk,
-    seen_by_cameras,
-    seen_by_lidar,
+    camera_mask,
+    lidar_mask,
     voxel_labels,
 )  # fmt: skip
 from simulate.rig import RIG, image_size
@@ -97,10 +97,10 @@ coordinate = st.floats(0.01, 7.99)
 @given(st.tuples(coordinate, coordinate, coordinate), st.tuples(*[st.floats(-3, 11)] * 3))
 def test_a_line_passes_the_voxels_it_crosses(start, end):
     start, end = np.array(start), np.array(end)
-    seen = np.zeros((8, 8, 8), np.uint8)
-    _walk(seen, seen, *start, *end, False)
+    visible = np.zeros((8, 8, 8), np.uint8)
+    _walk(visible, visible, *start, *end, False)
     expected = {v for v in crossed(start, end) if all(0 <= i < 8 for i in v)}
-    got = set(map(tuple, np.argwhere(seen)))
+    got = set(map(tuple, np.argwhere(visible)))
     # A line through an edge touches voxels in a point: either answer is right there.
     for voxel in got ^ expected:
         assert crossed_length(start, end, voxel) < 1e-6
@@ -126,12 +126,12 @@ def test_cameras_see_up_to_the_first_thing_in_the_way():
     labels[80, 100, 5] = 4  # behind the camera
     camera = RIG[0]
     size = image_size(0.25)
-    seen = seen_by_cameras(labels, [Eye(camera.to_ego(), camera.intrinsics(size), np.array(size))])
-    assert seen[120, 96:104, 5].all()
-    assert seen[110, 100, 5] == 1
-    assert not seen[121:140, 98:103, 5].any()
-    assert not seen[:100].any()
-    assert seen[150, 78, 5] == 1  # beside the wall
+    visible = camera_mask(labels, [Eye(camera.to_ego(), camera.intrinsics(size), np.array(size))])
+    assert visible[120, 96:104, 5].all()
+    assert visible[110, 100, 5] == 1
+    assert not visible[121:140, 98:103, 5].any()
+    assert not visible[:100].any()
+    assert visible[150, 78, 5] == 1  # beside the wall
     assert _targets(labels)[120, 96, 5]
 
 
@@ -141,7 +141,7 @@ def test_what_cameras_see_no_voxel_hides(world):
     labels = voxel_labels(world.solids(0.5), ego_to_global, world.town.ground)
     camera, size = RIG[0], image_size(0.25)
     eye = Eye(camera.to_ego(), camera.intrinsics(size), np.array(size))
-    seen, rng = seen_by_cameras(labels, [eye]), np.random.default_rng(1)
+    visible, rng = camera_mask(labels, [eye]), np.random.default_rng(1)
     origin = (eye.camera_to_ego[:3, 3] - LOW) / VOXEL
     targets = rng.permutation(np.argwhere(_targets(labels)))[:4000]
     checked = 0
@@ -152,18 +152,18 @@ def test_what_cameras_see_no_voxel_hides(world):
         way = origin + np.linspace(0, 1, 3000)[:, None] * (voxel + 0.5 - origin)
         met = np.flatnonzero(labels[tuple(np.floor(way).astype(int).T)] != FREE)
         first = np.floor(way[met[0] if len(met) else -1]).astype(int)
-        assert seen[tuple(first)] == 1
+        assert visible[tuple(first)] == 1
         checked += 1
     assert checked > 200
-    assert 0.02 < seen.mean() < 0.4
+    assert 0.02 < visible.mean() < 0.4
 
 
 def test_the_lidar_sees_what_its_beams_pass():
     points = np.array([[10.0, 0.3, 0.1], [0.9, -500.0, 1.0]])
-    seen = seen_by_lidar(np.array([0.944, 0.0, 1.84]), points)
-    assert seen[tuple(np.floor((points[0] - LOW) / VOXEL).astype(int))] == 1
-    assert seen[102, 0].any()  # the second leaves the grid at its right border
-    assert seen.sum() < 200
+    visible = lidar_mask(np.array([0.944, 0.0, 1.84]), points)
+    assert visible[tuple(np.floor((points[0] - LOW) / VOXEL).astype(int))] == 1
+    assert visible[102, 0].any()  # the second leaves the grid at its right border
+    assert visible.sum() < 200
 
 
 def test_turning_the_world_turns_the_voxels(world):

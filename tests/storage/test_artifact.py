@@ -33,7 +33,7 @@ def finish(artifact, recipe):
 
 def test_without_a_manifest_it_is_not_there(artifact, recipe):
     artifact.begin(recipe)
-    assert not artifact.is_whole()
+    assert not artifact.is_intact()
     assert artifact.progress() == (0, 0)
     with pytest.raises(FileNotFoundError, match="depth artifact is not there"):
         _ = artifact.summary
@@ -41,7 +41,7 @@ def test_without_a_manifest_it_is_not_there(artifact, recipe):
 
 def test_a_finished_artifact_is_whole_and_says_what_it_holds(artifact, recipe):
     manifest = finish(artifact, recipe)
-    assert artifact.is_whole()
+    assert artifact.is_intact()
     assert artifact.summary == {"points": 5}
     assert artifact.config == {"sweeps": 2}
     assert manifest.contents()["depth.zarr"] == (1, 5)
@@ -57,7 +57,7 @@ def test_a_changed_folder_is_no_hit(artifact, recipe, damage):
         chunk.write_bytes(b"1")
     else:
         chunk.unlink()
-    assert not artifact.is_whole()
+    assert not artifact.is_intact()
     (found,) = artifact.damages()
     assert str(found) == f"depth.zarr/chunk {'is gone' if damage == 'gone' else 'has 1 bytes, not 5'}"
 
@@ -66,7 +66,7 @@ def test_files_of_the_users_own_do_no_harm_and_are_told(artifact, recipe):
     finish(artifact, recipe)
     (artifact.path / "notes.md").write_text("mine")
     (artifact.path / "depth.zarr" / "b.pth").write_text("mine")
-    assert artifact.is_whole()
+    assert artifact.is_intact()
     assert list(artifact.damages("all")) == []
     assert artifact.extras() == ["depth.zarr/b.pth", "notes.md"]
 
@@ -129,9 +129,9 @@ def test_what_nobody_computes_with_makes_no_work_be_done_again(artifact, recipe)
     for name in ("metrics.jsonl", "events.out.tfevents.1.host", "depth.png", "report.md"):
         (artifact.path / name).unlink()
     assert len(list(artifact.damages())) == 4
-    assert artifact.is_whole()
+    assert artifact.is_intact()
     (artifact.path / "weights.safetensors").unlink()
-    assert not artifact.is_whole()
+    assert not artifact.is_intact()
 
 
 def test_half_a_manifest_is_none(artifact, recipe):
@@ -140,7 +140,7 @@ def test_half_a_manifest_is_none(artifact, recipe):
     (artifact.path / MANIFEST).write_text(text[: len(text) // 2])
     assert artifact.manifest() is None
     assert artifact.has_manifest()
-    assert not artifact.is_whole()
+    assert not artifact.is_intact()
     with pytest.raises(Damaged, match=r"manifest.json: is not what was written"):
         read_manifest(artifact.path)
 
@@ -151,7 +151,7 @@ def test_a_manifest_of_another_geomim_is_told(artifact, recipe):
     (artifact.path / MANIFEST).write_text(json.dumps(content))
     with pytest.raises(ValueError, match="has format 1, not 2: another geomim made it"):
         read_manifest(artifact.path)
-    assert not artifact.is_whole()
+    assert not artifact.is_intact()
 
 
 def test_training_progress_is_shown(artifact, recipe):
@@ -190,7 +190,7 @@ def test_a_users_files_in_unfinished_work_stay_the_users(artifact, recipe):
     assert all((artifact.path / name).exists() for name in own)
     assert artifact.extras() == ["bev.zarr.damaged-20260101-000000", "notes.txt"]
     (artifact.path / "notes.txt").write_text("more")
-    assert artifact.is_whole()
+    assert artifact.is_intact()
 
 
 def test_a_number_that_is_none_stands_as_null(artifact, recipe):

@@ -108,7 +108,7 @@ def test_all_files_of_a_pattern_by_their_bytes(tmp_path, monkeypatch):
 
 
 def test_a_big_folder_is_remembered_by_its_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(digests_module, "ALWAYS_LOOKED_AT", 1)
+    monkeypatch.setattr(digests_module, "MANY_FILES", 1)
     memory, folder = tmp_path / "memory.json", tmp_path / "data"
     folder.mkdir()
     for name in "abc":

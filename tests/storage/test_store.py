@@ -14,7 +14,7 @@ from storage.copy import copy_artifact
 from storage.damage import Damaged
 from storage.lock import locked
 from storage.manifest import MANIFEST, Recipe
-from storage.store import check, held, leftovers, named_in, newer_than, reached, read_pin, write_pin
+from storage.store import check, leftovers, named_in, newer_than, read_pin, stored_artifacts, with_inputs, write_pin
 
 ATTRIBUTES = BevAttributes((-2.0, -2.0, -1.0, 2.0, 2.0, 1.0), (1.0, 1.0), part_size=1)
 MAPS = np.random.default_rng(0).normal(size=(4, 1, 2, 4, 4))
@@ -46,7 +46,7 @@ def test_what_a_root_holds(root):
     third = made(root, "fit")
     aside = third.set_aside()
     (second.path / MANIFEST).write_text("{")
-    states = {entry.path: entry.state for entry in held(root)}
+    states = {entry.path: entry.state for entry in stored_artifacts(root)}
     assert states == {
         first.path: "finished",
         second.path: "unreadable",
@@ -59,23 +59,23 @@ def test_what_is_needed_is_what_it_was_made_from(root):
     ingest = made(root, "ingest")
     teachers = [made(root, "teacher", [ingest], seed=seed) for seed in (0, 1)]
     pretrain = made(root, "pretrain", [ingest, teachers[0]])
-    everything = held(root)
-    assert reached(everything, [pretrain.path]) == {pretrain.path, teachers[0].path, ingest.path}
+    everything = stored_artifacts(root)
+    assert with_inputs(everything, [pretrain.path]) == {pretrain.path, teachers[0].path, ingest.path}
     old = time.time() - 10 * 86_400
     os.utime(ingest.path / MANIFEST, (old, old))
-    assert set(newer_than(held(root), 7)) == {pretrain.path, *(t.path for t in teachers)}
+    assert set(newer_than(stored_artifacts(root), 7)) == {pretrain.path, *(t.path for t in teachers)}
 
 
 def test_unfinished_work_needs_what_it_reads_and_is_as_new_as_its_last_part(root):
     ingest = made(root, "ingest")
     depth = made(root, "depth", [ingest], finish=False)
-    assert reached(held(root), [depth.path]) == {depth.path, ingest.path}
+    assert with_inputs(stored_artifacts(root), [depth.path]) == {depth.path, ingest.path}
     old = time.time() - 10 * 86_400
     for path in [depth.path, *depth.path.rglob("*")]:
         os.utime(path, (old, old))
-    assert depth.path not in newer_than(held(root), 7)
+    assert depth.path not in newer_than(stored_artifacts(root), 7)
     os.utime(depth.path / "bev.zarr" / "done" / "c" / "3")
-    assert depth.path in newer_than(held(root), 7)
+    assert depth.path in newer_than(stored_artifacts(root), 7)
 
 
 def test_what_is_set_aside_is_new(root):
@@ -83,22 +83,22 @@ def test_what_is_set_aside_is_new(root):
     old = time.time() - 10 * 86_400
     for path in [artifact.path, *artifact.path.rglob("*")]:
         os.utime(path, (old, old))
-    assert newer_than(held(root), 7) == []
+    assert newer_than(stored_artifacts(root), 7) == []
     aside = artifact.set_aside()
-    assert newer_than(held(root), 7) == [aside]
+    assert newer_than(stored_artifacts(root), 7) == [aside]
 
 
 def test_weights_that_a_config_names_are_needed(root):
     pretrain, other = made(root, "pretrain"), made(root, "pretrain", seed=1)
     finetune = made(root, "finetune", config={"init": f"{pretrain.path}/backbone.safetensors"})
-    assert reached(held(root), [finetune.path]) == {finetune.path, pretrain.path}
+    assert with_inputs(stored_artifacts(root), [finetune.path]) == {finetune.path, pretrain.path}
     assert named_in({"teacher": {"weights": str(other.path / "x.pth")}}, root) == [other.path]
 
 
 def test_a_folder_of_another_kind_is_no_artifact(root):
     (root / "exports" / "site").mkdir(parents=True)
     (root / "exports" / "site" / MANIFEST).write_text('{"name": "a web site"}')
-    assert held(root) == []
+    assert stored_artifacts(root) == []
 
 
 def test_what_killed_runs_left(root):
@@ -119,9 +119,9 @@ def test_a_pin_has_a_note(root):
     assert read_pin(artifact.path) is None
     write_pin(artifact.path, "the paper's")
     assert read_pin(artifact.path) == "the paper's"
-    assert artifact.is_whole()
+    assert artifact.is_intact()
     assert list(artifact.damages("all")) == []
-    assert held(root)[0].pinned
+    assert stored_artifacts(root)[0].pinned
 
 
 def test_every_damage_is_found_and_a_sample_of_parts_reads_some(root):
@@ -202,6 +202,6 @@ def test_what_stands_in_a_copys_place_is_kept(root, tmp_path):
     copied, _ = copy_artifact(artifact.path, tmp_path / "other")
     (copied.path / "weights").write_bytes(b"1")
     copied, _ = copy_artifact(artifact.path, tmp_path / "other")
-    assert copied.is_whole()
+    assert copied.is_intact()
     (aside,) = copied.path.parent.glob("*.damaged-*")
     assert (aside / "weights").read_bytes() == b"1"

@@ -5,7 +5,7 @@ import pytest
 from common.errors import UserError
 from storage.digests import Digests
 from tasks.engine.config import PipelineConfig
-from tasks.engine.dag import wanted
+from tasks.engine.dag import build_dag
 from tasks.engine.external import external_digests
 
 
@@ -23,7 +23,7 @@ def data(tmp_path):
 def digests_of(data, values) -> dict[str, dict[str, str]]:
     config = PipelineConfig.model_validate({"dataroot": data, "version": "v1.0-mini"} | values)
     memory = Digests(data.parent / "no-memory")
-    return {node.name: external_digests(node, config, memory) for node in wanted(config)}
+    return {node.name: external_digests(node, config, config.dataroot, memory) for node in build_dag(config)}
 
 
 def moved(before, after) -> set[tuple[str, str]]:

@@ -10,7 +10,7 @@ from dataroot.names import TABLES
 from storage.lock import locked
 from storage.manifest import Recipe
 from tasks.engine.config import load_config
-from tasks.engine.dag import why_unwanted
+from tasks.engine.dag import why_left_out
 from tasks.engine.plan import make_plan, select, with_inputs_checked
 from tasks.engine.stage import Step
 
@@ -160,11 +160,11 @@ def test_a_detector_to_evaluate_needs_the_index_alone_and_its_content_is_in_the_
 def test_a_stage_that_nobody_wants_says_why():
     config = load_config(None, ["finetune.init=random"])
     for name in ("fit", "teacher", "depth", "pretrain"):
-        assert why_unwanted(config, name) == "finetune.init is 'random', not 'pretrain'"
+        assert why_left_out(config, name) == "finetune.init is 'random', not 'pretrain'"
     config = load_config(None, ["evaluate.checkpoint=a.pth"])
-    assert why_unwanted(config, "pretrain") == "evaluate.checkpoint is evaluated as it is"
-    assert why_unwanted(load_config(None, ["teacher.weights=a.pth"]), "fit") == "teacher.weights is 'a.pth', not 'fit'"
-    assert not any(why_unwanted(config, name) for name in ("ingest", "evaluate"))
+    assert why_left_out(config, "pretrain") == "evaluate.checkpoint is evaluated as it is"
+    assert why_left_out(load_config(None, ["teacher.weights=a.pth"]), "fit") == "teacher.weights is 'a.pth', not 'fit'"
+    assert not any(why_left_out(config, name) for name in ("ingest", "evaluate"))
 
 
 def test_missing_weights_are_named(plan):

@@ -201,7 +201,7 @@ def test_force_waits_for_the_run_under_way_and_for_readers(make_step):
     (step.artifact.root / "go").touch()
     first.join(20)
     second.join(20)
-    assert step.artifact.is_whole()
+    assert step.artifact.is_intact()
     assert {"lines", "recipe.json"} <= {p.name for p in step.artifact.path.iterdir()}
     made = step.artifact.manifest().created, (step.artifact.path / "manifest.json").stat().st_mtime_ns
     with locked(step.artifact.path, "a reader", shared=True):
@@ -231,7 +231,7 @@ def test_who_waits_for_the_device_lacks_nothing_else(make_step, tmp_path, monkey
         assert "toy: waiting for `another training`" in wait_for(lambda: capfd.readouterr().err)
         assert not new.artifact.path.exists()
     waiting.join(20)
-    assert new.artifact.is_whole()
+    assert new.artifact.is_intact()
 
 
 MAPS = np.random.default_rng(0).normal(size=(4, 1, 2, 4, 4))
@@ -265,7 +265,7 @@ def test_a_store_in_parts_keeps_what_is_good_of_it(cache):
     shard.write_bytes(b"")
     execute(cache)
     assert list(cache.artifact.path.parent.glob("*.damaged-*")) == []
-    assert cache.artifact.is_whole()
+    assert cache.artifact.is_intact()
     for part in (0, 1, 3):
         assert (cache.artifact.path / "bev.zarr" / "done" / "c" / str(part)).exists()
 

@@ -46,11 +46,11 @@ def stage_task(name: str) -> Task:
     )
     def run(step: Mapping[str, Any], key: str, force: bool = False) -> dict[str, Any]:
         log = get_run_logger()
-        made = Step.from_json(step)
-        begun = task_run.run_count > 1 and not made.artifact.has_manifest()
-        run_in_child(made, force, lambda line: log.info("%s", line), begun)
-        show(made)
-        return {"stage": name, "key": key, "path": str(made.artifact.path)}
+        parsed = Step.from_json(step)
+        resume = task_run.run_count > 1 and not parsed.artifact.has_manifest()
+        run_in_child(parsed, force, lambda line: log.info("%s", line), resume)
+        show(parsed)
+        return {"stage": name, "key": key, "path": str(parsed.artifact.path)}
 
     return run
 
@@ -67,7 +67,7 @@ def simulate(config: PipelineConfig) -> None:
 def sentence(state: State) -> str:
     """Why a stage's task did not complete."""
     error = state.result(raise_on_failure=False)
-    return str(error) if isinstance(error, UserError | StageFailed) else state.message or state.name
+    return str(error) if isinstance(error, UserError | StageFailed) else state.message or state.name or state.type
 
 
 def without_tracebacks() -> None:
