@@ -3,7 +3,7 @@ import pytest
 from common.errors import UserError
 from flows.experiment.plan import runs
 from tasks.engine.config import load_config
-from tasks.engine.dag import wanted
+from tasks.engine.dag import build_dag
 
 
 def planned(*overrides):
@@ -23,7 +23,7 @@ def test_every_arm_with_every_seed_at_every_fraction():
 
 
 def test_a_run_from_scratch_has_no_stage_of_pretraining():
-    made = {run.arm: wanted(run.config) for run in planned("arms=[scratch, geomim]", "seeds=2")}
+    made = {run.arm: build_dag(run.config) for run in planned("arms=[scratch, geomim]", "seeds=2")}
     assert [node.name for node in made["scratch"]] == ["ingest", "finetune", "evaluate"]
     assert [node.name for node in made["geomim"]] == [
         "ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"

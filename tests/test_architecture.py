@@ -1,0 +1,50 @@
+"""docs/architecture.md names what is there, and its picture is what the code is now."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGE = (REPOSITORY / "docs" / "architecture.md").read_text()
+COUNT = re.compile(r'(class="faint count"[^>]*>)([\d,]+)')
+REDRAW = "run `python docs/architecture.py` and look at the picture"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("architecture", REPOSITORY / "docs" / "architecture.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def counts(svg: str) -> list[int]:
+    return [int(match[2].replace(",", "")) for match in COUNT.finditer(svg)]
+
+
+def test_the_picture_is_what_the_script_draws(script):
+    """But for the lines of code, which would change with every commit: they may be off by a fifth."""
+    committed, now = script.SVG.read_text(), script.draw()
+    assert COUNT.sub(r"\1", committed) == COUNT.sub(r"\1", now), REDRAW
+    assert counts(committed) == [pytest.approx(count, rel=0.2, abs=50) for count in counts(now)], REDRAW
+
+
+def test_the_picture_has_every_room_and_stage(script):
+    svg = script.draw()
+    for layer in script.layers():
+        for room in layer:
+            assert f">{room}/<" in svg
+    assert svg.count('class="stage stage-edge-line"') == 7
+
+
+def test_arrows_that_follow_from_others_are_left_out(script):
+    edges = {"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": set()}
+    assert script.reduced(edges) == [("a", "b"), ("b", "c"), ("c", "d")]
+
+
+def test_what_the_page_names_is_there():
+    named = re.findall(r"`((?:[\w.-]+/)+(?:[\w-]+\.\w+)?)`", PAGE)
+    assert len(named) > 30
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
