@@ -25,10 +25,10 @@ def counts(svg: str) -> list[int]:
 
 
 def test_the_picture_is_what_the_script_draws(script):
-    """But for the lines of code, which would change with every commit: they may be off by a fifth."""
+    """But for the lines of code, which would change with every commit: they may be off by a third, or a file or two."""
     committed, now = script.SVG.read_text(), script.draw()
     assert COUNT.sub(r"\1", committed) == COUNT.sub(r"\1", now), REDRAW
-    assert counts(committed) == [pytest.approx(count, rel=0.2, abs=50) for count in counts(now)], REDRAW
+    assert counts(committed) == [pytest.approx(count, rel=0.33, abs=300) for count in counts(now)], REDRAW
 
 
 def test_the_picture_has_every_room_and_stage(script):
