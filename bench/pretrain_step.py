@@ -36,11 +36,12 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 import geomim_reference  # noqa: E402
 from models.backbones.config import SwinConfig  # noqa: E402
 from models.backbones.swin import Swin  # noqa: E402
+from models.cameras import Cameras  # noqa: E402
 from models.depth_bins import DepthBins  # noqa: E402
 from models.geomim.blocks import CrossViewBlock  # noqa: E402
 from models.geomim.decoder import Decoder  # noqa: E402
 from models.geomim.model import GeoMIM, Reconstruction  # noqa: E402
-from models.geomim.view_transform import Cameras, ViewTransform  # noqa: E402
+from models.geomim.view_transform import ViewTransform  # noqa: E402
 from models.lidar.encoder import EncoderSpec, SparseEncoder  # noqa: E402
 from models.lift_splat import BevGrid  # noqa: E402
 from models.masking import draw_halves  # noqa: E402
@@ -109,7 +110,11 @@ class Batch:
         pose[:, 3, 3] = 1
         pose = pose.expand(batch, views, 4, 4)
         cameras = Cameras(
-            intrinsics.expand(batch, views, 3, 3), torch.eye(4).expand(batch, views, 4, 4), pose, pose + 0.01
+            intrinsics.expand(batch, 1, views, 3, 3),
+            torch.eye(4).expand(batch, 1, views, 4, 4),
+            pose[:, None],
+            pose + 0.01,
+            torch.eye(4).expand(batch, 4, 4),
         )
         depth = 60 * torch.rand(batch, views, 2 * height // CELL, 2 * width // CELL, generator=generator)
         return cls(
@@ -121,9 +126,8 @@ class Batch:
         )
 
     def to(self, device: str) -> "Batch":
-        cameras = Cameras(*(matrix.to(device) for matrix in self.cameras))
         rest = (t.to(device) for t in (self.groups, self.lidar_bev, self.depth_map))
-        return Batch(self.images.to(device), cameras, *rest)
+        return Batch(self.images.to(device), self.cameras.each(lambda matrix: matrix.to(device)), *rest)
 
 
 def bev_cells(model: GeoMIM) -> tuple[int, int]:

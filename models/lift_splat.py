@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.shapes import check_shape
+
 
 @dataclass(frozen=True)
 class BevGrid:
@@ -38,6 +40,7 @@ def bev_cells(points: Tensor, grid: BevGrid, order: Literal["xy", "yx"] = "xy", 
     order: "xy" counts x * ny + y, "yx" counts y * nx + x. truncate: rounds toward zero instead of down, as the
     original code does, which pulls points up to one cell outside the lower borders into the first cell.
     """
+    check_shape("points", points, *points.shape[:-1], 3)
     sizes = grid.cell, grid.cell, grid.z[1] - grid.z[0]
     places = [(p - axis[0]) / size for p, axis, size in zip(points.unbind(-1), (grid.x, grid.y, grid.z), sizes)]
     x, y, z = (place.trunc() if truncate else place.floor() for place in places)
@@ -65,6 +68,7 @@ class SplatPlan(NamedTuple):
     @classmethod
     def of(cls, cells: Tensor, num_cells: int) -> "SplatPlan":
         """cells: (B, N, D, h, w), flat cell of the grid or -1, see `bev_cells`."""
+        check_shape("cells", cells, *[None] * 5)
         batch, _, bins = cells.shape[:3]
         # One table for the whole batch.
         offset = torch.arange(batch, device=cells.device).view(-1, 1, 1, 1, 1) * num_cells
@@ -85,8 +89,13 @@ class SplatPlan(NamedTuple):
 def splat(depth_prob: Tensor, context: Tensor, plan: SplatPlan) -> Tensor:
     """Sum-pool the lifted features: (B, C, num_cells).
 
-    depth_prob: (B, N, D, H, W); context: (B, N, C, H, W); plan: of the cells (B, N, D, H, W).
+    depth_prob: (B, N, D, H, W); context: (B, N, C, H, W); plan: of the cells (B, N, D, H, W). Raises ValueError else.
     """
+    bins = plan.cells.shape[1]
+    views, height, width = depth_prob.shape[1], *depth_prob.shape[-2:]
+    check_shape("depth_prob", depth_prob, plan.batch, views, bins, height, width)
+    check_shape("context", context, plan.batch, views, None, height, width)
+    check_shape("the plan", plan.cells, plan.batch * views * height * width, bins)
     prob_PD = depth_prob.permute(0, 1, 3, 4, 2).reshape(plan.cells.shape)
     context_PC = context.permute(0, 1, 3, 4, 2).reshape(len(prob_PD), -1)
     bev = _Splat.apply(prob_PD, context_PC, *plan)  # (B * num_cells, C)

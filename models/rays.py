@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.shapes import check_shape
+
 
 class Rays(NamedTuple):
     """Of h x w pixels: at depth d (m, along the camera's axis) a pixel shows the point d * towards + origin.
@@ -23,6 +25,7 @@ class Rays(NamedTuple):
 
     def at(self, depths: Tensor) -> Tensor:
         """The points (..., D, h, w, 3) at depths (D,), m."""
+        check_shape("depths", depths, None)
         towards, origin = self.towards.unsqueeze(-4), self.origin[..., None, :, None, None]
         return (depths.double()[:, None, None, None] * towards + origin).movedim(-3, -1)
 
@@ -51,6 +54,8 @@ def lens(intrinsics: Tensor, post_homography: Tensor) -> Tensor:
     intrinsics: (..., 3, 3) of the stored image; post_homography: (..., 4, 4), stored pixel (u, v, d, 1) -> pixel of the
     network's input.
     """
+    check_shape("intrinsics", intrinsics, *intrinsics.shape[:-2], 3, 3)
+    check_shape("post_homography", post_homography, *intrinsics.shape[:-2], 4, 4)
     k, post = intrinsics.double(), post_homography.double()
     affine = torch.cat([post[..., :2, :2], post[..., :2, 3:]], -1)  # (..., 2, 3)
     return torch.cat([affine @ k, k[..., 2:, :]], -2)
@@ -61,6 +66,9 @@ def pixel_rays(lens: Tensor, camera_to_frame: Tensor, pixels: Tensor) -> Rays:
 
     lens: (..., 3, 3), see there; camera_to_frame: (..., 4, 4), or its first three rows.
     """
+    check_shape("lens", lens, *lens.shape[:-2], 3, 3)
+    check_shape("camera_to_frame", camera_to_frame, *lens.shape[:-2], 3 if camera_to_frame.shape[-2] == 3 else 4, 4)
+    check_shape("pixels", pixels, None, None, 2)
     camera_to_frame = camera_to_frame.double()
     u_axis, v_axis, start = (camera_to_frame[..., :3, :3] @ inverse(lens))[..., None, None].unbind(-3)
     u, v = pixels.unbind(-1)

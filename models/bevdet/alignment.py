@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.bevdet.cameras import Cameras
+from models.cameras import Cameras
 from models.lift_splat import BevGrid
 from models.rays import inverse
+from models.shapes import check_shape
 
 
 def sampling_grid(cameras: Cameras, frame: int, grid: BevGrid, at_corners: bool = False) -> Tensor:
@@ -34,5 +35,6 @@ def aligned(bev: Tensor, places: Tensor) -> Tensor:
 
     Read in float32: in bf16 a place would be off by up to a quarter of a cell in 128.
     """
+    check_shape("places", places, len(bev), None, None, 2)
     read = F.grid_sample(bev.to(places.dtype), places, mode="bilinear", padding_mode="zeros", align_corners=True)
     return read.to(bev.dtype)

@@ -4,27 +4,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.rays import Rays, feature_pixels, lens, pixel_rays
+from models.cameras import Cameras
+from models.rays import Rays, feature_pixels, pixel_rays
+from models.shapes import check_shape
 
 NEAREST = 1e-3  # m in front of the earlier camera
 OUTSIDE = -2.0  # a place that no image has, in the coordinates of `grid_sample`
 
 
-def rays(
-    image_size: tuple[int, int],
-    to_earlier: Tensor,
-    intrinsics: tuple[Tensor, Tensor],
-    post_homography: tuple[Tensor, Tensor],
-    stride: int,
-) -> Rays:
-    """The rays of M cameras' pixels at `stride` as an earlier camera saw them: points are (u z, v z, z) of its input.
+def rays(cameras: Cameras, frame: int, image_size: tuple[int, int], stride: int) -> Rays:
+    """The rays of B N cameras' pixels at `stride` as the cameras of the frame before saw them.
 
-    image_size: (H, W) of both inputs. to_earlier: (M, 4, 4), camera -> the same camera one frame earlier. intrinsics
-    (M, 3, 3) and post_homography (M, 4, 4): now, and one frame earlier.
+    Points are (u z, v z, z) of the earlier input. image_size: (H, W) of both inputs.
     """
-    now, earlier = map(lens, intrinsics, post_homography)
-    pixels = feature_pixels(image_size, stride, to_earlier.device)
-    return pixel_rays(now, earlier @ to_earlier.double()[..., :3, :], pixels)
+    now, earlier = (cameras.lens(f).flatten(0, 1) for f in (frame, frame + 1))
+    to_earlier = cameras.to_earlier(frame).flatten(0, 1)
+    return pixel_rays(now, earlier @ to_earlier[..., :3, :], feature_pixels(image_size, stride, to_earlier.device))
 
 
 def places(seen: Rays, depth: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -43,6 +38,9 @@ def cost_volume(current: Tensor, earlier: Tensor, seen: Rays, depths: Tensor, bi
     A depth costs the sum over the channels of the features' absolute difference, and `bias` more where the point was
     not in the earlier image.
     """
+    check_shape("earlier", earlier, *current.shape)
+    check_shape("seen", seen.towards, len(current), 3, *current.shape[2:])
+    check_shape("depths", depths, None)
     current, earlier = current.float(), earlier.float()
     height, width = earlier.shape[-2:]
     costs = current.new_empty(len(current), len(depths), height, width)

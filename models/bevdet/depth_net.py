@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bevdet.cameras import VECTOR
 from models.bevdet.encoder import ResidualBlock
+from models.cameras import SCENE_VECTOR
 
 DILATIONS = (6, 12, 18)
 
@@ -27,10 +27,10 @@ class CameraDepthNet(nn.Module):
         self.reduce_conv = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
         )
-        self.bn = nn.BatchNorm1d(VECTOR)
-        self.context_mlp, self.context_se = _Mlp(VECTOR, channels), _Gate(channels)
+        self.bn = nn.BatchNorm1d(SCENE_VECTOR)
+        self.context_mlp, self.context_se = _Mlp(SCENE_VECTOR, channels), _Gate(channels)
         self.context_conv = nn.Conv2d(channels, context, 1)
-        self.depth_mlp, self.depth_se = _Mlp(VECTOR, channels), _Gate(channels)
+        self.depth_mlp, self.depth_se = _Mlp(SCENE_VECTOR, channels), _Gate(channels)
         self.cost_net = None
         if stereo:
             self.cost_net = nn.Sequential(
@@ -50,9 +50,9 @@ class CameraDepthNet(nn.Module):
     def forward(self, features: Tensor, vector: Tensor, cost: Tensor | None = None) -> Tensor:
         """(M, bins + context, h, w): logits, then context.
 
-        features: (M, C, h, w). vector: (M, 27), see `Cameras.vector`: as precise as the norm's weights, also in bf16.
-        cost: (M, bins, 4 h, 4 w), of a stereo net only; None where there is nothing to compare with, which is not the
-        same as a cost volume that cannot tell.
+        features: (M, C, h, w). vector: (M, 27), see `Cameras.scene_vector`: as precise as the norm's weights, also in
+        bf16. cost: (M, bins, 4 h, 4 w), of a stereo net only; None where there is nothing to compare with, which is not
+        the same as a cost volume that cannot tell.
         """
         x, vector = self.reduce_conv(features), self.bn(vector.to(self.bn.weight.dtype))
         context = self.context_conv(self.context_se(x, self.context_mlp(vector)))

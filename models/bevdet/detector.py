@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from models.backbones.backbone import Backbone
 from models.bevdet import cost_volume
 from models.bevdet.alignment import aligned, sampling_grid
-from models.bevdet.cameras import Cameras
 from models.bevdet.depth_net import CameraDepthNet
 from models.bevdet.encoder import ResidualEncoder, ResidualSpec
 from models.bevdet.necks import FpnLss, FpnSpec
+from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.rays import Rays, feature_pixels, pixel_rays
@@ -87,7 +87,7 @@ class BevDetSpec:
 class FrameGeometry(NamedTuple):
     """What the network is told of a frame's cameras. Data, the same bits in every precision."""
 
-    vector: Tensor  # (B, N, 27), see `Cameras.vector`
+    vector: Tensor  # (B, N, 27), see `Cameras.scene_vector`
     plan: SplatPlan
     earlier: Rays | None  # of B N cameras, see `cost_volume.rays`; None where depth is not told by stereo
     places: Tensor | None  # see `sampling_grid`; None where the map is in its place
@@ -145,9 +145,9 @@ class BevDet(nn.Module):
         compared = self.stereo and frame + 1 < cameras.intrinsics.shape[1]
         moved = self.align_after_splat and frame > 0
         return FrameGeometry(
-            cameras.vector(frame),
+            cameras.scene_vector(frame),
             SplatPlan.of(self.cells(cameras, frame), nx * ny),
-            self.rays(cameras, frame) if compared else None,
+            cost_volume.rays(cameras, frame, self.image_size, self.backbone.strides[0]) if compared else None,
             sampling_grid(cameras, frame, self.grid, self.align_at_corners) if moved else None,
         )
 
@@ -158,17 +158,6 @@ class BevDet(nn.Module):
         rays = pixel_rays(cameras.lens(frame), pose, feature_pixels(self.image_size, self.stride, device))
         points = rays.at(self.depth_bins.edges(device))
         return bev_cells(points, self.grid, order="yx", truncate=self.truncate_cells)
-
-    def rays(self, cameras: Cameras, frame: int) -> Rays:
-        """The B N cameras' rays as those of the frame before saw them."""
-        pair = (frame, frame + 1)
-        return cost_volume.rays(
-            self.image_size,
-            cameras.to_earlier(frame).flatten(0, 1),
-            tuple(cameras.intrinsics[:, f].flatten(0, 1) for f in pair),
-            tuple(cameras.post_homography[:, f].flatten(0, 1) for f in pair),
-            self.backbone.strides[0],
-        )
 
     def forward(
         self, images: Tensor, cameras: tuple[FrameGeometry, ...], with_previous: bool = True

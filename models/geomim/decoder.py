@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.cameras import VECTOR
 from models.geomim.blocks import Block, CrossViewBlock
 from models.layers import Mlp, run_block
-
-CAMERA_NUMBERS = 22
 
 
 class DecoderMaps(NamedTuple):
@@ -108,28 +107,16 @@ class CameraGate(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.bn = nn.BatchNorm1d(CAMERA_NUMBERS)
-        self.mlp = Mlp(CAMERA_NUMBERS, dim, dim)
+        self.bn = nn.BatchNorm1d(VECTOR)
+        self.mlp = Mlp(VECTOR, dim, dim)
         self.reduce = nn.Linear(dim, dim)
         self.expand = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, camera: Tensor) -> Tensor:
-        """x: (M, H, W, C); camera: (M, 22), see `camera_vector`: as precise as the norm's weights, also in bf16."""
+        """x: (M, H, W, C); camera: (M, 22), see `Cameras.vector`: as precise as the norm's weights, also in bf16."""
         normal = self.bn(camera.to(self.bn.weight.dtype))
         excitation = self.expand(F.relu(self.reduce(self.mlp(normal))))
         return x * excitation.sigmoid()[:, None, None, :]
-
-
-def camera_vector(intrinsics: Tensor, post_homography: Tensor, camera_to_ego: Tensor) -> Tensor:
-    """The 22 numbers that describe a camera to the network: (..., 3, 3), (..., 4, 4), (..., 4, 4) -> (..., 22).
-
-    They are data up to the batch norm that takes them, which is float32 in every precision (a focal length of 1266 px
-    has steps of 8 px in bf16); what follows it is network.
-    """
-    k, post = intrinsics, post_homography
-    numbers = [k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]]
-    numbers += [post[..., row, column] for row in (0, 1) for column in (0, 1, 3)]
-    return torch.cat([torch.stack(numbers, -1), camera_to_ego[..., :3, :].flatten(-2)], -1)
 
 
 def sincos_embedding(dim: int, grid: int) -> Tensor:

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones.swin import Swin, SwinBlock
+from models.cameras import Cameras
 from models.depth_bins import depth_loss
-from models.geomim.decoder import Decoder, DecoderMaps, camera_vector
+from models.geomim.decoder import Decoder, DecoderMaps
 from models.geomim.target import normalise_patches, reconstruction_loss
-from models.geomim.view_transform import Cameras, ViewTransform
+from models.geomim.view_transform import ViewTransform
 from models.lift_splat import SplatPlan
 from models.masking import upsample_groups
 
@@ -18,7 +19,7 @@ from models.masking import upsample_groups
 class CameraGeometry(NamedTuple):
     """What the network is told of a batch's cameras. Data, the same bits in every precision."""
 
-    vector: Tensor  # (B, N, 22), see `camera_vector`
+    vector: Tensor  # (B, N, 22), see `Cameras.vector`
     plan: SplatPlan  # of both halves' splats
 
 
@@ -83,8 +84,7 @@ class GeoMIM(nn.Module):
     @torch.no_grad()
     def geometry(self, cameras: Cameras, image_size: tuple[int, int]) -> CameraGeometry:
         """What `forward` takes of the cameras; made outside of it, once a batch. image_size: (H, W) of its images."""
-        vector = camera_vector(cameras.intrinsics, cameras.post_homography, cameras.camera_to_ego)
-        return CameraGeometry(vector, self.view_transform.plan(cameras, image_size, self.stride))
+        return CameraGeometry(cameras.vector(), self.view_transform.plan(cameras, image_size, self.stride))
 
     def forward(self, images: Tensor, cameras: CameraGeometry, groups: Tensor) -> Reconstruction:
         """Both reconstructions of the BEV.

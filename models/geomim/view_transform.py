@@ -1,22 +1,12 @@
 """GeoMIM's way to the bird's eye: depth from both decoder maps, lift-splat, three convolutions."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
+from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
-from models.rays import feature_pixels, lens, pixel_rays
-
-
-class Cameras(NamedTuple):
-    """What is known of each camera, for B samples of N views. What follows from it is float64, see models/rays.py."""
-
-    intrinsics: Tensor  # (B, N, 3, 3), of the stored image
-    post_homography: Tensor  # (B, N, 4, 4), stored pixel (u, v, d, 1) -> pixel of the network's input
-    camera_to_lidar: Tensor  # (B, N, 4, 4), through both ego poses; BEV flips included
-    camera_to_ego: Tensor  # (B, N, 4, 4), the mounting, for the camera-aware gate
+from models.rays import feature_pixels, pixel_rays
 
 
 class ViewTransform(nn.Module):
@@ -59,8 +49,7 @@ class ViewTransform(nn.Module):
     def cells(self, cameras: Cameras, image_size: tuple[int, int], stride: int) -> Tensor:
         """Flat BEV cell of every frustum point, int32 (B, N, D, h, w), -1 outside."""
         device = cameras.intrinsics.device
-        pixels = feature_pixels(image_size, stride, device)
-        rays = pixel_rays(lens(cameras.intrinsics, cameras.post_homography), cameras.camera_to_lidar, pixels)
+        rays = pixel_rays(cameras.lens(), cameras.camera_to_bev(), feature_pixels(image_size, stride, device))
         return bev_cells(rays.at(self.bins.edges(device)), self.grid, truncate=self.truncate)
 
     def forward(self, semantic: Tensor, geometry: Tensor, plan: SplatPlan) -> tuple[Tensor, Tensor]:

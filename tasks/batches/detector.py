@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from common.files import of_sample
-from models.bevdet.cameras import Cameras
 from models.boxes import Boxes
+from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from storage.depth import DepthReader
 from storage.index import Index
@@ -45,9 +45,10 @@ class Batch(NamedTuple):
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         labels = None if self.depth_labels is None else function(self.depth_labels)
-        cameras = Cameras(*map(function, self.cameras))
         truth = tuple(map(function, self.truth))
-        return self._replace(images=function(self.images), cameras=cameras, depth_labels=labels, truth=truth)
+        return self._replace(
+            images=function(self.images), cameras=self.cameras.each(function), depth_labels=labels, truth=truth
+        )
 
     def normalised(self) -> Tensor:
         """(B, T, N, 3, H, W) float32, the network's input."""
@@ -101,6 +102,7 @@ class Batches:
             draws = [draw_training(self.config.image, s, random) for s in sizes]
         post = np.stack([post_homography(draw, size) for draw in draws])  # (N, 4, 4)
         frames = frames_of(index, sample, view.images)
+        to_key_ego = camera_to_key_ego(index, sample, frames, view.key_ego)
         truth = sample_boxes(index, sample, self.config.min_lidar_points)
         truth = boxes_in_key_ego(index, sample, truth, view.key_ego)
         return Batch(
@@ -110,7 +112,8 @@ class Batches:
             cameras=Cameras(
                 _of_one(index.intrinsics[frames]),
                 _of_one(np.stack([post] * len(frames))),
-                _of_one(camera_to_key_ego(index, sample, frames, view.key_ego)),
+                _of_one(to_key_ego),
+                _of_one(to_key_ego[0]),
                 _of_one(scene),
             ),
             boxes=[augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]],
@@ -144,7 +147,7 @@ def _collated(made: list[Batch]) -> Batch:
         np.concatenate(samples),
         [token for (token,) in tokens],
         torch.cat(images),
-        Cameras(*map(torch.cat, zip(*cameras))),
+        Cameras.joined(cameras),
         [truth for (truth,) in boxes],
         None if labels[0] is None else torch.cat(labels),
         tuple(map(torch.cat, zip(*truth))),

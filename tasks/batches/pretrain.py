@@ -17,7 +17,7 @@ from torch import Tensor
 from common.files import of_sample
 from models import geometry
 from models.bev import flip_cells, scatter_cells
-from models.geomim.view_transform import Cameras
+from models.cameras import Cameras
 from models.masking import draw_halves
 from storage.bev import BevReader, Cells
 from storage.depth import DepthReader
@@ -50,7 +50,7 @@ class PretrainBatch(NamedTuple):
         def made(value):
             return function(value) if isinstance(value, Tensor) else value
 
-        return PretrainBatch(*map(made, self))._replace(cameras=Cameras(*map(made, self.cameras)))
+        return PretrainBatch(*map(made, self))._replace(cameras=self.cameras.each(function))
 
     def lidar_bev(self) -> Tensor:
         """(B, C, X, Y) float16, made on the device where the batch is."""
@@ -100,8 +100,9 @@ class PretrainBatches:
             posts.append(post)
             u, v, depth = points.camera(camera, config.depth_sweeps)
             maps.append(nearest_depths(u, v, depth, post, config.image.size, config.backbone.strides[2]))
-        camera_to_lidar = mirror @ camera_to_key_lidar(index, sample)
-        cameras = (index.intrinsics[sample], np.stack(posts), camera_to_lidar, index.camera_to_ego[sample])
+        mounting = index.camera_to_ego[sample]
+        frame = index.intrinsics[sample], np.stack(posts), camera_to_key_lidar(index, sample)  # of one frame
+        cameras = *(matrices[None] for matrices in frame), mounting, mirror
         return np.stack(images), *cameras, np.stack(maps), self._cells(sample, *flip)
 
     def _cells(self, sample: int, flip_x: bool, flip_y: bool) -> Cells:

@@ -83,7 +83,7 @@ def _draw_cameras(figure, batch: PretrainBatch, made: Reconstruction, model: Geo
     centres = bins.edges().to(prob) + bins.step / 2
     expected = (prob * centres[:, None, None]).sum(1).cpu().numpy()
     nearest = labelled_depth(batch.depth_map[0], bins).cpu().numpy()
-    ahead = batch.cameras.camera_to_lidar[0, :, :2, 2].cpu()
+    ahead = batch.cameras.camera_to_bev()[0, :, :2, 2].cpu()
     axes = figure.subplots(4, len(images), squeeze=False)
     for column, camera in enumerate(torch.atan2(ahead[:, 0], ahead[:, 1]).argsort().tolist()):  # from left to right
         image = images[camera]

@@ -46,6 +46,27 @@ def test_splat_of_nothing():
     assert torch.equal(bev, torch.zeros(1, 4, 6))
 
 
+@pytest.mark.parametrize(
+    ("prob", "context", "name"),
+    [
+        ((1, 2, 3, 2, 4), (1, 2, 5, 2, 2), "depth_prob|context|the plan"),
+        ((1, 2, 1, 2, 2), (1, 2, 5, 2, 2), "depth_prob"),  # one bin would broadcast over three
+        ((1, 2, 3, 2, 2), (1, 1, 5, 2, 2), "context"),  # one camera over two
+        ((2, 2, 3, 2, 2), (2, 2, 5, 2, 2), "depth_prob"),
+        ((1, 4, 3, 2, 2), (1, 4, 5, 2, 2), "the plan"),
+    ],
+)
+def test_splat_refuses_what_the_plan_is_not_of(prob, context, name):
+    plan = SplatPlan.of(torch.zeros(1, 2, 3, 2, 2).long(), 6)
+    with pytest.raises(ValueError, match=f"^({name}) has the shape"):
+        splat(torch.rand(prob), torch.rand(context), plan)
+
+
+def test_points_have_three_numbers():
+    with pytest.raises(ValueError, match=r"^points has the shape \(4, 2\), not \(4, 3\)$"):
+        bev_cells(torch.rand(4, 2), BevGrid((0, 1), (0, 1), (0, 1), 1.0))
+
+
 class LargestTensor(TorchDispatchMode):
     elements = 0
 

@@ -1,27 +1,32 @@
 """Rays against cameras gone through pixel by pixel; and geometry that no precision and no compiler changes."""
 
 import shutil
+from operator import attrgetter
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from models.bevdet.alignment import aligned, sampling_grid
-from models.bevdet.cost_volume import places
+from models.bevdet.cost_volume import places, rays
+from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from models.geometry import rotation_z
-from models.geomim.decoder import CameraGate, Decoder, camera_vector
+from models.geomim.decoder import CameraGate, Decoder
 from models.geomim.model import GeoMIM
-from models.geomim.view_transform import Cameras, ViewTransform
+from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
 from models.rays import feature_pixels, frustum, inverse, lens, pixel_rays
+from one_frame import one_frame
 from small_detectors import SIZE, VARIANTS, rig, small_detector
 from small_swin import small_swin
 from what_kernels_get import Geometry
 
+MATRICES = attrgetter("intrinsics", "post_homography", "camera_to_frame")
 EDGES = torch.arange(1.0, 60.0, 3.0, dtype=torch.float64)
 
 
@@ -75,7 +80,7 @@ def random_rig(seed: int, batch: int, views: int) -> Cameras:
     rotations = np.linalg.qr(random.normal(size=(2, *shape, 3, 3)))[0]
     poses[..., :3, :3] = rotations * np.sign(np.linalg.det(rotations))[..., None, None]
     poses[..., :3, 3] = random.uniform(-2, 2, (2, *shape, 3))
-    return Cameras(*(torch.tensor(matrix).float() for matrix in (intrinsics, post, *poses)))
+    return one_frame(*(torch.tensor(matrix).float() for matrix in (intrinsics, post, *poses)))
 
 
 @settings(max_examples=20, deadline=None)
@@ -87,7 +92,7 @@ def test_cells_one_by_one(seed, size, truncate):
     found = transform.cells(cameras, size, 16)
     pixels = frustum(bins.edges(), size, 16).numpy()
     for n, d, row, column in np.ndindex(found.shape[1:]):
-        k, post, pose = (matrices[0, n].double().numpy() for matrices in cameras[:3])
+        k, post, pose = (matrices[0, 0, n].double().numpy() for matrices in MATRICES(cameras))
         u, v, depth = pixels[d, row, column]
         stored = np.linalg.solve(post, [u, v, depth, 1])
         point = pose @ [*np.linalg.solve(k, depth * np.array([*stored[:2], 1])), 1]
@@ -146,8 +151,7 @@ def test_cells_and_points_under_autocast(seed):
     transform = ViewTransform(8, 4, DepthBins(1.0, 60.0, 3.0), BevGrid((-54, 54), (-54, 54), (-10, 10), 0.3))
 
     def points():
-        inputs = lens(cameras.intrinsics, cameras.post_homography)
-        return pixel_rays(inputs, cameras.camera_to_lidar, feature_pixels(size, 16)).at(EDGES)
+        return pixel_rays(cameras.lens(), cameras.camera_to_bev(), feature_pixels(size, 16)).at(EDGES)
 
     assert_same_bits(transform.cells(cameras, size, 16), under_autocast(transform.cells)(cameras, size, 16))
     assert_same_bits(points(), under_autocast(points)())
@@ -189,7 +193,7 @@ def test_matrices_cells_and_grids_under_autocast(variant):
     net = small_detector(**VARIANTS[variant])
     cameras = rig(2, net.input_frames, 3)
     for frame in range(net.frames):
-        for function in (cameras.camera_to_bev, cameras.vector):
+        for function in (cameras.camera_to_bev, cameras.vector, cameras.scene_vector):
             assert_same_bits(function(frame), under_autocast(function)(frame))
         assert_same_bits(net.cells(cameras, frame), under_autocast(net.cells)(cameras, frame))
         arguments = cameras, frame, net.grid
@@ -201,10 +205,10 @@ def test_matrices_cells_and_grids_under_autocast(variant):
 def test_places_of_stereo_are_the_pixels_that_the_earlier_camera_sees():
     net = small_detector(**VARIANTS["bevstereo"])
     cameras = rig(1, net.input_frames, 2)
-    found = places(net.rays(cameras, 0), torch.tensor(4.0), SIZE)
+    found = places(rays(cameras, 0, SIZE, 4), torch.tensor(4.0), SIZE)
     pixels = feature_pixels(SIZE, 4).numpy()
     for n, row, column in np.ndindex(found.shape[:3]):
-        (k, k0), (post, post0), (pose, pose0) = (m[0, :2, n].double().numpy() for m in cameras[:3])
+        (k, k0), (post, post0), (pose, pose0) = (m[0, :2, n].double().numpy() for m in MATRICES(cameras))
         stored = np.linalg.solve(post, [*pixels[row, column], 0, 1])
         point = pose @ [*np.linalg.solve(k, 4.0 * np.array([*stored[:2], 1])), 1]
         x, y, z = k0 @ np.linalg.solve(pose0, point)[:3]
@@ -229,8 +233,7 @@ def test_a_map_in_bfloat16_is_read_at_places_in_float32():
 def test_the_numbers_of_a_camera_reach_the_norm_in_float32():
     """A focal length of 1266 px would be 1264 in bfloat16."""
     cameras, gate = random_rig(3, 1, 4), CameraGate(8).eval()
-    matrices = cameras.intrinsics, cameras.post_homography, cameras.camera_to_ego
-    vector = camera_vector(*(matrix.double() for matrix in matrices))
+    vector = cameras.each(Tensor.double).vector()
     seen = []
     gate.bn.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
     x = torch.randn(4, 2, 3, 8)

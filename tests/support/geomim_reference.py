@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from models.backbones.swin import Swin, SwinBlock
 from models.backbones.window_attention import relative_position_index
+from models.cameras import Cameras
 from models.geomim.blocks import Block, CrossViewBlock
-from models.geomim.decoder import Decoder, camera_vector
+from models.geomim.decoder import Decoder
 from models.geomim.model import GeoMIM, Reconstruction
-from models.geomim.view_transform import Cameras, ViewTransform
+from models.geomim.view_transform import ViewTransform
 
 BLOCKED = -1e30
 PADDING = -2  # the half of window padding
@@ -27,7 +28,7 @@ def forward(model: GeoMIM, images: Tensor, cameras: Cameras, groups: Tensor) -> 
     top = model.fusion.project(c5).repeat_interleave(2, 1).repeat_interleave(2, 2)
     fused_groups = at_grid(groups, *c4.shape[1:3])
     fused = model.fusion.norm(swin_block(model.fusion.block, c4 + top[:, : c4.shape[1], : c4.shape[2]], fused_groups))
-    camera = camera_vector(cameras.intrinsics, cameras.post_homography, cameras.camera_to_ego).flatten(0, 1)
+    camera = cameras.vector().flatten(0, 1)
     semantic, geometry = decode(model.decoder, fused, fused_groups, camera, views)
     cells = model.view_transform.cells(cameras, tuple(images.shape[-2:]), model.stride)
     made = []

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from models.geomim.view_transform import Cameras
 from models.names import CAMERAS
+from one_frame import one_frame
 from storage.bev import BevAttributes
 from tasks.batches.pretrain import PretrainBatch
 from tasks.pretrain.config import PretrainConfig
@@ -74,7 +74,7 @@ class MadeUpBatches:
         cells = (values != 0).any(1).nonzero()[:, 0]
         intrinsics = torch.tensor([[50.0, 0, 48], [0, 50, 32], [0, 0, 1]]).expand(1, VIEWS, 3, 3)
         pose = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]]).expand(1, VIEWS, 4, 4)
-        cameras = Cameras(intrinsics, torch.eye(4).expand(1, VIEWS, 4, 4), pose, pose)
+        cameras = one_frame(intrinsics, torch.eye(4).expand(1, VIEWS, 4, 4), pose, pose)
         groups = torch.arange(6).view(1, 2, 3) % 2
         rest = self.depths[[s]], cells, values[cells], self.bev.shape
         return PretrainBatch([str(s)], self.images[[s]], cameras, groups, *rest)

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.bevdet.cameras import Cameras
 from models.bevdet.detector import BevDet, BevDetSpec
 from models.bevdet.encoder import ResidualSpec
 from models.bevdet.necks import FpnSpec
+from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from models.geometry import rotation_z
 from models.lift_splat import BevGrid
@@ -81,5 +81,6 @@ def rig(batch: int, frames: int, views: int, step: float = 0.5, seed: int = 0) -
         torch.tensor(intrinsics).float().expand(batch, frames, views, 3, 3),
         torch.tensor(post).float().expand(batch, frames, views, 4, 4),
         torch.tensor(poses).float().expand(batch, frames, views, 4, 4),
+        torch.tensor(poses[0]).float().expand(batch, views, 4, 4),
         torch.tensor(scene).float(),
     )

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from models.bevdet.alignment import aligned, sampling_grid
-from models.bevdet.cameras import Cameras
+from models.cameras import Cameras
 from models.geometry import apply, inverse, project
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.rays import pixel_rays
@@ -29,6 +29,7 @@ def cameras_of(motion, scene=None) -> Cameras:
         torch.tensor(INTRINSICS).float().expand(1, 2, 1, 3, 3),
         torch.eye(4).expand(1, 2, 1, 4, 4),
         torch.tensor(poses).float()[None, :, None],
+        torch.tensor(poses[:1]).float()[None],
         torch.tensor(np.eye(4) if scene is None else scene).float()[None],
     )
 
@@ -36,7 +37,7 @@ def cameras_of(motion, scene=None) -> Cameras:
 def seen(cameras: Cameras, frame: int, place: np.ndarray, pose: torch.Tensor) -> torch.Tensor:
     """The map (1, 1, Y, X) of a heap of points 5 m across at `place` in the key ego frame, splatted with a pose."""
     points = place + np.random.default_rng(0).uniform(-2.5, 2.5, (3000, 3))
-    points = apply(np.linalg.inv(cameras.camera_to_ego[0, frame, 0].double().numpy()), points)
+    points = apply(np.linalg.inv(cameras.camera_to_frame[0, frame, 0].double().numpy()), points)
     pixels, depths = project(points, INTRINSICS)
     rays = pixel_rays(cameras.lens(frame), pose, torch.tensor(pixels)[None])  # one row of pixels
     located = torch.tensor(depths) * rays.towards + rays.origin[..., None, None]  # each pixel at its own depth
@@ -105,3 +106,8 @@ def test_cells_one_by_one(motion, turn, flip, seed):
     places = sampling_grid(cameras_of(motion, scene), 1, GRID)
     got = aligned(torch.tensor(bev).float()[None], places)[0].numpy()
     np.testing.assert_allclose(got, wanted, atol=2e-4)
+
+
+def test_places_of_another_batch_are_refused():
+    with pytest.raises(ValueError, match=r"^places has the shape \(1, 4, 4, 2\), not \(2, any, any, 2\)$"):
+        aligned(torch.rand(2, 3, 4, 4), torch.zeros(1, 4, 4, 2))

@@ -1,12 +1,14 @@
 """Detectors of one frame and of several: what comes out, and through which frames gradients flow."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from models.bevdet.cameras import Cameras
 from models.bevdet.encoder import ResidualSpec
 from models.bevdet.necks import FpnLss, FpnSpec
+from models.cameras import Cameras
 from small_detectors import SIZE, VARIANTS, rig, small_detector
 
 
@@ -40,7 +42,9 @@ def test_a_lone_object_lands_in_its_cell():
         net.depth_net.bias[3], net.depth_net.bias[8:] = 50.0, 1.0  # bin 3 stands at 4 m
     intrinsics = torch.tensor([[96.0, 0, 48], [0, 64, 32], [0, 0, 1]])[None, None, None]
     looking_ahead = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])[None, None, None]
-    cameras = Cameras(intrinsics, torch.eye(4)[None, None, None], looking_ahead, torch.eye(4)[None])
+    cameras = Cameras(
+        intrinsics, torch.eye(4)[None, None, None], looking_ahead, looking_ahead[:, 0], torch.eye(4)[None]
+    )
     bev, depth, _ = net.lift(images(1, 1, 1)[:, 0], *net.geometry(cameras))
     assert bev.shape == (1, 4, 16, 16)  # (B, C, Y, X)
     hit = bev[0, 0].abs() > 1e-4
@@ -72,9 +76,11 @@ def test_every_frame_counts_and_its_cameras_too(variant):
             # The key frame's depth is told by its own images, and with stereo by the ones before.
             assert torch.equal(changed_depth, depth) == (frame > int(variant.stereo))
         if variant.frames > 1:
-            poses = rigged.camera_to_ego.clone()
+            poses = rigged.camera_to_frame.clone()
             poses[:, 1, :, 0, 3] += 2.0
-            assert not torch.allclose(variant(pictures, variant.geometry(rigged._replace(camera_to_ego=poses)))[0], bev)
+            assert not torch.allclose(
+                variant(pictures, variant.geometry(replace(rigged, camera_to_frame=poses)))[0], bev
+            )
 
 
 def test_without_earlier_frames(variant):
@@ -168,10 +174,11 @@ def test_an_ego_that_stands_still_sees_the_same_again(align):
     """The same images from the same places: the same map, however it gets into the key frame's place."""
     net = small_detector(frames=2, align_after_splat=align)
     pictures = images(2, 1).expand(-1, 2, -1, -1, -1, -1)
-    (key, earlier), _ = net.frame_maps(pictures, net.geometry(rig(2, 1, 2)._replace(**_twice(rig(2, 1, 2)))))
+    (key, earlier), _ = net.frame_maps(pictures, net.geometry(_twice(rig(2, 1, 2))))
     torch.testing.assert_close(earlier, key, atol=1e-4, rtol=1e-4)
 
 
-def _twice(cameras: Cameras) -> dict:
-    fields = ("intrinsics", "post_homography", "camera_to_ego")
-    return {name: getattr(cameras, name).expand(-1, 2, *[-1] * (getattr(cameras, name).ndim - 2)) for name in fields}
+def _twice(cameras: Cameras) -> Cameras:
+    """One frame as two."""
+    fields = ("intrinsics", "post_homography", "camera_to_frame")
+    return replace(cameras, **{name: getattr(cameras, name).expand(-1, 2, -1, -1, -1) for name in fields})

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.bevdet.cost_volume import cost_volume, rays
+from models.cameras import Cameras
 from models.geometry import rotation_z
+from small_detectors import rig
 
 SIZE, STRIDE = (16, 32), 4
 
@@ -59,11 +61,18 @@ def post(scale: float, angle: float, shift: float) -> np.ndarray:
     return matrix
 
 
-def fast(current, earlier, to_earlier, lenses, posts, depths, bias):
-    def batch(matrices):
-        return tuple(torch.tensor(matrix)[None].float() for matrix in matrices)
+def two_frames(to_earlier, lenses, posts) -> Cameras:
+    """One camera that moved from where it was a frame earlier."""
 
-    seen = rays(SIZE, torch.tensor(to_earlier)[None].float(), batch(lenses), batch(posts), STRIDE)
+    def tensor(*matrices):
+        return torch.tensor(np.stack(matrices))[None, :, None].float()
+
+    eye, poses = torch.eye(4)[None], tensor(to_earlier, np.eye(4))
+    return Cameras(tensor(*lenses), tensor(*posts), poses, poses[:, 0], eye)
+
+
+def fast(current, earlier, to_earlier, lenses, posts, depths, bias):
+    seen = rays(two_frames(to_earlier, lenses, posts), 0, SIZE, STRIDE)
     features = (torch.tensor(feature)[None].float() for feature in (current, earlier))
     return cost_volume(*features, seen, torch.tensor(depths).float(), bias, STRIDE)[0].numpy()
 
@@ -130,8 +139,26 @@ def test_nothing_as_large_as_all_warped_features():
             return out
 
     features, depths = torch.randn(2, 1, 24, 4, 8), torch.arange(1.0, 31)
-    seen = rays(SIZE, torch.eye(4)[None], (torch.eye(3)[None],) * 2, (torch.eye(4)[None],) * 2, STRIDE)
+    seen = rays(rig(1, 2, 1), 0, SIZE, STRIDE)
     with Largest():
         out = cost_volume(features[0], features[1].requires_grad_(), seen, depths, 5.0, STRIDE)
     assert not out.requires_grad
     assert largest == max(out.numel(), features[0].numel())
+
+
+@pytest.mark.parametrize("wrong", ["earlier", "seen", "depths"])
+def test_what_would_broadcast_is_refused(wrong):
+    features, depths = torch.randn(2, 2, 3, 4, 8), torch.arange(1.0, 5)
+    seen = rays(rig(1, 2, 2), 0, SIZE, STRIDE)
+    inputs = {
+        "current": features[0],
+        "earlier": features[1],
+        "seen": seen,
+        "depths": depths,
+        "bias": 5.0,
+        "stride": STRIDE,
+    }
+    cost_volume(**inputs)
+    one = {"earlier": features[1, :1], "seen": type(seen)(*(part[:1] for part in seen)), "depths": depths[:, None]}
+    with pytest.raises(ValueError, match=f"^{wrong} has the shape"):
+        cost_volume(**inputs | {wrong: one[wrong]})

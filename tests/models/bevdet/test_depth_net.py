@@ -10,10 +10,10 @@ from small_detectors import rig
 
 def test_the_27_numbers():
     cameras = rig(2, 2, 3)
-    numbers = cameras.vector(1)
+    numbers = cameras.scene_vector(1)
     assert numbers.shape == (2, 3, 27)
     k, post = cameras.intrinsics[1, 1, 2], cameras.post_homography[1, 1, 2]
-    scene, mounting = cameras.scene[1], cameras.camera_to_ego[1, 0, 2]  # of the key frame
+    scene, mounting = cameras.scene[1], cameras.mounting[1, 2]  # of the key frame
     wanted = [k[0, 0], k[1, 1], k[0, 2], k[1, 2]]
     wanted += [post[0, 0], post[0, 1], post[0, 3], post[1, 0], post[1, 1], post[1, 3]]
     wanted += [scene[0, 0], scene[0, 1], scene[1, 0], scene[1, 1], scene[2, 2], *mounting[:3].flatten()]
@@ -22,7 +22,7 @@ def test_the_27_numbers():
 
 def test_to_the_frame_before():
     cameras = rig(1, 3, 2)
-    poses = cameras.camera_to_ego[0].double().numpy()
+    poses = cameras.camera_to_frame[0].double().numpy()
     for frame in (0, 1):
         wanted = np.linalg.inv(poses[frame + 1]) @ poses[frame]
         np.testing.assert_allclose(cameras.to_earlier(frame)[0], wanted, atol=1e-6)

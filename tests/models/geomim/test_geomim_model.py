@@ -3,12 +3,12 @@ import torch
 
 from models.depth_bins import DepthBins
 from models.geomim.blocks import Block, CrossViewBlock
-from models.geomim.decoder import Decoder, camera_vector
+from models.geomim.decoder import Decoder
 from models.geomim.model import GeoMIM
-from models.geomim.target import EPS, normalise_patches
-from models.geomim.view_transform import Cameras, ViewTransform
+from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
 from models.masking import draw_halves
+from one_frame import one_frame
 from small_swin import small_swin
 
 
@@ -23,7 +23,7 @@ def tiny_model(**ablation):
 def tiny_inputs(batch=2, views=3):
     generator = torch.Generator().manual_seed(0)
     forward = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-    cameras = Cameras(
+    cameras = one_frame(
         torch.tensor([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]]).expand(batch, views, 3, 3),
         torch.eye(4).expand(batch, views, 4, 4),
         forward.expand(batch, views, 4, 4),
@@ -91,23 +91,3 @@ def test_blocks_attend_within_an_image():
     changed = x.clone()
     changed[1, 0, 0] = torch.randn(8)
     assert (block(x, 3) != block(changed, 3)).flatten(1).any(1).tolist() == [False, True, False]
-
-
-def test_camera_vector():
-    intrinsics = torch.tensor([[1.0, 0, 3], [0, 2, 4], [0, 0, 1]])
-    post, pose = torch.arange(16.0).view(4, 4), 100 + torch.arange(16.0).view(4, 4)
-    expected = [1, 2, 3, 4, 0, 1, 3, 4, 5, 7, *range(100, 112)]
-    assert camera_vector(intrinsics, post, pose).tolist() == expected
-
-
-def test_patches_are_normalised_one_by_one():
-    bev = torch.randn(2, 3, 6, 9).double() * 5 + 2
-    bev[1, :, :3, 3:6] = 0
-    target = normalise_patches(bev, 3)
-    for b, i, j in ((0, 0, 0), (0, 1, 2), (1, 0, 0)):
-        part = bev[b, :, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3]
-        expected = (part - part.mean()) / (part.var(unbiased=True) + EPS).sqrt()
-        torch.testing.assert_close(target[b, :, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3], expected)
-    assert (target[1, :, :3, 3:6] == 0).all()
-    with pytest.raises(ValueError, match="6x9 cells"):
-        normalise_patches(bev, 4)

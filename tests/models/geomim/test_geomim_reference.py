@@ -8,9 +8,10 @@ from models.depth_bins import DepthBins
 from models.geomim.blocks import CrossViewBlock
 from models.geomim.decoder import Decoder
 from models.geomim.model import GeoMIM
-from models.geomim.view_transform import Cameras, ViewTransform
+from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
 from models.masking import draw_halves
+from one_frame import one_frame
 from small_swin import small_swin
 
 FORWARD = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # camera axes -> LiDAR axes
@@ -36,7 +37,7 @@ def small_batch(batch, views, size, cells, shared):
     poses[..., 3, :] = FORWARD[3]
     intrinsics = torch.tensor([[60.0, 0, width / 2], [0, 60, height / 2], [0, 0, 1]])
     post = torch.eye(4) + torch.zeros(batch, views, 4, 4)
-    cameras = Cameras(*(t.double() for t in (intrinsics.expand(batch, views, 3, 3), post, poses, poses)))
+    cameras = one_frame(*(t.double() for t in (intrinsics.expand(batch, views, 3, 3), post, poses, poses)))
     images = torch.randn(batch, views, 3, height, width, generator=generator, dtype=torch.float64)
     groups = draw_halves(batch * views, (height // 32, width // 32), generator, shared=shared)
     bev = torch.randn(batch, 5, cells, cells, generator=generator, dtype=torch.float64)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from models.geomim.view_transform import Cameras
 from models.layouts import fill_geomim, geomim_to_original, read_layout
 from models.public.geomim import read_geomim
 from models.public.used import UnreadableConfig
+from one_frame import one_frame
 from public_configs import GEOMIM, changed
 
 BACKBONE, VIEW = (f"model.encoders.camera.{part}" for part in ("backbone", "vtransform"))
@@ -20,7 +20,7 @@ def test_a_file_of_the_config_fills_the_student():
     fill_geomim(other, read_layout(geomim_to_original(one.state_dict())))
     assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in one.state_dict().items())
     eye = torch.eye(4).expand(1, 2, 4, 4)
-    cameras = one.geometry(Cameras(eye[..., :3, :3], eye, eye, eye), (64, 96))
+    cameras = one.geometry(one_frame(eye[..., :3, :3], eye, eye, eye), (64, 96))
     made = one(torch.randn(1, 2, 3, 64, 96), cameras, torch.zeros(1, 2, 3).long())
     assert made.bev.shape == (2, 1, 16, 10, 8)
 

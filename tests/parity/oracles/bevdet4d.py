@@ -1,6 +1,7 @@
 """BEVDet4D: a key frame and an earlier one through depth, splat, BEV encoder and head (bevdet4d)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def inputs(oracle: Oracle) -> Iterator[Output]:
     rows = images[:, 0, :, :, :2, :40]
     yield Output("prep/img_first_rows", leading(rows, oracle, "prep/img_first_rows"), Tolerance(1e-5))
     for frame in range(images.shape[1]):
-        yield Output(f"prep/sensor2keyego{frame}", cameras.camera_to_ego[:, frame], POSES)
+        yield Output(f"prep/sensor2keyego{frame}", cameras.camera_to_frame[:, frame], POSES)
 
 
 @torch.no_grad()
@@ -82,7 +83,7 @@ def moved_after_the_splat(oracle: Oracle) -> Iterator[Output]:
     if "align/bda2" in oracle:
         scene = cameras.scene.clone()
         scene[:, :3, :3] = oracle["align/bda2"]
-        places = sampling_grid(cameras._replace(scene=scene), 1, net.grid, at_corners=True)
+        places = sampling_grid(replace(cameras, scene=scene), 1, net.grid, at_corners=True)
         yield Output("align/grid_bda2", places, PLACES)
         turned = aligned(earlier, places)
         yield Output("align/shift_out_bda2", leading(turned, oracle, "align/shift_out_bda2"), MOVED)

@@ -23,8 +23,9 @@ def frames(oracle: Oracle) -> Iterator[Output]:
     for frame in range(net.frames - 1, -1, -1):
         earlier = fine
         with recorded({"features": net.depth_net}) as inner:
-            bev, depth, fine = net.lift(images[:, frame], net.frame_geometry(cameras, frame), earlier)
-        cost = net.compare(fine, earlier, net.rays(cameras, frame))
+            seen = net.frame_geometry(cameras, frame)
+            bev, depth, fine = net.lift(images[:, frame], seen, earlier)
+        cost = net.compare(fine, earlier, seen.earlier)
         values = {
             "stereo_feat": (fine, FEATURES),
             "cost_argmax": (cost.argmax(1), Tolerance(share=0.999, bf16=0.1)),
@@ -33,7 +34,7 @@ def frames(oracle: Oracle) -> Iterator[Output]:
             "cell_flat": (net.cells(cameras, frame), CELLS),
             "bev_pooled": (bev, MAPS),
             "bev_pre": (net.pre_encoder(bev)[0], MAPS),
-            "mlp_input": (cameras.vector(frame), Tolerance(of_max=1e-6)),
+            "mlp_input": (cameras.scene_vector(frame), Tolerance(of_max=1e-6)),
         }
         for name, (value, tolerance) in values.items():
             key = f"inter/frame{frame}_{name}"

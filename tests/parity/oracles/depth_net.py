@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from models.bevdet import cost_volume
-from models.bevdet.cameras import Cameras
 from models.bevdet.depth_net import CameraDepthNet
 from models.bevdet.layout import bevdet_from_public
+from models.cameras import Cameras
 from models.depth_bins import depth_loss
 from models.lift_splat import SplatPlan, bev_cells, splat
 from models.public.bevdet import read_view
 from models.public.used import Used
-from models.rays import Rays, feature_pixels, frustum, pixel_rays
+from models.rays import feature_pixels, frustum, pixel_rays
 from oracles.base import Kind, Oracle, Output, Tolerance, leading, norms
 from oracles.detector import CELLS, GRADIENTS, POSES, cameras_of, depth_targets_of, public_gradients
 
@@ -41,13 +41,9 @@ class Lift(nn.Module):
         rays = pixel_rays(cameras.lens(0), cameras.camera_to_bev(0), feature_pixels(self.size, COARSE))
         return bev_cells(rays.at(self.edges), self.grid, order="yx", truncate=True)
 
-    def rays(self, cameras: Cameras) -> Rays:
-        lens, post = (tuple(m[:, f].flatten(0, 1) for f in (0, 1)) for m in cameras[:2])
-        return cost_volume.rays(self.size, cameras.to_earlier(0).flatten(0, 1), lens, post, FINE)
-
     def forward(self, features: Tensor, cameras: Cameras, cost: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """BEV (B, C, Y, X), depth probabilities (B N, D, h, w), context (B N, C, h, w)."""
-        out = self.depth_net(features.flatten(0, 1), cameras.vector(0).flatten(0, 1), cost)
+        out = self.depth_net(features.flatten(0, 1), cameras.scene_vector(0).flatten(0, 1), cost)
         depth, context = out[:, : self.bins.count].softmax(1), out[:, self.bins.count :]
         nx, ny = self.grid.shape
         by_camera = (value.unflatten(0, features.shape[:2]) for value in (depth, context))
@@ -64,20 +60,20 @@ def lift_of(oracle: Oracle, name: str) -> Lift:
 def poses(oracle: Oracle) -> Iterator[Output]:
     cameras = cameras_of(oracle)
     for frame in range(cameras.intrinsics.shape[1]):
-        yield Output(f"prep/sensor2keyego{frame}", cameras.camera_to_ego[:, frame], POSES)
+        yield Output(f"prep/sensor2keyego{frame}", cameras.camera_to_frame[:, frame], POSES)
     for frame in range(cameras.intrinsics.shape[1] - 1):
         yield Output(f"prep/curr2adjsensor{frame}", cameras.to_earlier(frame), POSES)
 
 
 def mono(oracle: Oracle) -> Iterator[Output]:
-    yield Output("mono/mlp_input_adjacent", cameras_of(oracle).vector(1), POSES)
+    yield Output("mono/mlp_input_adjacent", cameras_of(oracle).scene_vector(1), POSES)
     yield from _lifted(oracle, "mono", None)
 
 
 def stereo(oracle: Oracle) -> Iterator[Output]:
     lift, cameras = lift_of(oracle, "stereo"), cameras_of(oracle)
     with torch.no_grad():
-        rays = lift.rays(cameras)
+        rays = cost_volume.rays(cameras, 0, lift.size, FINE)
         compared = oracle["inputs/cv_curr"], oracle["inputs/cv_prev"]
         cost = cost_volume.cost_volume(*compared, rays, lift.edges, lift.bias, FINE)
         yield Output("stereo/cost_volume", leading(cost[:, :, ::2, ::2], oracle, "stereo/cost_volume"), COST)
@@ -103,7 +99,7 @@ def _lifted(oracle: Oracle, name: str, cost: Tensor | None) -> Iterator[Output]:
     lift, cameras = lift_of(oracle, name), cameras_of(oracle)
     features = oracle["inputs/x"].requires_grad_()
     bev, depth, context = lift(features, cameras, cost)
-    yield Output(f"{name}/mlp_input", cameras.vector(0), POSES)
+    yield Output(f"{name}/mlp_input", cameras.scene_vector(0), POSES)
     yield Output(f"{name}/depth_prob", leading(depth, oracle, f"{name}/depth_prob"), OUT)
     yield Output(f"{name}/depth_argmax", depth.argmax(1), Tolerance(share=0.999, bf16=0.04))
     yield Output(f"{name}/context", context, OUT)

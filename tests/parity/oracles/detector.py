@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.bevdet.cameras import Cameras
 from models.bevdet.detector import BevDet
 from models.bevdet.layout import bevdet_to_public, fill_bevdet, read_bevdet
+from models.cameras import Cameras
 from models.center_head import PARTS
 from models.depth_bins import depth_loss
 from models.public.bevdet import PublicBevDet
@@ -63,7 +63,8 @@ def cameras_of(oracle: Oracle, group: str = "inputs") -> Cameras:
     post[..., :3, :3], post[..., :3, 3], post[..., 3, 3] = frames("post_rots"), frames("post_trans"), 1
     scene = np.tile(np.eye(4, dtype=np.float32), (len(poses), 1, 1))
     scene[:, :3, :3] = oracle.array(f"{group}/bda")
-    matrices = (frames("intrins"), post, poses.astype(np.float32), scene)
+    poses = poses.astype(np.float32)
+    matrices = (frames("intrins"), post, poses, poses[:, 0], scene)
     return Cameras(*(torch.from_numpy(np.ascontiguousarray(matrix)) for matrix in matrices))
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from models.cameras import Cameras
 from models.depth_bins import DepthBins
-from models.geomim.decoder import DecoderMaps, camera_vector
+from models.geomim.decoder import DecoderMaps
 from models.geomim.model import GeoMIM, Losses, Reconstruction
 from models.geomim.target import EPS, normalise_patches, reconstruction_loss
 from models.layouts import geomim_from_original
@@ -67,7 +68,8 @@ def student_of(oracle: Oracle) -> GeoMIM:
 def decode(oracle: Oracle, model: GeoMIM, group: str, noise: str) -> DecoderMaps:
     images, mounting = oracle[f"{group}/img"], oracle[f"{group}/sensor2ego"]
     intrinsics = oracle[f"{group}/cam_intrinsic"][..., :3, :3]
-    vector = camera_vector(intrinsics, oracle[f"{group}/img_aug_matrix"], mounting)
+    frame = (matrices[:, None] for matrices in (intrinsics, oracle[f"{group}/img_aug_matrix"], mounting))
+    vector = Cameras(*frame, mounting, torch.eye(4).expand(len(mounting), 4, 4)).vector()
     with torch.no_grad():
         return model.decode(images.unflatten(0, mounting.shape[:2]), vector, groups_of(oracle[noise], images))
 

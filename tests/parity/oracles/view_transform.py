@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.cameras import Cameras
 from models.depth_bins import depth_loss
-from models.geomim.view_transform import Cameras, ViewTransform
+from models.geomim.view_transform import ViewTransform
 from models.layouts import geomim_from_original, without_prefix
 from models.lift_splat import SplatPlan
 from models.public.geomim import ViewSpec, read_view_transform
 from models.public.used import Used
-from models.rays import feature_pixels, frustum, lens, pixel_rays
+from models.rays import feature_pixels, frustum, pixel_rays
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, leading, norms, public
 from oracles.depth import at_stride, last_hits
 
@@ -41,12 +42,12 @@ def statistics(oracle: Oracle, prefix: str, model: nn.Module, inside: str = "") 
 
 
 def cameras_of(oracle: Oracle) -> Cameras:
-    augmentation, camera_to_lidar = (oracle[f"inputs/{name}"].double() for name in ("lidar_aug_matrix", "camera2lidar"))
     return Cameras(
-        oracle["inputs/camera_intrinsics"][..., :3, :3],
-        oracle["inputs/img_aug_matrix"],
-        augmentation.unsqueeze(1) @ camera_to_lidar,
+        oracle["inputs/camera_intrinsics"][:, None, :, :3, :3],
+        oracle["inputs/img_aug_matrix"][:, None],
+        oracle["inputs/camera2lidar"][:, None],
         oracle["inputs/camera2ego"],
+        oracle["inputs/lidar_aug_matrix"],
     )
 
 
@@ -121,8 +122,7 @@ def geometry(oracle: Oracle) -> Iterator[Output]:
         return values[:, :, ::13, ::5, ::7]
 
     if "geom/xyz_sub" in oracle:
-        inputs = lens(cameras.intrinsics, cameras.post_homography)
-        rays = pixel_rays(inputs, cameras.camera_to_lidar, feature_pixels(size, stride))
+        rays = pixel_rays(cameras.lens(), cameras.camera_to_bev(), feature_pixels(size, stride))
         yield Output("geom/xyz_sub", some(rays.at(edges)), Tolerance(of_max=1e-5))
     if "geom/cell_sub" in oracle:
         x, y, z = np.moveaxis(oracle.array("geom/cell_sub").astype(np.int64), -1, 0)

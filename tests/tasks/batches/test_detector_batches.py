@@ -117,7 +117,7 @@ def test_earlier_frames_come_with_the_key_frames_augmentation(world):
         previous = made.index.previous[sample]
         alike = torch.equal(batch.images[i, 0], batch.images[i, 1])
         assert alike == (previous < 0)
-        poses = batch.cameras.camera_to_ego[i]
+        poses = batch.cameras.camera_to_frame[i]
         assert torch.equal(poses[0], poses[1]) == (previous < 0)
 
 
@@ -155,7 +155,7 @@ def test_released_detectors_see_blue_first(world):
 def test_the_key_ego_of_released_detectors_is_a_cameras(world):
     index, sample = world.index, 1
     made = batches(world, view={"key_ego": "camera"}).evaluation([sample])
-    cameras = made.cameras.camera_to_ego[0, 0].double().numpy()
+    cameras = made.cameras.camera_to_frame[0, 0].double().numpy()
     np.testing.assert_allclose(cameras[2], index.camera_to_ego[sample, 2], atol=1e-5)  # FRONT_LEFT at its own time
     expected = sample_boxes(index, sample, world.config.min_lidar_points).moved(
         inverse(index.camera_ego_to_global[sample, 0]) @ index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]

@@ -98,7 +98,7 @@ def bev_of(points: np.ndarray) -> np.ndarray:
 
 def signs_of(batch: PretrainBatch, plain: PretrainBatch) -> np.ndarray:
     """(B, 3): what the scenes' axes were multiplied by."""
-    mirror = batch.cameras.camera_to_lidar[:, 0].double() @ torch.inverse(plain.cameras.camera_to_lidar[:, 0].double())
+    mirror = batch.cameras.camera_to_bev()[:, 0] @ torch.inverse(plain.cameras.camera_to_bev()[:, 0])
     np.testing.assert_allclose(mirror, np.stack([np.diag(np.diag(m).round()) for m in mirror]), atol=1e-4)
     return mirror.diagonal(dim1=1, dim2=2).round()[:, :3].numpy()
 
@@ -110,13 +110,14 @@ def test_a_mirrored_point_is_where_bev_cameras_and_depth_say(batches):
         batch = batches.training_at(positions_at(step, CONFIG.batch_size), samples)
         rows = [int(token.removeprefix("sample-")) for token in batch.tokens]
         signs = signs_of(batch, batches.held_out(np.array(rows)))
-        bev, cameras = batch.lidar_bev(), [matrices.double().numpy() for matrices in batch.cameras]
+        bev, cameras = batch.lidar_bev(), batch.cameras
         for b, row in enumerate(rows):
             seen.add(tuple(signs[b, :2].tolist()))
             points, number = POINTS[row] * signs[b], bev_of(POINTS[row])[0]
             for (x, y), (i, j) in zip(cell_of(points), cell_of(POINTS[row])):
                 assert bev[b, 0, x, y] == number[i, j]
-            for n, (intrinsics, post, to_lidar) in enumerate(zip(*(matrices[b] for matrices in cameras[:3]))):
+            matrices = cameras.intrinsics[b, 0], cameras.post_homography[b, 0], cameras.camera_to_bev()[b]
+            for n, (intrinsics, post, to_lidar) in enumerate(zip(*(m.double().numpy() for m in matrices))):
                 in_camera = geometry.apply(np.linalg.inv(to_lidar), points)
                 pixels, depth = geometry.project(in_camera, intrinsics)
                 u, v = geometry.apply(post, np.c_[pixels, depth])[:, :2].T
@@ -175,7 +176,7 @@ def test_a_step_is_the_same_however_it_is_shared(batches, shared, parts):
 
 def fields(batch: PretrainBatch) -> list[torch.Tensor]:
     """What a batch has of each sample."""
-    return [batch.images, *batch.cameras, batch.depth_map, batch.lidar_bev()]
+    return [batch.images, *vars(batch.cameras).values(), batch.depth_map, batch.lidar_bev()]
 
 
 def test_steps_and_epochs_differ(batches):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models.geomim.view_transform import Cameras
 from models.masking import draw_halves
+from one_frame import one_frame
 from tasks.engine.config import PRESETS, PipelineConfig, load_config, merged
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.model import build_model
@@ -74,7 +74,7 @@ def test_it_makes_a_training_step(name):
     views = 2
     intrinsics = torch.tensor([[50.0, 0, 48], [0, 50, 32], [0, 0, 1]]).expand(1, views, 3, 3)
     pose = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]]).expand(1, views, 4, 4)
-    cameras = Cameras(intrinsics, torch.eye(4).expand(1, views, 4, 4), pose, pose)
+    cameras = one_frame(intrinsics, torch.eye(4).expand(1, views, 4, 4), pose, pose)
     groups = draw_halves(1, config.mask_grid, torch.Generator().manual_seed(0), config.mask_ratio)
     assert (groups < 0).any() == (name == "mask-75")
 
