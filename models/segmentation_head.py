@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from models.focal_loss import focal_loss
 from models.names import BEV_LAYERS
+from models.norm import LIKE_TORCH, Norm
 
 
 class SegmentationHead(nn.Module):
     """`channels` of the BEV map, `width` of the two hidden layers."""
 
-    def __init__(self, channels: int, width: int):
+    def __init__(self, channels: int, width: int, norm: Norm = LIKE_TORCH):
         super().__init__()
         self.net = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            norm.over_maps(width),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            norm.over_maps(width),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, len(BEV_LAYERS), 1),
         )

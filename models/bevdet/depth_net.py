@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from models.bevdet.encoder import ResidualBlock
 from models.cameras import SCENE_VECTOR
+from models.norm import LIKE_TORCH, Norm
 
 DILATIONS = (6, 12, 18)
 
@@ -21,13 +22,21 @@ class CameraDepthNet(nn.Module):
     Layers have the names of the released detectors, save `cost_net`.
     """
 
-    def __init__(self, channels: int, bins: int, context: int, aspp_width: int, stereo: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        bins: int,
+        context: int,
+        aspp_width: int,
+        stereo: bool = False,
+        norm: Norm = LIKE_TORCH,
+    ):
         super().__init__()
         self.stereo = stereo
         self.reduce_conv = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+            nn.Conv2d(channels, channels, 3, padding=1), norm.over_maps(channels), nn.ReLU(inplace=True)
         )
-        self.bn = nn.BatchNorm1d(SCENE_VECTOR)
+        self.bn = norm.over_rows(SCENE_VECTOR)
         self.context_mlp, self.context_se = _Mlp(SCENE_VECTOR, channels), _Gate(channels)
         self.context_conv = nn.Conv2d(channels, context, 1)
         self.depth_mlp, self.depth_se = _Mlp(SCENE_VECTOR, channels), _Gate(channels)
@@ -35,15 +44,15 @@ class CameraDepthNet(nn.Module):
         if stereo:
             self.cost_net = nn.Sequential(
                 nn.Conv2d(bins, bins, 3, stride=2, padding=1),
-                nn.BatchNorm2d(bins),
+                norm.over_maps(bins),
                 nn.Conv2d(bins, bins, 3, stride=2, padding=1),
-                nn.BatchNorm2d(bins),
+                norm.over_maps(bins),
             )
         self.depth_conv = nn.Sequential(
-            ResidualBlock(channels + bins, channels, shortcut=1) if stereo else ResidualBlock(channels, channels),
-            ResidualBlock(channels, channels),
-            ResidualBlock(channels, channels),
-            Aspp(channels, aspp_width),
+            ResidualBlock(channels + bins if stereo else channels, channels, shortcut=1 if stereo else None, norm=norm),
+            ResidualBlock(channels, channels, norm=norm),
+            ResidualBlock(channels, channels, norm=norm),
+            Aspp(channels, aspp_width, norm),
             nn.Conv2d(channels, bins, 1),
         )
 
@@ -68,15 +77,15 @@ class CameraDepthNet(nn.Module):
 class Aspp(nn.Module):
     """Convolutions of several dilations and the image's mean, side by side, then mixed: (M, C, h, w) -> the same."""
 
-    def __init__(self, channels: int, width: int):
+    def __init__(self, channels: int, width: int, norm: Norm = LIKE_TORCH):
         super().__init__()
-        self.aspp1 = _Dilated(channels, width, 1, 1)
-        self.aspp2, self.aspp3, self.aspp4 = (_Dilated(channels, width, 3, dilation) for dilation in DILATIONS)
+        self.aspp1 = _Dilated(channels, width, 1, 1, norm)
+        self.aspp2, self.aspp3, self.aspp4 = (_Dilated(channels, width, 3, dilation, norm) for dilation in DILATIONS)
         self.global_avg_pool = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, width, 1, bias=False), norm.over_maps(width), nn.ReLU()
         )
         self.conv1 = nn.Conv2d(5 * width, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = norm.over_maps(channels)
         self.dropout = nn.Dropout(0.5)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -89,11 +98,11 @@ class Aspp(nn.Module):
 
 
 class _Dilated(nn.Module):
-    def __init__(self, channels: int, width: int, kernel: int, dilation: int):
+    def __init__(self, channels: int, width: int, kernel: int, dilation: int, norm: Norm):
         super().__init__()
         padding = dilation * (kernel // 2)
         self.atrous_conv = nn.Conv2d(channels, width, kernel, padding=padding, dilation=dilation, bias=False)
-        self.bn = nn.BatchNorm2d(width)
+        self.bn = norm.over_maps(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.atrous_conv(x)))

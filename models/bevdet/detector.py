@@ -28,6 +28,7 @@ from models.bevdet.necks import FpnLss, FpnSpec
 from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
+from models.norm import LIKE_TORCH, Norm
 from models.rays import Rays, feature_pixels, pixel_rays
 
 
@@ -98,29 +99,25 @@ class BevDet(nn.Module):
 
     backbone: the maps of its two `out_indices` are used, of which the finer one is lifted; the first stage's for
     stereo. head: what makes boxes of the map (B, C, Y, X) of the BEV neck; kept here so that its weights belong to the
-    detector.
+    detector. norm: of all between the two.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, spec: BevDetSpec):
+    def __init__(self, backbone: Backbone, head: nn.Module, spec: BevDetSpec, norm: Norm = LIKE_TORCH):
         super().__init__()
         self.spec = spec
-        self.grid, self.depth_bins, self.image_size = spec.grid, spec.depth_bins, spec.image_size
-        self.frames, self.camera_aware = spec.frames, spec.camera_aware
-        self.stereo, self.stereo_bias = spec.stereo, spec.stereo_bias
-        self.align_after_splat, self.align_at_corners = spec.align_after_splat, spec.align_at_corners
-        self.truncate_cells = spec.truncate_cells
         self.backbone = backbone
         fine, coarse = backbone.out_indices
-        self.image_neck = FpnLss((backbone.channels[fine], backbone.channels[coarse]), spec.image_neck)
+        self.image_neck = FpnLss((backbone.channels[fine], backbone.channels[coarse]), spec.image_neck, norm)
         image_out, bins, context = spec.image_neck.out, spec.depth_bins.count, spec.context
         if spec.camera_aware:
-            self.depth_net = CameraDepthNet(image_out, bins, context, spec.aspp_width, spec.stereo)
+            self.depth_net = CameraDepthNet(image_out, bins, context, spec.aspp_width, spec.stereo, norm)
         else:
             self.depth_net = nn.Conv2d(image_out, bins + context, 1)
         before = ResidualSpec((context,), (spec.pre_blocks,), (1,))
-        self.pre_encoder = ResidualEncoder(context, before) if spec.frames > 1 else None
-        self.bev_encoder = ResidualEncoder(context * spec.frames, spec.bev_encoder)
-        self.bev_neck = FpnLss(tuple(spec.bev_encoder.widths[stage] for stage in spec.bev_neck.inputs), spec.bev_neck)
+        self.pre_encoder = ResidualEncoder(context, before, norm) if spec.frames > 1 else None
+        self.bev_encoder = ResidualEncoder(context * spec.frames, spec.bev_encoder, norm)
+        neck_channels = tuple(spec.bev_encoder.widths[stage] for stage in spec.bev_neck.inputs)
+        self.bev_neck = FpnLss(neck_channels, spec.bev_neck, norm)
         self.head = head
 
     @property
@@ -131,33 +128,33 @@ class BevDet(nn.Module):
     @property
     def input_frames(self) -> int:
         """T: how many frames the detector is fed."""
-        return self.frames + int(self.stereo)
+        return self.spec.frames + int(self.spec.stereo)
 
     @torch.compiler.disable
     @torch.no_grad()
     def geometry(self, cameras: Cameras) -> tuple[FrameGeometry, ...]:
         """What `forward` takes of the cameras, for each frame that has a map; made outside of it, once a batch."""
-        return tuple(self.frame_geometry(cameras, frame) for frame in range(self.frames))
+        return tuple(self.frame_geometry(cameras, frame) for frame in range(self.spec.frames))
 
     def frame_geometry(self, cameras: Cameras, frame: int) -> FrameGeometry:
         """What `lift` takes of a frame's cameras."""
-        nx, ny = self.grid.shape
-        compared = self.stereo and frame + 1 < cameras.intrinsics.shape[1]
-        moved = self.align_after_splat and frame > 0
+        nx, ny = self.spec.grid.shape
+        compared = self.spec.stereo and frame + 1 < cameras.intrinsics.shape[1]
+        moved = self.spec.align_after_splat and frame > 0
         return FrameGeometry(
             cameras.scene_vector(frame),
             SplatPlan.of(self.cells(cameras, frame), nx * ny),
-            cost_volume.rays(cameras, frame, self.image_size, self.backbone.strides[0]) if compared else None,
-            sampling_grid(cameras, frame, self.grid, self.align_at_corners) if moved else None,
+            cost_volume.rays(cameras, frame, self.spec.image_size, self.backbone.strides[0]) if compared else None,
+            sampling_grid(cameras, frame, self.spec.grid, self.spec.align_at_corners) if moved else None,
         )
 
     def cells(self, cameras: Cameras, frame: int) -> Tensor:
         """Flat BEV cell y * nx + x of every frustum point of a frame, int32 (B, N, D, h, w), -1 outside."""
         device = cameras.intrinsics.device
-        pose = cameras.camera_to_bev(0 if self.align_after_splat else frame)
-        rays = pixel_rays(cameras.lens(frame), pose, feature_pixels(self.image_size, self.stride, device))
-        points = rays.at(self.depth_bins.edges(device))
-        return bev_cells(points, self.grid, order="yx", truncate=self.truncate_cells)
+        pose = cameras.camera_to_bev(0 if self.spec.align_after_splat else frame)
+        rays = pixel_rays(cameras.lens(frame), pose, feature_pixels(self.spec.image_size, self.stride, device))
+        points = rays.at(self.spec.depth_bins.edges(device))
+        return bev_cells(points, self.spec.grid, order="yx", truncate=self.spec.truncate_cells)
 
     def forward(
         self, images: Tensor, cameras: tuple[FrameGeometry, ...], with_previous: bool = True
@@ -179,15 +176,15 @@ class BevDet(nn.Module):
         maps, fine = [], None
         if with_previous:
             with torch.no_grad():
-                if self.stereo:
+                if self.spec.stereo:
                     (fine,) = self.backbone(images[:, -1].flatten(0, 1), stop_at=0)
-                for frame in range(self.frames - 1, 0, -1):
+                for frame in range(self.spec.frames - 1, 0, -1):
                     bev, _, fine = self.lift(images[:, frame], cameras[frame], fine)
                     maps.insert(0, self._in_place(self._pre_encoded(bev), cameras[frame].places))
         bev, depth_prob, _ = self.lift(images[:, 0], cameras[0], fine)
         key = self._pre_encoded(bev)
         if not with_previous:
-            maps = [torch.zeros_like(key)] * (self.frames - 1)
+            maps = [torch.zeros_like(key)] * (self.spec.frames - 1)
         return [key, *maps], depth_prob
 
     def lift(
@@ -202,23 +199,23 @@ class BevDet(nn.Module):
         stages = self.backbone(images.flatten(0, 1))
         fine = stages[0]
         features = self.image_neck(*(stages[index] for index in self.backbone.out_indices))
-        if self.camera_aware:
-            cost = self.compare(fine, earlier, cameras.earlier) if self.stereo and earlier is not None else None
+        if self.spec.camera_aware:
+            cost = self.compare(fine, earlier, cameras.earlier) if self.spec.stereo and earlier is not None else None
             lifted = self.depth_net(features, cameras.vector.flatten(0, 1), cost)
         else:
             lifted = self.depth_net(features)
         lifted = lifted.unflatten(0, (batch, count))
-        depth_prob = lifted[:, :, : self.depth_bins.count].softmax(2)
-        context = lifted[:, :, self.depth_bins.count :]
-        nx, ny = self.grid.shape
+        depth_prob = lifted[:, :, : self.spec.depth_bins.count].softmax(2)
+        context = lifted[:, :, self.spec.depth_bins.count :]
+        nx, ny = self.spec.grid.shape
         bev = splat(depth_prob, context, cameras.plan).unflatten(2, (ny, nx))
         return bev, depth_prob, fine
 
     @torch.compiler.disable  # it would unroll the loop over the depths, and may round their places otherwise
     def compare(self, fine: Tensor, earlier: Tensor, seen: Rays) -> Tensor:
         """The cost volume (B N, D, h, w) of a frame's fine features and those of the frame before."""
-        depths = self.depth_bins.edges(fine.device)
-        return cost_volume.cost_volume(fine, earlier, seen, depths, self.stereo_bias, self.backbone.strides[0])
+        depths = self.spec.depth_bins.edges(fine.device)
+        return cost_volume.cost_volume(fine, earlier, seen, depths, self.spec.stereo_bias, self.backbone.strides[0])
 
     def encode(self, bev: Tensor) -> Tensor:
         """The frames' maps one after the other (B, frames * context, Y, X) -> (B, bev_out, Y, X)."""

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.norm import LIKE_TORCH, Norm
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: the input or, by a kernel's side, a biased convolution without norm."""
 
-    def __init__(self, channels: int, out: int, stride: int = 1, shortcut: int | None = None):
+    def __init__(self, channels: int, out: int, stride: int = 1, shortcut: int | None = None, norm: Norm = LIKE_TORCH):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out)
+        self.bn1 = norm.over_maps(out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out)
+        self.bn2 = norm.over_maps(out)
         self.downsample = None if shortcut is None else nn.Conv2d(channels, out, shortcut, stride, shortcut // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,12 +40,14 @@ class ResidualSpec:
 class ResidualEncoder(nn.Module):
     """Stages of residual blocks, the first of each with a projected shortcut and the stage's stride."""
 
-    def __init__(self, channels: int, spec: ResidualSpec):
+    def __init__(self, channels: int, spec: ResidualSpec, norm: Norm = LIKE_TORCH):
         super().__init__()
         self.layers = nn.ModuleList()
         for width, blocks, stride in zip(spec.widths, spec.blocks, spec.strides):
-            first = ResidualBlock(channels, width, stride, shortcut=3)
-            self.layers.append(nn.Sequential(first, *(ResidualBlock(width, width) for _ in range(blocks - 1))))
+            first = ResidualBlock(channels, width, stride, shortcut=3, norm=norm)
+            self.layers.append(
+                nn.Sequential(first, *(ResidualBlock(width, width, norm=norm) for _ in range(blocks - 1)))
+            )
             channels = width
 
     def forward(self, bev: Tensor) -> list[Tensor]:

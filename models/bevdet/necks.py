@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.norm import LIKE_TORCH, Norm
+
 
 @dataclass(frozen=True)
 class FpnSpec:
@@ -27,17 +29,17 @@ class FpnLss(nn.Module):
     Layers have BEVDet's names and places in `conv` and `up2`, so that its checkpoints load.
     """
 
-    def __init__(self, channels: tuple[int, int], spec: FpnSpec):
+    def __init__(self, channels: tuple[int, int], spec: FpnSpec, norm: Norm = LIKE_TORCH):
         super().__init__()
         self.up = nn.Upsample(scale_factor=spec.scale, mode="bilinear", align_corners=True)
         out, extra_scale = spec.out, spec.extra_scale
         width = out if extra_scale == 1 else 2 * out
         self.conv = nn.Sequential(
             nn.Conv2d(sum(channels), width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            norm.over_maps(width),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            norm.over_maps(width),
             nn.ReLU(inplace=True),
         )
         self.up2 = None
@@ -45,7 +47,7 @@ class FpnLss(nn.Module):
             self.up2 = nn.Sequential(
                 nn.Upsample(scale_factor=extra_scale, mode="bilinear", align_corners=True),
                 nn.Conv2d(width, out, 3, padding=1, bias=False),
-                nn.BatchNorm2d(out),
+                norm.over_maps(out),
                 nn.ReLU(inplace=True),
                 nn.Conv2d(out, out, 1),
             )

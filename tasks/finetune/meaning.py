@@ -51,10 +51,10 @@ FIELDS = (
     "class_groups",
     "head_width",
 )
-# Of the network's spec: what decides which boxes are kept, and how they are learnt.
+# Of the network's spec: what decides which boxes are kept, and how the head learns.
 _KEPT = ("score_threshold", "max_boxes", "keep_range", "rules")
 _TARGETS, _LOSSES = ("slots", "gaussian_overlap", "min_radius"), ("code_weights", "box_weight", "heatmap_weight")
-_NOT_THE_WEIGHTS = tuple(f"head.{name}" for name in (*_KEPT, *_TARGETS, *_LOSSES, "velocity_squared"))
+_NOT_THE_WEIGHTS = tuple(f"head.{name}" for name in (*_KEPT, *_TARGETS, *_LOSSES, "velocity_squared", "norm.momentum"))
 
 
 def fields_of(config: FinetuneConfig) -> dict[str, Any]:

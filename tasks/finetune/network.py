@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import save
 
 from common.errors import UserError
@@ -13,6 +12,7 @@ from models.bevdet.necks import FpnSpec
 from models.depth_bins import DepthBins
 from models.layouts import Checkpoint, WeightsMismatch, fill_backbone, read_layout
 from models.lift_splat import BevGrid
+from models.norm import Norm
 from models.public.bevdet import read_bevdet as read_bevdet_config
 from models.public.used import UnreadableConfig
 from storage.atomic import write_bytes
@@ -48,12 +48,8 @@ def detector_spec(config: FinetuneConfig) -> BevDetSpec:
 def build_detector(config: FinetuneConfig, evaluate: EvaluateConfig = EVALUATE) -> BevDet:
     """The whole detector, with weights drawn from torch's global generator. evaluate: which predictions count."""
     head = goal_of(config).head(config, evaluate)
-    detector = BevDet(
-        build_backbone(config.backbone, config.drop_path, config.checkpointing), head, detector_spec(config)
-    )
-    for module in detector.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            module.momentum = config.norm_momentum
+    backbone = build_backbone(config.backbone, config.drop_path, config.checkpointing)
+    detector = BevDet(backbone, head, detector_spec(config), Norm(momentum=config.norm_momentum))
     detector.backbone.requires_grad_(config.backbone_rate > 0)
     return detector
 

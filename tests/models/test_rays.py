@@ -182,7 +182,7 @@ def test_places_of_stereo():
         with Geometry() as geometry:
             compare(*pair, key.earlier)
         seen.append(geometry)
-    assert len(seen[0].places) == net.depth_bins.count
+    assert len(seen[0].places) == net.spec.depth_bins.count
     assert seen[0].places[0].dtype == torch.float32
     assert seen[0].same_as(seen[1])
     assert_same_bits(net.compare(*features, key.earlier), compiled(net.compare)(*features, key.earlier))
@@ -192,11 +192,11 @@ def test_places_of_stereo():
 def test_matrices_cells_and_grids_under_autocast(variant):
     net = small_detector(**VARIANTS[variant])
     cameras = rig(2, net.input_frames, 3)
-    for frame in range(net.frames):
+    for frame in range(net.spec.frames):
         for function in (cameras.camera_to_bev, cameras.vector, cameras.scene_vector):
             assert_same_bits(function(frame), under_autocast(function)(frame))
         assert_same_bits(net.cells(cameras, frame), under_autocast(net.cells)(cameras, frame))
-        arguments = cameras, frame, net.grid
+        arguments = cameras, frame, net.spec.grid
         assert_same_bits(sampling_grid(*arguments), under_autocast(sampling_grid)(*arguments))
     for frame in range(net.input_frames - 1):
         assert_same_bits(cameras.to_earlier(frame), under_autocast(cameras.to_earlier)(frame))

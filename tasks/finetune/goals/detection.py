@@ -14,6 +14,7 @@ from evaluation.picture import PICTURES, draw_worst
 from models import nms
 from models.boxes import Boxes
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, Predictions, code_weights
+from models.norm import Norm
 from storage.index import Index
 from tasks.batches.frames import boxes_in_lidar
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
@@ -43,6 +44,7 @@ class Detection:
                 (config.bev_cell, config.bev_cell),
                 SIX_GROUPS if six else ONE_GROUP,
                 config.head_width,
+                norm=Norm(momentum=config.norm_momentum),
                 score_threshold=evaluate.score_threshold,
                 rules=rotated if evaluate.nms == "rotated" else nms.CENTERPOINT,
                 min_radius=config.gaussian_radius,

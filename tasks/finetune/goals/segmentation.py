@@ -12,6 +12,7 @@ from evaluation.map_picture import draw_listed, mask_image
 from evaluation.segmentation import SegmentationScore
 from models.boxes import Boxes
 from models.names import BEV_LAYERS
+from models.norm import Norm
 from models.segmentation_head import SegmentationHead
 from storage.index import Index
 from tasks.batches.bev_masks import BevMasks
@@ -33,7 +34,7 @@ class Segmentation(MapGoal):
 
     @staticmethod
     def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> SegmentationHead:
-        return SegmentationHead(config.bev_width, config.head_width)
+        return SegmentationHead(config.bev_width, config.head_width, Norm(momentum=config.norm_momentum))
 
     def truth(self, sample: int, scene: np.ndarray) -> Truth:
         return (torch.from_numpy(self._masks.read(sample, scene))[None],)

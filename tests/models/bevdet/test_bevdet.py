@@ -74,8 +74,8 @@ def test_every_frame_counts_and_its_cameras_too(variant):
             changed, changed_depth = variant(other, cameras)
             assert not torch.allclose(changed, bev)
             # The key frame's depth is told by its own images, and with stereo by the ones before.
-            assert torch.equal(changed_depth, depth) == (frame > int(variant.stereo))
-        if variant.frames > 1:
+            assert torch.equal(changed_depth, depth) == (frame > int(variant.spec.stereo))
+        if variant.spec.frames > 1:
             poses = rigged.camera_to_frame.clone()
             poses[:, 1, :, 0, 3] += 2.0
             assert not torch.allclose(
@@ -95,7 +95,7 @@ def test_without_earlier_frames(variant):
     assert torch.equal(bev, again)
     assert torch.equal(depth, depth_again)
     assert key.any()
-    assert [bool(bev.any()) for bev in earlier] == [False] * (variant.frames - 1)
+    assert [bool(bev.any()) for bev in earlier] == [False] * (variant.spec.frames - 1)
 
 
 def test_a_wrong_number_of_frames_is_named():

@@ -37,8 +37,8 @@ def test_there_and_back(name, prefix):
 def test_released_stereo_detectors_have_the_key_frame_last(name):
     net = small_detector(**VARIANTS[name])
     public = bevdet_to_public(net.state_dict())
-    maps = list(torch.randn(net.frames, 2, 4, 16, 16))
-    theirs = maps[::-1] if net.stereo else maps
+    maps = list(torch.randn(net.spec.frames, 2, 4, 16, 16))
+    theirs = maps[::-1] if net.spec.stereo else maps
     for layer in ("conv1", "downsample"):
         ours = getattr(net.bev_encoder.layers[0][0], layer)
         weight = public[f"img_bev_encoder_backbone.layers.0.0.{layer}.weight"]

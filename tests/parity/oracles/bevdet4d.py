@@ -39,15 +39,17 @@ def frames(oracle: Oracle) -> Iterator[Output]:
         values = {
             "neck": (inner["neck"].unflatten(0, depth.shape[:2]), FEATURES),
             "depth": (depth.flatten(0, 1), DEPTH),
-            "context": (inner["features"][:, net.depth_bins.count :], FEATURES),
+            "context": (inner["features"][:, net.spec.depth_bins.count :], FEATURES),
             "cell_flat": (net.cells(cameras, frame), CELLS),
             "bev_pooled": (bev, SPLATTED),
             "bev_pre": (net.pre_encoder(bev)[0], SPLATTED),
         }
         for name, (value, tolerance) in values.items():
             yield Output(f"{key}_{name}", leading(value, oracle, f"{key}_{name}"), tolerance)
-        rays = pixel_rays(cameras.lens(frame), cameras.camera_to_bev(frame), feature_pixels(net.image_size, net.stride))
-        points = rays.at(net.depth_bins.edges())[:, :, ::13, ::3, ::5]
+        rays = pixel_rays(
+            cameras.lens(frame), cameras.camera_to_bev(frame), feature_pixels(net.spec.image_size, net.stride)
+        )
+        points = rays.at(net.spec.depth_bins.edges())[:, :, ::13, ::3, ::5]
         yield Output(f"{key}_coor_sub", points, Tolerance(of_max=1e-5))
 
 
@@ -76,14 +78,14 @@ def moved_after_the_splat(oracle: Oracle) -> Iterator[Output]:
     net, images, cameras = detector_of(oracle, align_after_splat=True), images_of(oracle), cameras_of(oracle)
     earlier = net.pre_encoder(net.lift(images[:, 1], net.frame_geometry(cameras, 1))[0])[0]
     yield Output("align/shift_in", leading(earlier, oracle, "align/shift_in"), SPLATTED)
-    places = sampling_grid(cameras, 1, net.grid, at_corners=True)
+    places = sampling_grid(cameras, 1, net.spec.grid, at_corners=True)
     yield Output("align/grid", places, PLACES)
     yield Output("align/shift_out", leading(aligned(earlier, places), oracle, "align/shift_out"), MOVED)
     yield from _bev_and_heatmap(oracle, "align", net, images, cameras)
     if "align/bda2" in oracle:
         scene = cameras.scene.clone()
         scene[:, :3, :3] = oracle["align/bda2"]
-        places = sampling_grid(replace(cameras, scene=scene), 1, net.grid, at_corners=True)
+        places = sampling_grid(replace(cameras, scene=scene), 1, net.spec.grid, at_corners=True)
         yield Output("align/grid_bda2", places, PLACES)
         turned = aligned(earlier, places)
         yield Output("align/shift_out_bda2", leading(turned, oracle, "align/shift_out_bda2"), MOVED)
@@ -113,7 +115,7 @@ def augmented(oracle: Oracle) -> Iterator[Output]:
     yield Output("aug/heatmap", leading(heatmap, oracle, "aug/heatmap"), BEV)
 
     net = detector_of(oracle, align_after_splat=True)
-    places = sampling_grid(cameras, 1, net.grid, at_corners=True)
+    places = sampling_grid(cameras, 1, net.spec.grid, at_corners=True)
     yield Output("aug/grid", places[1], PLACES)
     earlier = net.pre_encoder(net.lift(images[:, 1], net.frame_geometry(cameras, 1))[0])[0]
     yield Output("aug/shift_out", leading(aligned(earlier, places)[1], oracle, "aug/shift_out"), MOVED)

@@ -20,7 +20,7 @@ def frames(oracle: Oracle) -> Iterator[Output]:
     (fine,) = net.backbone(images[:, -1].flatten(0, 1), stop_at=0)
     last = f"inter/frame{images.shape[1] - 1}_stereo_feat"
     yield Output(last, leading(fine, oracle, last), FEATURES)
-    for frame in range(net.frames - 1, -1, -1):
+    for frame in range(net.spec.frames - 1, -1, -1):
         earlier = fine
         with recorded({"features": net.depth_net}) as inner:
             seen = net.frame_geometry(cameras, frame)
@@ -30,7 +30,7 @@ def frames(oracle: Oracle) -> Iterator[Output]:
             "stereo_feat": (fine, FEATURES),
             "cost_argmax": (cost.argmax(1), Tolerance(share=0.999, bf16=0.1)),
             "depth": (depth.flatten(0, 1), DEPTH),
-            "context": (inner["features"][:, net.depth_bins.count :], FEATURES),
+            "context": (inner["features"][:, net.spec.depth_bins.count :], FEATURES),
             "cell_flat": (net.cells(cameras, frame), CELLS),
             "bev_pooled": (bev, MAPS),
             "bev_pre": (net.pre_encoder(bev)[0], MAPS),

@@ -99,7 +99,7 @@ def losses_and_gradients(oracle: Oracle, depth_weight: float = 0.0) -> Iterator[
     truth = [boxes_of(oracle.array(f"gt/boxes{b}"), oracle.array(f"gt/labels{b}"), 0.5) for b in range(count)]
     terms = losses_of(net.head, net.head(bev), net.head.targets(truth))
     if depth_weight:
-        labels = net.depth_bins.labels(depth_targets_of(oracle))
+        labels = net.spec.depth_bins.labels(depth_targets_of(oracle))
         terms["loss_depth"] = depth_weight * depth_loss(depth_prob, labels)
     for name, term in terms.items():
         yield Output(f"loss/{name}", term, LOSS)
