@@ -316,7 +316,8 @@ def export(
     layout: Annotated[
         Layout,
         typer.Option(
-            help="The backbone as geomim, mmdet, bevdet, swin or timm; the whole model as original.", metavar="LAYOUT"
+            help="The backbone as geomim, mmdet, bevdet, swin, timm, torchvision, convnext; all as original.",
+            metavar="LAYOUT",
         ),
     ],
 ) -> None:

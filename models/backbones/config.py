@@ -1,5 +1,6 @@
 """The frozen configs that backbones are built from, and that `backbone:` of a YAML file is read into."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -49,7 +50,7 @@ class SwinConfig(Settings):
 class ConvNeXtConfig(Settings):
     """A ConvNeXt as published."""
 
-    name: Literal["convnext"]
+    name: Literal["convnext"] = "convnext"
     size: Literal["tiny", "small", "base"] = Field("tiny", description="Blocks and channels of the stages.")
 
     @property
@@ -72,7 +73,7 @@ class ConvNeXtConfig(Settings):
 class ResNetConfig(Settings):
     """A ResNet as published, of basic blocks (18) or bottlenecks (50)."""
 
-    name: Literal["resnet"]
+    name: Literal["resnet"] = "resnet"
     depth: Literal[18, 50] = Field(50, description="Layers, as they are counted in its name.")
 
     @property
@@ -99,3 +100,10 @@ class ResNetConfig(Settings):
     def strides(self) -> tuple[int, ...]:
         """Pixels a side of a cell of each stage's map."""
         return 4, 8, 16, 32
+
+
+def published(name: str, depths: Sequence[int], channels: Sequence[int]) -> ConvNeXtConfig | ResNetConfig | None:
+    """The ConvNeXt or ResNet of so many blocks and channels by stage; None where there is no such."""
+    configs = (*(ConvNeXtConfig(size=s) for s in ("tiny", "small", "base")), *(ResNetConfig(depth=d) for d in (18, 50)))
+    sizes = name, tuple(depths), tuple(channels)
+    return next((config for config in configs if (config.name, config.depths, config.channels) == sizes), None)

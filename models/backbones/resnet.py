@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from models.backbones.config import ResNetConfig
 from models.initialise import kaiming_init
 from models.layers import DropPath
+from models.norm import LIKE_TORCH, Norm
 
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
 
@@ -21,6 +22,7 @@ class ResNet(nn.Module):
     """A 7x7 stem, max pooling and four stages of residual blocks.
 
     Args:
+        norm: of all layers.
         out_indices: the stages whose maps are meant for others.
         drop_path: rate of stochastic depth at the last block, rising linearly from 0 at the first.
         checkpointing: keep only the blocks' inputs for the backward pass, which then computes each block again.
@@ -29,6 +31,7 @@ class ResNet(nn.Module):
     def __init__(
         self,
         config: ResNetConfig,
+        norm: Norm = LIKE_TORCH,
         out_indices: tuple[int, ...] = (2, 3),
         drop_path: float = 0.0,
         checkpointing: bool = False,
@@ -37,14 +40,14 @@ class ResNet(nn.Module):
         self.channels, self.strides, self.depths = config.channels, config.strides, config.depths
         self.out_indices, self.checkpointing = out_indices, checkpointing
         self.conv1 = nn.Conv2d(3, config.widths[0], 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(config.widths[0])
+        self.bn1 = norm.over_maps(config.widths[0])
         rates = iter(torch.linspace(0, drop_path, sum(self.depths)).tolist())
         block, channels = (Bottleneck if config.bottleneck else BasicBlock), config.widths[0]
         for stage, (depth, width) in enumerate(zip(self.depths, config.widths)):
             blocks = []
             for number in range(depth):
                 stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(block(channels, width, stride, next(rates)))
+                blocks.append(block(channels, width, stride, norm, next(rates)))
                 channels = self.channels[stage]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         kaiming_init(self)
@@ -84,13 +87,13 @@ class ResNet(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, (M, channels_in, H, W) -> (M, width, H / stride, W / stride)."""
 
-    def __init__(self, channels_in: int, width: int, stride: int, drop_path: float):
+    def __init__(self, channels_in: int, width: int, stride: int, norm: Norm, drop_path: float):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = norm.over_maps(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = shortcut(channels_in, width, stride)
+        self.bn2 = norm.over_maps(width)
+        self.downsample = shortcut(channels_in, width, stride, norm)
         self.drop_path = DropPath(drop_path)
 
     @property
@@ -105,15 +108,15 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, (M, channels_in, H, W) -> (M, 4 width, H / stride, W / stride)."""
 
-    def __init__(self, channels_in: int, width: int, stride: int, drop_path: float):
+    def __init__(self, channels_in: int, width: int, stride: int, norm: Norm, drop_path: float):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = norm.over_maps(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = norm.over_maps(width)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample = shortcut(channels_in, 4 * width, stride)
+        self.bn3 = norm.over_maps(4 * width)
+        self.downsample = shortcut(channels_in, 4 * width, stride, norm)
         self.drop_path = DropPath(drop_path)
 
     @property
@@ -126,11 +129,11 @@ class Bottleneck(nn.Module):
         return F.relu(self.drop_path(branch) + (x if self.downsample is None else self.downsample(x)))
 
 
-def shortcut(channels_in: int, channels: int, stride: int) -> nn.Module | None:
+def shortcut(channels_in: int, channels: int, stride: int, norm: Norm) -> nn.Module | None:
     """What brings a block's input to its output's shape; None where it has that."""
     if channels_in == channels and stride == 1:
         return None
-    return nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), norm.over_maps(channels))
 
 
 @contextmanager

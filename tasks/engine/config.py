@@ -2,13 +2,14 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from common.errors import UserError
 from common.settings import Settings, runtime
+from models.backbones.config import SwinConfig
 from simulate.config import SimulateConfig
 from tasks.backbone import BackboneConfig
 from tasks.depth.config import DepthConfig
@@ -35,7 +36,7 @@ class PipelineConfig(Settings):
     version: str = runtime("v1.0-mini", "The folder of tables in the dataroot, such as v1.0-trainval.")
     simulate: SimulateConfig | None = runtime(None, "Make the dataroot by simulation where it is not there.")
     lidar: LidarConfig = Field(default_factory=LidarConfig)
-    backbone: BackboneConfig = Field(default_factory=BackboneConfig)
+    backbone: BackboneConfig = Field(default_factory=SwinConfig)
     ingest: IngestConfig = Field(default_factory=IngestConfig)
     fit: FitConfig = Field(default_factory=FitConfig)
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)
@@ -71,6 +72,12 @@ class PipelineConfig(Settings):
         if self.teacher.mmdet3d is None:  # whose grid is known when it is built
             finer = self.fit.upsample if self.teacher.output == "neck" and self.teacher.weights == "fit" else 1
             check_grid(self.pretrain, _scaled(self.lidar.bev_shape, finer))
+        pretrains = self.finetune.init == "pretrain" and self.evaluate.checkpoint is None
+        if pretrains and not isinstance(self.backbone, SwinConfig):
+            raise ValueError(
+                f"backbone.name is {self.backbone.name}, and pretraining hides half of an image from a swin alone: set "
+                "finetune.init to a checkpoint of yours or to random"
+            )
         sweeps = {"lidar.sweeps": self.lidar.sweeps, "depth.sweeps": self.depth.sweeps}
         for name, count in sweeps.items():
             if count > self.ingest.sweeps:
@@ -108,8 +115,10 @@ def load_config(
 ) -> PipelineConfig:
     """The config of a YAML file with `a.b=c` overrides on top. Raises UserError with one sentence for any mistake."""
     values = _read_yaml(file) if file else {}
+    given: dict[str, Any] = {}  # whatever their order: another name of a section is laid over the file's first
     for override in overrides or []:
-        values = merged(values, _parse_override(override))
+        given = merged(given, _parse_override(override))
+    values = merged(values, given)
     if dataroot is not None:
         # A folder the user names is the user's own: never one to simulate into.
         values = merged(values, {"dataroot": str(dataroot), "simulate": None})
@@ -122,7 +131,9 @@ def load_config(
 
 
 def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """`top` laid over `base`, section by section."""
+    """`top` laid over `base`, section by section; a section of another `name` takes its place."""
+    if "name" in top and top["name"] != base.get("name", top["name"]):
+        return dict(top)
     out = dict(base)
     for name, value in top.items():
         both = isinstance(value, dict) and isinstance(out.get(name), dict)
@@ -133,10 +144,14 @@ def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 def explain(error: ValidationError, model: type[BaseModel] = PipelineConfig) -> str:
     """The first fault of a config, in one sentence that names the field."""
     fault = error.errors()[0]
-    path = [str(part) for part in fault["loc"] if not str(part).startswith("function-")]
+    path, fields = _walked(model, [str(part) for part in fault["loc"] if not str(part).startswith("function-")])
     field = ".".join(path)
+    if fault["type"] == "union_tag_invalid":
+        context = fault["ctx"]
+        there = context["expected_tags"]
+        return f"{field}.{context['discriminator'].strip(chr(39))}: there is no {context['tag']!r}; there are {there}"
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], _fields_at(model, path[:-1]), n=1)
+        near = difflib.get_close_matches(path[-1], fields, n=1)
         hint = f"; did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
         return f"unknown field {field}{hint}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -145,11 +160,19 @@ def explain(error: ValidationError, model: type[BaseModel] = PipelineConfig) -> 
     return f"{field}: {message[:1].lower()}{message[1:]}, not {fault['input']!r}"
 
 
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+def _walked(model: type[BaseModel], path: list[str]) -> tuple[list[str], list[str]]:
+    """The path without the tags that pydantic puts before a union's fields, and the names beside its last part."""
+    out: list[str] = []
+    members, beside = [model], []
     for part in path:
-        kind = model.model_fields[part].annotation if part in model.model_fields else None
-        model = next((t for t in (kind, *getattr(kind, "__args__", ())) if _is_model(t)), BaseModel)
-    return list(model.model_fields)
+        if tagged := [t for t in members if "name" in t.model_fields and t.model_fields["name"].default == part]:
+            members = tagged
+            continue
+        out.append(part)
+        beside = [name for t in members for name in t.model_fields]
+        kind = next((t.model_fields[part].annotation for t in members if part in t.model_fields), None)
+        members = [t for t in (kind, *get_args(kind)) if _is_model(t)]
+    return out, beside
 
 
 def _is_model(kind: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from common.settings import Settings, external_file, runtime
+from models.backbones.config import SwinConfig
 from models.occupancy import RANGE
 from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
@@ -58,7 +59,7 @@ class DetectorConfig(Settings):
         "detection",
         description="What is learnt: boxes; where one can drive and vehicles stand; or what each voxel holds (Occ3D).",
     )
-    backbone: BackboneConfig = Field(default_factory=BackboneConfig)
+    backbone: BackboneConfig = Field(default_factory=SwinConfig)
     image: ImageConfig = Field(default_factory=ImageConfig)
     view: ViewConfig = Field(default_factory=ViewConfig)
     bev_range: float = Field(51.2, gt=0, description="The grid covers x and y in +- this (m) around the ego.")

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from models.backbones.config import ConvNeXtConfig, ResNetConfig, SwinConfig
 from models.bevdet.detector import BevDet
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead
 from models.names import BEV_LAYERS, CLASSES, OCCUPANCY_CLASSES
 from models.nms import RotatedNms
 from models.public.bevdet import PublicBevDet
+from tasks.backbone import BackboneConfig
 from tasks.batches.images import MEAN, STD
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.meaning import first_difference, plain
@@ -20,15 +22,10 @@ MOST_FRAMES, BEV_STAGES = 2, 3  # that `view.frames` and `bev_widths` can say
 # In the metadata of a file that we write. The second is what it was called when it held seven fields alone.
 DETECTOR, BEFORE = "geomim.detector", "geomim.finetune"
 
-# Of the config: all that decides what a detector computes from a sample. What is left out says how it is trained, and
-# which of its boxes are kept.
+# Of the config: all that decides what a detector computes from a sample, but its backbone. What is left out says how it
+# is trained, and which of its boxes are kept.
 FIELDS = (
     "task",
-    "backbone.embed_dim",
-    "backbone.depths",
-    "backbone.num_heads",
-    "backbone.window_sizes",
-    "backbone.pretrain_grid",
     "image.size",
     "image.resize_test",
     "image.crop_h",
@@ -51,6 +48,8 @@ FIELDS = (
     "class_groups",
     "head_width",
 )
+_BACKBONE = "backbone."
+_BACKBONES = {f"{_BACKBONE}{name}" for kind in (SwinConfig, ConvNeXtConfig, ResNetConfig) for name in kind.model_fields}
 # Of the network's spec: what decides which boxes are kept, and how the head learns.
 _KEPT = ("score_threshold", "max_boxes", "keep_range", "rules")
 _TARGETS, _LOSSES = ("slots", "gaussian_overlap", "min_radius"), ("code_weights", "box_weight", "heatmap_weight")
@@ -59,7 +58,11 @@ _NOT_THE_WEIGHTS = tuple(f"head.{name}" for name in (*_KEPT, *_TARGETS, *_LOSSES
 
 def fields_of(config: FinetuneConfig) -> dict[str, Any]:
     """Field -> value, as JSON has it."""
-    return {name: plain(attrgetter(name)(config)) for name in FIELDS}
+    return _of_backbone(config.backbone) | {name: plain(attrgetter(name)(config)) for name in FIELDS}
+
+
+def _of_backbone(config: BackboneConfig) -> dict[str, Any]:
+    return {f"{_BACKBONE}{name}": value for name, value in ({"name": config.name} | config.key_fields()).items()}
 
 
 def network_of(detector: BevDet) -> dict[str, Any]:
@@ -87,21 +90,23 @@ def check(file: Path, written: dict[str, str], detector: BevDet, config: Finetun
         before = DETECTOR not in written
         kept = json.loads(written[BEFORE if before else DETECTOR])
         fields, network = (kept, None) if before else (kept["fields"], kept["network"])
-        unknown = [name for name in fields if name not in FIELDS]
+        unknown = [name for name in fields if name not in FIELDS and name not in _BACKBONES]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{file}: what it says of its training is damaged; take another copy of it") from None
     if unknown:
         raise UserError(f"{file}: was trained with finetune.{unknown[0]}, which this version of geomim does not know")
     now = fields_of(config)
+    if any(name.startswith(_BACKBONE) for name in fields):  # one without a name is a Swin, as all were once
+        fields = {f"{_BACKBONE}name": "swin"} | fields
     apart_from = ("image.resize_test",) if zoomed else ()
-    if found := first_difference(fields, {name: now[name] for name in fields}, apart_from):
+    if found := first_difference(fields, {name: now.get(name) for name in fields}, apart_from):
         name, then, value = found
         what = "its own evaluation is at" if name == "image.resize_test" else "was trained with"
         raise UserError(f"{file}: {what} finetune.{name} = {then}, not {value}; set it so")
     if network and (found := first_difference(network, plain(network_of(detector)), _NOT_THE_WEIGHTS)):
         name, then, value = found
         raise UserError(f"{file}: was trained with {name} = {then}, and this version of geomim has {value}")
-    unchecked = [name for name in FIELDS if name not in fields]
+    unchecked = [name for name in now if name not in fields]
     return f"  not in the file, and so taken from the config: {', '.join(unchecked)}" if unchecked else ""
 
 
@@ -133,14 +138,9 @@ def check_public(file: Path, public: PublicBevDet, config: FinetuneConfig, evalu
 
 def public_fields(public: PublicBevDet) -> dict[str, Any]:
     """What a public config says of our fields; those that it cannot say, or ours cannot, are left out."""
-    spec, head, swin = public.detector, public.head, public.backbone
-    fields = {
+    spec, head = public.detector, public.head
+    fields = _of_backbone(public.backbone) | {
         "task": "detection",
-        "backbone.embed_dim": swin.embed_dim,
-        "backbone.depths": swin.depths,
-        "backbone.num_heads": swin.num_heads,
-        "backbone.window_sizes": swin.window_sizes,
-        "backbone.pretrain_grid": swin.pretrain_grid,
         "image.size": spec.image_size,
         "view.frames": spec.frames,
         "view.camera_aware": spec.camera_aware,

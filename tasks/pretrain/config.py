@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from common.settings import Settings, external_file, runtime
+from models.backbones.config import SwinConfig
 from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.memory import camera_sizes, check_memory
@@ -33,7 +34,7 @@ class DecoderConfig(Settings):
 class PretrainConfig(TrainingSettings):
     """Masked multi-view images in, the LiDAR teacher's BEV features out."""
 
-    backbone: BackboneConfig = Field(default_factory=BackboneConfig)
+    backbone: BackboneConfig = Field(default_factory=SwinConfig)
     image: ImageConfig = Field(default_factory=ImageConfig)
     decoder: DecoderConfig = Field(default_factory=DecoderConfig)
     init: str | None = external_file(

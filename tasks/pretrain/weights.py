@@ -10,18 +10,23 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from common.errors import UserError
+from models.backbones.config import SwinConfig, published
 from models.depth_bins import DepthBins
 from models.geomim.model import GeoMIM
 from models.layouts import (
     Checkpoint,
     WeightsMismatch,
+    convnext_to_mmpretrain,
+    convnext_to_original,
+    convnext_to_timm,
+    convnext_to_torchvision,
     fill_backbone,
     fill_geomim,
     geomim_to_original,
     grouped,
+    network_sizes,
     original_constants,
     read_layout,
-    swin_sizes,
     swin_to_mmdet,
     swin_to_original,
     swin_to_timm,
@@ -44,11 +49,28 @@ from tasks.public_config import read_public_config
 
 # How the backbone is written, from our names.
 BACKBONE_LAYOUTS = {
-    "geomim": lambda state: state,
-    "mmdet": swin_to_mmdet,
-    "bevdet": lambda state: with_prefix(swin_to_mmdet(state), "backbone."),
-    "swin": swin_to_original,
-    "timm": swin_to_timm,
+    "swin": {
+        "geomim": dict,
+        "mmdet": swin_to_mmdet,
+        "bevdet": lambda state: with_prefix(swin_to_mmdet(state), "backbone."),
+        "swin": swin_to_original,
+        "timm": swin_to_timm,
+    },
+    "convnext": {
+        "geomim": dict,
+        "mmdet": convnext_to_mmpretrain,
+        "bevdet": lambda state: with_prefix(convnext_to_mmpretrain(state), "backbone."),
+        "timm": convnext_to_timm,
+        "torchvision": convnext_to_torchvision,
+        "convnext": convnext_to_original,
+    },
+    "resnet": {
+        "geomim": dict,
+        "mmdet": dict,
+        "bevdet": lambda state: with_prefix(state, "backbone."),
+        "timm": dict,
+        "torchvision": dict,
+    },
 }
 ORIGINAL = "original"  # the layout that holds the whole model
 
@@ -122,40 +144,48 @@ def export(source: Path, out: Path, layout: str) -> str:
                 f"{source}: holds no {file.name}; name the folder of a finished pretrain artifact, or a file"
             )
     check_file(file, f"{out} would hold the weights of {source.name}")
-    checkpoint, sizes = _read_whole_backbone(file)
+    checkpoint, config = _read_whole_backbone(file)
     without = ""
     if layout == ORIGINAL:
         if not checkpoint.whole:
             raise UserError(f"{file}: holds a backbone alone, and {ORIGINAL} is the whole model: name its folder")
-        constants = _view_transform_constants(source, sizes.strides[2])
+        constants = _view_transform_constants(source, config.strides[2])
         state = geomim_to_original(checkpoint.weights) | constants
         if not constants:
             without = "vtransform's dx, bx, nx and frustum, which the original makes from its config"
     else:
         backbone = {name: value for name, value in checkpoint.weights.items() if name.startswith("backbone.")}
-        state = BACKBONE_LAYOUTS[layout](without_prefix(backbone, "backbone."))
+        layouts = BACKBONE_LAYOUTS[config.name]
+        if layout not in layouts:
+            raise UserError(
+                f"{layout} is no layout of a {config.name}, which {file} holds: choose {', '.join(layouts)}"
+            )
+        state = layouts[layout](without_prefix(backbone, "backbone."))
         back = read_layout(state).weights
         if lost := grouped(name for name in backbone if name not in back):
             without = f"{lost}, which have no place there"
     _write(out, state, "model" if layout == "swin" else "state_dict")
     lines = [
         f"{out}: {len(state)} tensors in {layout} layout",
-        "  Swin: " + ", ".join(f"{name} {value}" for name, value in sizes if name != "name"),
+        f"  {type(config).__name__.removesuffix('Config')}: " + ", ".join(f"{n} {v}" for n, v in config if n != "name"),
         *([f"  without {without}"] if without else []),
     ]
     return "\n".join(lines)
 
 
 def _read_whole_backbone(file: Path) -> tuple[Checkpoint, BackboneConfig]:
-    """A file's tensors and its Swin's sizes. Raises UserError where they do not make a whole Swin of these sizes."""
+    """A file's tensors and its backbone's config. Raises UserError where they do not make a whole one."""
     try:
         checkpoint = read_layout(read_tensors(file))
-        config = BackboneConfig(**swin_sizes(without_prefix(checkpoint.weights, "backbone.")))
+        sizes = network_sizes(without_prefix(checkpoint.weights, "backbone."))
+        config = SwinConfig(**sizes) if sizes["name"] == "swin" else published(**sizes)
+        if config is None:
+            raise UserError(f"{file}: holds a {sizes['name']} of no published size: {sizes}")
         lacking = fill_backbone(build_backbone(config), checkpoint).left
     except WeightsMismatch as error:
         raise UserError(f"{file}: holds no whole backbone: {error}") from None
     except ValidationError as error:
-        raise UserError(f"{file}: holds no backbone like GeoMIM's: {explain(error, BackboneConfig)}") from None
+        raise UserError(f"{file}: holds no backbone like GeoMIM's: {explain(error, SwinConfig)}") from None
     if lacking:
         raise UserError(f"{file}: holds no backbone like GeoMIM's: {grouped(lacking)} missing; pretrain from it first")
     return checkpoint, config

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from models.backbones.config import ConvNeXtConfig, ResNetConfig
 from tasks.engine.config import PRESETS, PipelineConfig, load_config
 
 
@@ -110,3 +111,42 @@ def test_presets_that_lead_back_to_themselves_or_out_of_the_folder_are_refused(t
     (tmp_path / "outside.yaml").write_text("depth: {sweeps: 1}\n")
     with pytest.raises(UserError, match=r"there is no preset '\.\./outside'; there are a, b, c, own"):
         load_config(None, ["preset=../outside"])
+
+
+SCRATCH = "finetune.init=random"
+
+
+def test_a_backbone_is_chosen_by_its_name():
+    plain = load_config(None, [])
+    assert load_config(None, ["backbone.name=swin"]).pretrain.key_fields() == plain.pretrain.key_fields()
+    assert set(plain.backbone.key_fields()) == {"embed_dim", "depths", "num_heads", "window_sizes", "pretrain_grid"}
+    resnet = load_config(None, ["backbone.depth=18", "backbone.name=resnet", SCRATCH])
+    assert resnet.finetune.backbone == ResNetConfig(depth=18)
+    assert resnet.finetune.key_fields()["backbone"] == {"name": "resnet", "depth": 18}
+    assert load_config(None, ["backbone={name: convnext, size: base}", SCRATCH]).backbone == ConvNeXtConfig(size="base")
+
+
+@pytest.mark.parametrize(
+    "overrides", [["backbone.depth=18", "backbone.name=resnet"], ["backbone={name: resnet, depth: 18}"]]
+)
+def test_another_backbone_takes_the_place_of_a_presets(overrides):
+    config = load_config(None, ["preset=demo", SCRATCH, *overrides])
+    assert config.backbone == ResNetConfig(depth=18)
+
+
+BACKBONES = {
+    "backbone.name=vit": "backbone.name: there is no 'vit'; there are 'swin', 'convnext', 'resnet'",
+    "backbone.embed=3": r"unknown field backbone.embed; did you mean backbone.embed_dim\?",
+    "backbone.embed_dim=three": "backbone.embed_dim: input should be a valid integer",
+    "backbone={name: resnet, size: tiny}": "unknown field backbone.size",
+    "backbone={name: resnet, depth: 34}": "backbone.depth: input should be 18 or 50, not 34",
+    "backbone={name: resnet}": "backbone.name is resnet, and pretraining hides half of an image from a swin alone",
+    "backbone.patch_size=8": "mask_cell is 32: it must be a multiple of the backbone's stride, 64",
+}
+
+
+@pytest.mark.parametrize("override", BACKBONES)
+def test_each_mistake_with_a_backbone_has_its_sentence(override):
+    with pytest.raises(UserError, match=BACKBONES[override]) as raised:
+        load_config(None, [override])
+    assert "\n" not in str(raised.value)

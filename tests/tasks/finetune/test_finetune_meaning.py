@@ -140,7 +140,7 @@ def test_a_file_from_before_says_what_it_cannot(world, written, tmp_path):
     seven = ("task", "view.channels", "view.depth_spacing", "bev_range", "bev_cell", "height", "depth_bins")
     file = changed_file(written, BEFORE, json.dumps({name: now[name] for name in seven}), tmp_path)
     line = loaded(world, file).splitlines()[-1]
-    assert line.startswith("  not in the file, and so taken from the config: backbone.embed_dim, ")
+    assert line.startswith("  not in the file, and so taken from the config: backbone.name, backbone.embed_dim, ")
     assert "view.key_ego" in line
     assert set(line.partition(": ")[2].split(", ")) == set(FIELDS) - set(seven)
     with pytest.raises(UserError, match=r"was trained with finetune\.bev_cell = 3\.2, not 1\.6"):
