@@ -15,7 +15,7 @@ from models.public.bevdet import read_bevdet as read_config
 from public_configs import BEVDET4D, changed
 from tasks.engine.stage import Inputs
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
-from tasks.finetune.meaning import BEFORE, DETECTOR, FIELDS, fields_of
+from tasks.finetune.meaning import BEFORE, DETECTOR, fields_of
 from tasks.finetune.network import build_detector, build_public, load_detector, save_detector
 
 # The small public config's detector in our fields.
@@ -142,7 +142,7 @@ def test_a_file_from_before_says_what_it_cannot(world, written, tmp_path):
     line = loaded(world, file).splitlines()[-1]
     assert line.startswith("  not in the file, and so taken from the config: backbone.name, backbone.embed_dim, ")
     assert "view.key_ego" in line
-    assert set(line.partition(": ")[2].split(", ")) == set(FIELDS) - set(seven)
+    assert set(line.partition(": ")[2].split(", ")) == now.keys() - set(seven)
     with pytest.raises(UserError, match=r"was trained with finetune\.bev_cell = 3\.2, not 1\.6"):
         loaded(world, file, bev_cell=1.6)
 
