@@ -5,7 +5,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from evaluation.flat import RACK, FlatBoxes, counted
-from evaluation.submission import lidar_to_global
 from models.boxes import Boxes
 from storage.index import Index
 
@@ -28,7 +27,7 @@ def flat_truth(index: Index, samples: Iterable[int]) -> FlatBoxes:
     """What the official evaluation looks for in these samples: `ground_truth` within range and outside racks."""
     parts = []
     for sample in samples:
-        boxes = ground_truth(index, sample).levelled(lidar_to_global(index, sample))
+        boxes = ground_truth(index, sample).levelled(index.lidar_to_global(sample))
         parts.append(FlatBoxes.from_boxes(sample, boxes, ground_truth_attributes(index, sample)))
     truth = FlatBoxes.joined(parts)
     return truth[counted(truth, ego(index), racks(index, samples))]
@@ -43,7 +42,7 @@ def racks(index: Index, samples: Iterable[int]) -> dict[int, Boxes]:
     """The bicycle racks of those of the samples that have any, in the global frame."""
     rows = {s: _rows(index, s) for s in samples}
     of_racks = {s: r[index.box_category[r] == RACK] for s, r in rows.items()}
-    return {s: _boxes(index, r).levelled(lidar_to_global(index, s)) for s, r in of_racks.items() if len(r)}
+    return {s: _boxes(index, r).levelled(index.lidar_to_global(s)) for s, r in of_racks.items() if len(r)}
 
 
 def _boxes(index: Index, rows: np.ndarray) -> Boxes:

@@ -77,10 +77,9 @@ def camera_tile(
     scale = TILE_WIDTH / image.width
     image = image.resize((TILE_WIDTH, round(image.height * scale)), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(image)
-    camera_to_global = index.camera_ego_to_global[sample, camera] @ index.camera_to_ego[sample, camera]
-    lidar_to_global = index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
+    global_to_camera = inverse(index.camera_to_global(sample)[camera])
     for boxes, colour in layers:
-        for corners in apply(inverse(camera_to_global), boxes.levelled(lidar_to_global).corners()):
+        for corners in apply(global_to_camera, boxes.levelled(index.lidar_to_global(sample)).corners()):
             for a, b in EDGES:
                 if (line := _in_front(corners[a], corners[b])) is not None:
                     uvw = line @ index.intrinsics[sample, camera].T

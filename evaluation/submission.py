@@ -65,10 +65,6 @@ def motion_attributes(boxes: Boxes) -> list[str]:
     return [MOTION_ATTRIBUTES[CLASSES[label]][0 if moves else 1] for label, moves in zip(boxes.labels, moving)]
 
 
-def lidar_to_global(index: Index, sample: int) -> np.ndarray:
-    return index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
-
-
 def required_scores(boxes: Boxes) -> np.ndarray:
     """(N,) scores of predicted boxes; ValueError where they have none."""
     if boxes.scores is None:
@@ -87,7 +83,7 @@ def _best(
         if len(names) != len(boxes):
             raise ValueError(f"sample {token}: {len(names)} attributes for {len(boxes)} boxes")
         rows = np.argsort(-scores, kind="stable")[:MAX_BOXES]
-        boxes = boxes[rows].levelled(lidar_to_global(index, sample))
+        boxes = boxes[rows].levelled(index.lidar_to_global(sample))
         values = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, scores[rows]])
         if not np.isfinite(values).all() or (boxes.sizes <= 0).any():
             raise ValueError(f"sample {token}: a predicted box is not finite or has a size that is not positive")

@@ -148,6 +148,14 @@ class Index:
         """The rows of a sample's boxes in the `box_*` arrays."""
         return slice(int(self.box_offsets[sample]), int(self.box_offsets[sample + 1]))
 
+    def lidar_to_global(self, sample: int) -> np.ndarray:
+        """(4, 4) of a sample's LIDAR_TOP frame, at the time of its key sweep."""
+        return self.lidar_ego_to_global[sample] @ self.lidar_to_ego[sample]
+
+    def camera_to_global(self, sample: int) -> np.ndarray:
+        """(C, 4, 4) of a sample's cameras, each at the time of its image."""
+        return self.camera_ego_to_global[sample] @ self.camera_to_ego[sample]
+
 
 def write_index(path: Path, arrays: Mapping[str, np.ndarray], attributes: IndexAttributes) -> None:
     """Write all arrays of SCHEMA; an index is small (about 100 MB for nuScenes), so it is one part, written afresh.

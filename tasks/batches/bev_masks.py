@@ -35,7 +35,7 @@ class BevMasks:
         places = self._centres if scene is None else apply(np.linalg.inv(scene), self._centres)
         drivable = self._maps.of(sample).contains(apply(index.lidar_ego_to_global[sample], places)[:, :2])
         ego_to_global = index.lidar_ego_to_global[sample]
-        boxes = vehicles(index, sample).levelled(ego_to_global @ index.lidar_to_ego[sample])
+        boxes = vehicles(index, sample).levelled(index.lidar_to_global(sample))
         boxes = boxes.moved(inverse(ego_to_global))
         return np.stack([drivable, footprints(boxes, places[:, :2])]).reshape(2, self._size, self._size)
 

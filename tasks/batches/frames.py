@@ -45,17 +45,13 @@ def boxes_in_key_ego(index: Index, sample: int, boxes: Boxes, of: KeyEgo = "lida
 
     of: the time of the key LiDAR sweep, or of CAM_FRONT's image: the released detectors have no one time for both.
     """
-    return boxes.levelled(_lidar_to_global(index, sample)).moved(inverse(_boxes_ego_to_global(index, sample, of)))
+    return boxes.levelled(index.lidar_to_global(sample)).moved(inverse(_boxes_ego_to_global(index, sample, of)))
 
 
 def boxes_in_lidar(index: Index, sample: int, boxes: Boxes, of: KeyEgo = "lidar") -> Boxes:
     """The way back."""
-    return boxes.levelled(_boxes_ego_to_global(index, sample, of)).moved(inverse(_lidar_to_global(index, sample)))
+    return boxes.levelled(_boxes_ego_to_global(index, sample, of)).moved(inverse(index.lidar_to_global(sample)))
 
 
 def _boxes_ego_to_global(index: Index, sample: int, of: KeyEgo) -> np.ndarray:
     return index.lidar_ego_to_global[sample] if of == "lidar" else index.camera_ego_to_global[sample, BOXES_CAMERA]
-
-
-def _lidar_to_global(index: Index, sample: int) -> np.ndarray:
-    return index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]

@@ -148,6 +148,4 @@ class PretrainBatches:
 
 def camera_to_key_lidar(index: Index, sample: int) -> np.ndarray:
     """(N, 4, 4) of every camera to the sample's LIDAR_TOP frame, through the ego's poses at both times."""
-    to_global = index.camera_ego_to_global[sample] @ index.camera_to_ego[sample]
-    lidar_to_global = index.lidar_ego_to_global[sample] @ index.lidar_to_ego[sample]
-    return geometry.inverse(lidar_to_global) @ to_global
+    return geometry.inverse(index.lidar_to_global(sample)) @ index.camera_to_global(sample)

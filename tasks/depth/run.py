@@ -95,8 +95,7 @@ def sample_jobs(index: Index, dataroot: Path, config: DepthConfig, samples: rang
     jobs = []
     for s in samples:
         count = min(config.sweeps, int(index.sweep_count[s]))
-        global_to_camera = inverse(index.camera_ego_to_global[s] @ index.camera_to_ego[s])  # (C, 4, 4)
-        lidar_to_camera = global_to_camera @ (index.lidar_ego_to_global[s] @ index.lidar_to_ego[s])
+        lidar_to_camera = inverse(index.camera_to_global(s)) @ index.lidar_to_global(s)  # (C, 4, 4)
         clouds_to_lidar = np.concatenate([np.eye(4)[None], index.sweep_to_lidar[s, :count]])  # (K, 4, 4)
         jobs.append(
             Job(

@@ -116,6 +116,7 @@ class TiltedIndex:
     lidar_to_ego: np.ndarray
     lidar_ego_to_global: np.ndarray
     token: list = field(default_factory=lambda: ["sample"])
+    lidar_to_global = Index.lidar_to_global
 
 
 def tilted(roll: float, pitch: float, yaw: float) -> np.ndarray:

@@ -1,4 +1,5 @@
 import io
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from evaluation.misses import Misses
 from evaluation.picture import TILE_WIDTH, draw_detections, two_rows
 from models.boxes import Boxes
 from models.names import CAMERAS, FREE
+from storage.index import Index
 
 
 def test_images_of_any_height_are_shown_whole():
@@ -63,6 +65,8 @@ def test_cameras_of_different_heights_are_shown_whole(tmp_path):
         lidar_ego_to_global=np.eye(4)[None],
         lidar_to_ego=np.eye(4)[None],
     )
+    for name in ("lidar_to_global", "camera_to_global"):
+        setattr(index, name, partial(getattr(Index, name), index))
     for name in CAMERAS:
         image = Image.new("RGB", (192, 128 if name in ("CAM_FRONT", "CAM_BACK") else 88), (90, 90, 90))
         image.paste((0, 200, 0), (0, image.height - 16, 192, image.height))  # the last rows are green

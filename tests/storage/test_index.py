@@ -26,6 +26,19 @@ def read(path):
     return {name: getattr(opened, name) for name in SCHEMA}
 
 
+def test_frames_to_the_global_one(index):
+    """A point on the x axis of each frame, moved by one matrix after the other."""
+    opened, random = Index.open(index), np.random.default_rng(0)
+    for name in ("lidar_to_ego", "lidar_ego_to_global", "camera_to_ego", "camera_ego_to_global"):
+        opened.__dict__[name] = random.normal(size=getattr(opened, name).shape)
+    point = np.array([2.0, 0, 0, 1])
+    in_global = opened.lidar_ego_to_global[1] @ (opened.lidar_to_ego[1] @ point)
+    np.testing.assert_allclose(opened.lidar_to_global(1) @ point, in_global, rtol=1e-12)
+    for camera in range(6):
+        in_global = opened.camera_ego_to_global[1, camera] @ (opened.camera_to_ego[1, camera] @ point)
+        np.testing.assert_allclose(opened.camera_to_global(1)[camera] @ point, in_global, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["lidar_to_ego", "token", "box_label", "split"])
 def test_a_chunk_that_is_gone_is_never_zeros(index, name):
     shutil.rmtree(index / name / "c")

@@ -1,5 +1,6 @@
 """Which frames a sample has, against a walk through its scene; and boxes between frames that tilt."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from models.boxes import Boxes
 from models.geometry import inverse, rotation_z, transform
+from storage.index import Index
 from tasks.batches.frames import boxes_in_key_ego, boxes_in_lidar, frames_of
 
 
@@ -37,6 +39,7 @@ def test_boxes_come_through_tilted_frames_level(tilts, yaw, of, seed):
         lidar_ego_to_global=pose(*tilts[2:4], 1 - yaw)[None],
         camera_ego_to_global=np.stack([pose(*tilts[4:], yaw + 0.1 * camera) for camera in range(6)])[None],
     )
+    index.lidar_to_global = partial(Index.lidar_to_global, index)
     level = Boxes(
         centers=random.normal(size=(n, 3)) * 20 + [600, 1600, 0],
         sizes=random.uniform(0.5, 5, (n, 3)),
