@@ -49,8 +49,8 @@ if "mmcv._ext" not in sys.modules and importlib.util.find_spec("mmcv._ext") is N
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Deprecation notices and logs of other people's code are nothing a user of this project can act on."""
+def quiet() -> Iterator[None]:
+    """Around a call of other people's code: its deprecation notices and logs are nothing a user here can act on."""
     disabled_below = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -61,15 +61,12 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled_below)
 
 
-with _quiet():
+with quiet():
     from mmdet3d.models.voxel_encoders.pillar_encoder import DynamicScatter
     from mmdet3d.registry import MODELS
     from mmdet3d.structures import Box3DMode, Det3DDataSample, LiDARInstance3DBoxes
     from mmengine.config import Config, ConfigDict
     from mmengine.registry import DefaultScope
-
-# CenterPoint's box coder turns its list of limits into a tensor at every call.
-warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning, r"mmdet3d\.")
 
 __all__ = [
     "Box3DMode",
@@ -79,6 +76,7 @@ __all__ = [
     "LiDARInstance3DBoxes",
     "build_detector",
     "has_compiled_operators",
+    "quiet",
     "read_config",
 ]
 
@@ -90,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
     variables resolve, which is why this room reads a file at all. Raises DetectorUnavailable.
     """
     try:
-        with _quiet():
+        with quiet():
             return Config.fromfile(path).to_dict()
     except Exception as error:
         raise DetectorUnavailable(f"{path}: is no mmdet3d config that can be read ({_one_line(error)})") from error
@@ -103,7 +101,7 @@ def build_detector(model: Mapping[str, Any]) -> nn.Module:
     DetectorUnavailable.
     """
     try:
-        with _quiet(), DefaultScope.overwrite_default_scope("mmdet3d"):
+        with quiet(), DefaultScope.overwrite_default_scope("mmdet3d"):
             return MODELS.build(ConfigDict(model)).eval()
     except Exception as error:
         raise DetectorUnavailable(f"mmdet3d cannot build `model` ({_one_line(error)})") from error

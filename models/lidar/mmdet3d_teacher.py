@@ -27,6 +27,7 @@ from models.openmmlab import (
     LiDARInstance3DBoxes,
     build_detector,
     has_compiled_operators,
+    quiet,
 )
 
 Layer = Literal["middle_encoder", "backbone", "neck"]
@@ -143,7 +144,8 @@ class MMDet3DTeacher:
         hook = self._part.register_forward_hook(keep)
         found = None
         try:
-            found = self.detector.to(device).predict(inputs, [sample])[0].pred_instances_3d
+            with quiet():  # CenterPoint's box coder makes a tensor of a tensor, and is told off at every call
+                found = self.detector.to(device).predict(inputs, [sample])[0].pred_instances_3d
         except _Reached:
             pass
         finally:

@@ -17,6 +17,17 @@ def test_import_is_quiet():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_import_leaves_logging_and_warnings_as_they_are():
+    code = """
+import logging, warnings
+before = list(warnings.filters), logging.root.manager.disable, logging.root.level, list(logging.root.handlers)
+import models.openmmlab
+assert before == (warnings.filters, logging.root.manager.disable, logging.root.level, logging.root.handlers)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(openmmlab.has_compiled_operators(), reason="compiled operators are installed")
 def test_missing_operator_says_its_name():
     import mmcv.ops
