@@ -27,10 +27,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from models.lidar import sparse_conv  # noqa: E402
+from dataroot.points import read_cloud  # noqa: E402
 from models.lidar.encoder import BasicBlock, EncoderSpec, SparseEncoder  # noqa: E402
 from models.lidar.grid import VoxelGrid  # noqa: E402
-from models.lidar.sparse_conv import Rulebook, Sites, SparseConv3d, SubmanifoldConv3d  # noqa: E402
+from models.lidar.sparse_conv import Sites, SparseConv3d, SparseTensor, SubmanifoldConv3d  # noqa: E402
 from models.lidar.voxelize import voxelize  # noqa: E402
 from models.norm import Norm  # noqa: E402
 
@@ -52,9 +52,7 @@ def sweep_points(source: Path | None) -> np.ndarray:
     files = sorted((source / "samples" / "LIDAR_TOP").glob("*.bin")) if source.is_dir() else [source]
     if not files or not files[0].is_file():
         sys.exit(f"{source}: no .bin file, nor a folder with samples/LIDAR_TOP/*.bin; give a sweep or a dataroot")
-    points = np.fromfile(files[0], np.float32).reshape(-1, 5)
-    points[:, 4] = 0
-    return points
+    return np.pad(read_cloud(files[0], 5), ((0, 0), (0, 1)))
 
 
 def synthetic_sweep(rng: np.random.Generator) -> np.ndarray:
@@ -93,17 +91,32 @@ def ours(encoder: SparseEncoder, means: Tensor, coords: Tensor) -> Forward:
     return lambda: encoder(means, coords, 1)
 
 
-def naive(encoder: SparseEncoder, means: Tensor, coords: Tensor) -> Forward:
-    """Our rulebooks; per offset a gather, a product and `index_add_`."""
+class Naive(nn.Module):
+    """A convolution of ours by our rulebook; per offset a gather, a product and `index_add_`."""
 
-    def convolve(features: Tensor, weight: Tensor, book: Rulebook) -> Tensor:
-        out = features.new_zeros(book.num_target, weight.shape[-1])
-        pairs = zip(weight.flatten(0, 2), book.source.split(book.lengths), book.target.split(book.lengths))
+    def __init__(self, conv: SparseConv3d | SubmanifoldConv3d):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        conv, sites = self.conv, x.sites
+        if isinstance(conv, SubmanifoldConv3d):
+            book = sites.submanifold3
+        else:
+            sites, book = sites.strided(conv.kernel, conv.stride, conv.padding)
+        out = x.features.new_zeros(book.num_target, conv.weight.shape[-1])
+        pairs = zip(conv.weight.flatten(0, 2), book.source.split(book.lengths), book.target.split(book.lengths))
         for w, source, target in pairs:
-            out.index_add_(0, target, features[source] @ w)
-        return out
+            out.index_add_(0, target, x.features[source] @ w)
+        return SparseTensor(out, sites)
 
-    sparse_conv.convolve = convolve
+
+def naive(encoder: SparseEncoder, means: Tensor, coords: Tensor) -> Forward:
+    """The same network out of naive convolutions."""
+    for module in list(encoder.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, SparseConv3d | SubmanifoldConv3d):
+                setattr(module, name, Naive(child))
     return ours(encoder, means, coords)
 
 

@@ -22,11 +22,10 @@ from models.lidar.segment import segment_sum
 
 Triple = tuple[int, int, int]
 
-# Output sites a layer computes at a time. On a CPU the products then stay in its cache between the matrix product and
-# the sum, and malloc hands their memory out again: fresh pages from the kernel cost more than the arithmetic. Elsewhere
-# every chunk costs 2 K kernel launches, so that memory alone bounds it.
-SITES_PER_CHUNK_CPU = 4096
-SITES_PER_CHUNK = 262_144
+# Output sites a layer computes at a time, by device. On a CPU the products then stay in its cache between the matrix
+# product and the sum, and malloc hands their memory out again: fresh pages from the kernel cost more than the
+# arithmetic. On a GPU every chunk costs 2 K kernel launches, so that memory alone bounds it.
+SITES_PER_CHUNK = {"cpu": 4096, "cuda": 262_144}
 
 
 class Chunk(NamedTuple):
@@ -56,7 +55,7 @@ class Rulebook:
     @cached_property
     def chunks(self) -> list[Chunk]:
         """The pairs in pieces of SITES_PER_CHUNK output sites."""
-        size = SITES_PER_CHUNK_CPU if self.target.device.type == "cpu" else SITES_PER_CHUNK
+        size = SITES_PER_CHUNK[self.target.device.type]
         edges = [*range(0, self.num_target, size), self.num_target]
         targets = self.target.split(self.lengths)
         # (K, chunks + 1): the pairs k of chunk c are cuts[k, c]:cuts[k, c + 1] of that offset's.

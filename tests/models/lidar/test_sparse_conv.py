@@ -69,7 +69,7 @@ def check(conv: torch.nn.Module, x: SparseTensor) -> SparseTensor:
 def test_submanifold_equals_masked_dense(shape, batch, density, seed, chunk):
     shape = tuple(2 * s for s in shape)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse_conv, "SITES_PER_CHUNK_CPU", chunk)
+        patch.setitem(sparse_conv.SITES_PER_CHUNK, "cpu", chunk)
         check(SubmanifoldConv3d(3, 4).double(), random_tensor(density, 3, seed, batch, shape))
 
 
@@ -79,7 +79,7 @@ def test_submanifold_equals_masked_dense(shape, batch, density, seed, chunk):
 def test_strided_equals_dense(kernel, stride, padding, density, seed, chunk):
     padding = tuple(min(p, k) - 1 for p, k in zip(padding, kernel))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse_conv, "SITES_PER_CHUNK_CPU", chunk)
+        patch.setitem(sparse_conv.SITES_PER_CHUNK, "cpu", chunk)
         check(SparseConv3d(3, 4, kernel, stride, padding).double(), random_tensor(density, 3, seed))
 
 
