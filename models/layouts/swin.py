@@ -21,12 +21,17 @@ from typing import Any
 from torch import Tensor
 
 from models.backbones.window_attention import relative_position_index
+from models.layouts.renaming import Renaming
 from models.layouts.tables import grid_to_tokens, tokens_to_grid
 
 _TABLE, _INDEX, _POSITION = "relative_position_bias_table", "relative_position_index", "absolute_pos_embed"
 
-_MMDET = ((".attn.w_msa.", ".attn."), (".ffn.layers.0.0.", ".mlp.fc1."), (".ffn.layers.1.", ".mlp.fc2."))
-_ORIGINAL = (("patch_embed.proj.", "patch_embed.projection."), ("layers.", "stages."), ("norm.", "norm3."))
+_MMDET = Renaming(
+    (("", ""), (".attn.w_msa.", ".attn."), (".ffn.layers.0.0.", ".mlp.fc1."), (".ffn.layers.1.", ".mlp.fc2."))
+)
+_ORIGINAL = Renaming(
+    (("patch_embed.proj.", "patch_embed.projection."), ("layers.", "stages."), ("norm.", "norm3."), ("", ""))
+)
 
 # Constants of the window and image sizes that checkpoints carry.
 BUFFERS = re.compile(rf"(^|\.)({_INDEX}|attn_mask)$")
@@ -48,20 +53,13 @@ def swin_from_mmdet(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         if BUFFERS.search(name):
             continue
-        for theirs, ours in _MMDET:
-            name = name.replace(theirs, ours)
-        renamed[name] = tokens_to_grid(value) if name.endswith(_POSITION) else value
+        renamed[_MMDET.to_ours(name)] = tokens_to_grid(value) if name.endswith(_POSITION) else value
     return renamed
 
 
 def swin_to_mmdet(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our names of a Swin or of a Swin block (any prefix) to mmdet's, with its index buffers."""
-    renamed = {}
-    for name, value in with_index_buffers(state).items():
-        for theirs, ours in _MMDET:
-            name = name.replace(ours, theirs)
-        renamed[name] = value
-    return renamed
+    return {_MMDET.to_theirs(name): value for name, value in with_index_buffers(state).items()}
 
 
 def swin_from_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -79,10 +77,7 @@ def swin_from_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
             value = merging_from_original(value)
         elif name == _POSITION:
             value = tokens_to_grid(value)
-        for theirs, ours in _ORIGINAL:
-            if name.startswith(theirs):
-                name = ours + name.removeprefix(theirs)
-        renamed[name] = value
+        renamed[_ORIGINAL.to_ours(name)] = value
     return renamed
 
 
@@ -96,10 +91,7 @@ def swin_to_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
             value = merging_to_original(value)
         elif name == _POSITION:
             value = grid_to_tokens(value)
-        for theirs, ours in _ORIGINAL:
-            if name.startswith(ours):
-                name = theirs + name.removeprefix(ours)
-        renamed[name] = value
+        renamed[_ORIGINAL.to_theirs(name)] = value
     return renamed
 
 

@@ -19,7 +19,7 @@ def test_import_is_quiet():
 
 def test_import_leaves_logging_and_warnings_as_they_are():
     code = """
-import logging, warnings
+import logging, warnings, torch  # which has filters of its own
 before = list(warnings.filters), logging.root.manager.disable, logging.root.level, list(logging.root.handlers)
 import models.openmmlab
 assert before == (warnings.filters, logging.root.manager.disable, logging.root.level, logging.root.handlers)
