@@ -1,1 +1,1 @@
-"""Networks and geometry in pure torch and NumPy: no files, no Prefect, no global state. Imports no other room."""
+"""Networks and geometry in pure torch and NumPy: no files, no Prefect, no global state. Imports `common` alone."""

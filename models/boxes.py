@@ -6,8 +6,10 @@ length axis; the centre is the centre of gravity. nuScenes writes (w, l, h) and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from models.geometry import apply, quaternion_to_rotation, rotation_to_quaternion, rotation_z
 
@@ -26,10 +28,11 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.centers)
 
-    def __getitem__(self, select) -> "Boxes":
-        """The selected boxes (mask, slice or index array)."""
+    def __getitem__(self, select: slice | np.ndarray | Sequence[int]) -> "Boxes":
+        """The selected boxes (mask, slice, indices)."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Boxes(**{k: None if v is None else v[select] for k, v in values.items()})
+        selected: dict[str, Any] = {k: None if v is None else v[select] for k, v in values.items()}
+        return Boxes(**selected)
 
     @classmethod
     def empty(cls) -> "Boxes":
@@ -39,12 +42,23 @@ class Boxes:
     def joined(cls, parts: "Sequence[Boxes]") -> "Boxes":
         """The boxes of at least one part, one after the other; with scores if every part has them."""
         columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
-        return cls(**{k: None if any(a is None for a in v) else np.concatenate(v) for k, v in columns.items()})
+        joined: dict[str, Any] = {
+            k: None if any(a is None for a in v) else np.concatenate(v) for k, v in columns.items()
+        }
+        return cls(**joined)
 
     @classmethod
-    def from_nuscenes(cls, translation, size_wlh, rotation, velocity, labels, scores=None) -> "Boxes":
+    def from_nuscenes(
+        cls,
+        translation: ArrayLike,
+        size_wlh: ArrayLike,
+        rotation: ArrayLike,
+        velocity: ArrayLike,
+        labels: ArrayLike,
+        scores: ArrayLike | None = None,
+    ) -> "Boxes":
         """Boxes in the frame of the given nuScenes fields: rotation (N, 4) wxyz, velocity (N, 2) or (N, 3)."""
-        n = len(translation)
+        n = len(np.asarray(translation))
         turn = quaternion_to_rotation(np.asarray(rotation, np.float64).reshape(n, 4))
         return cls(
             centers=np.asarray(translation, np.float64).reshape(n, 3),

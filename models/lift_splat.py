@@ -10,7 +10,7 @@ handed the plan of its splat.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,7 +109,16 @@ class _Splat(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, prob: Tensor, context: Tensor, cells: Tensor, points: Tensor, starts: Tensor, batch, num_cells):
+    def forward(
+        ctx: Any,
+        prob: Tensor,
+        context: Tensor,
+        cells: Tensor,
+        points: Tensor,
+        starts: Tensor,
+        batch: int,
+        num_cells: int,
+    ) -> Tensor:
         ctx.save_for_backward(prob, context, cells)
         weights = prob.reshape(-1).index_select(0, points).to(context.dtype)
         pixels = points // cells.shape[1]
@@ -117,7 +126,7 @@ class _Splat(torch.autograd.Function):
         return bags[: batch * num_cells]
 
     @staticmethod
-    def backward(ctx, grad_bev: Tensor):
+    def backward(ctx: Any, grad_bev: Tensor) -> tuple[Tensor | None, ...]:
         prob, context, cells = ctx.saved_tensors
         num_pixels, num_bins = cells.shape
         # A row of zeros stands for "no cell", so that no entry needs to be left out.

@@ -46,7 +46,8 @@ def _near(a: Boxes, b: Boxes) -> tuple[np.ndarray, np.ndarray]:
     """Pairs whose circles around the outlines meet; of the others none touches."""
     apart = np.linalg.norm(a.centers[:, None, :2] - b.centers[None, :, :2], axis=2)
     reach_a, reach_b = (np.linalg.norm(boxes.sizes[:, :2], axis=1) / 2 for boxes in (a, b))
-    return np.nonzero(apart < reach_a[:, None] + reach_b[None])
+    i, j = np.nonzero(apart < reach_a[:, None] + reach_b[None])
+    return i, j
 
 
 def _shared_areas(a: Boxes, b: Boxes, i: np.ndarray, j: np.ndarray) -> np.ndarray:

@@ -27,8 +27,8 @@ class World:
         self.traffic = Traffic(self.town, speed, self.duration, config.density, rng)
         self.light = _light(rng)
         self.actors = self.traffic.actors
-        statics = self.town.statics
-        statics = stack([s.solids for s in statics], [-1] * len(statics), [s.label for s in statics])
+        things = self.town.statics
+        statics = stack([s.solids for s in things], [-1] * len(things), [s.label for s in things])
         labels = [OCCUPANCY_CLASSES.index(a.name) for a in self.actors]
         objects = stack([a.solids for a in self.actors], list(range(len(self.actors))), labels)
         moving = np.array([a.place.moving for a in self.actors])[objects.owner]
