@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import DataError, UserError
-from flows.experiment.artifact import REPORT, RESULT, conclude
+from flows.experiment.artifact import REPORT, RESULT, gather
 from flows.experiment.plan import runs
 from flows.server import prefect_server
 from flows.show import console, plan_table, print_json, show_results
@@ -81,7 +81,7 @@ def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
 
             logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
             _raise_failure(experiment_gain(config=config, root=root, command=command, return_state=True))
-    folder = conclude(config, root, command).path
+    folder = gather(config, root, command).path
     if as_json:
         print_json(json.loads((folder / RESULT).read_text()) | {"path": str(folder)})
         return

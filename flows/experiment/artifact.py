@@ -28,7 +28,7 @@ EXPERIMENT = "experiment"
 RESULT, REPORT, PICTURE = "result.json", "report.md", "gain.png"
 
 
-def conclude(config: PipelineConfig, root: Path, command: str) -> Artifact:
+def gather(config: PipelineConfig, root: Path, command: str) -> Artifact:
     """Gather the scores of all runs, which must be there, into the experiment's artifact; made once.
 
     command: what was typed, for the record. Raises UserError where val has no ground truth, DataError where scores are

@@ -11,8 +11,7 @@ from prefect.states import Completed, State
 
 from common.errors import FileSystemError, UserError
 from common.progress import say
-from flows.experiment.artifact import REPORT
-from flows.experiment.artifact import conclude as gather
+from flows.experiment.artifact import REPORT, gather
 from flows.experiment.plan import runs
 from flows.pipeline import ROOT, failed, outcome, submit
 from flows.stage_task import show_pictures, without_tracebacks
