@@ -12,7 +12,7 @@ negated before the teacher saw them. `count` says how many cells of a map are ke
 parts are written and read: storage/part_store.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -66,7 +66,7 @@ class Cells(NamedTuple):
 class BevWriter:
     """The store while it is made. Opening it again goes on from the parts that are done."""
 
-    def __init__(self, path: Path, tokens: Sequence[str], shape_CXY: tuple[int, int, int], attributes: BevAttributes):
+    def __init__(self, path: Path, tokens: Iterable[str], shape_CXY: tuple[int, int, int], attributes: BevAttributes):
         """A store there of other samples, shape or settings is moved aside (`PartStore.open_or_create`)."""
         self.path, self.shape, self.attributes = Path(path), shape_CXY, attributes
         self.store = PartStore.open_or_create(path, _layout(self.shape, attributes), tokens, attributes.part_size)

@@ -9,7 +9,7 @@ The first `count[sample]` slots hold a box. What else is in the store, and how p
 storage/part_store.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ LAYOUT = StoreLayout(
 class BoxStore:
     """The store, made where it is not there. Parts can be written by different processes."""
 
-    def __init__(self, path: Path, tokens: Sequence[str], part_size: int):
+    def __init__(self, path: Path, tokens: Iterable[str], part_size: int):
         """part_size: that of the maps beside it. A store of another one is moved aside (`PartStore.open_or_create`)."""
         self.store = PartStore.open_or_create(path, LAYOUT, tokens, part_size)
         if self.store.part_size != part_size:

@@ -9,7 +9,7 @@ attribute `cameras`, the samples' that of the index. What else is in the store, 
 storage/part_store.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -52,7 +52,7 @@ class DepthWriter:
     """The store while it is made. Opening it again goes on from the parts that are done."""
 
     def __init__(
-        self, path: Path, tokens: Sequence[str], cameras: Sequence[str], sweeps: int, part_samples: int, most: int
+        self, path: Path, tokens: Iterable[str], cameras: Sequence[str], sweeps: int, part_samples: int, most: int
     ):
         """Create the store, or open an unfinished one (see `PartStore.open_or_create`).
 

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ class PartStore:
         self._columns: dict[tuple[str, int], np.ndarray] = {}
 
     @classmethod
-    def open_or_create(cls, path: Path, layout: StoreLayout, tokens: Sequence[str], part_size: int) -> "PartStore":
+    def open_or_create(cls, path: Path, layout: StoreLayout, tokens: Iterable[str], part_size: int) -> "PartStore":
         """The store, made where it is not there. One that is there keeps its part size.
 
         One of other samples or settings, or that cannot be opened, is no work to go on from: it is moved aside, to a

@@ -154,7 +154,9 @@ def _workers(config: DepthConfig, parts: int) -> int:
 
 def _end_with_parent() -> None:
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # this runs in a worker
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

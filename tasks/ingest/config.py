@@ -19,7 +19,7 @@ class IngestConfig(Settings):
 
     sweeps: int = Field(10, ge=0, le=10, description="Previous LiDAR sweeps of each sample, nearest first.")
     frames: int = Field(0, ge=0, le=60, description="Previous frames (12 Hz) of each camera, nearest first.")
-    lidar_columns: Literal[LIDAR_COLUMNS] = Field(
+    lidar_columns: Literal[LIDAR_COLUMNS] = Field(  # type: ignore[valid-type]  # the numbers stand in one place
         5, description="Float32 numbers a point in the point files: x, y, z, intensity, then what is not read."
     )
     classes: dict[str, str] = Field(

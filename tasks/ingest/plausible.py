@@ -266,5 +266,5 @@ def _median(values: np.ndarray) -> float:
 def _unit_of(factor: float) -> str:
     """Which unit numbers are in that are so many times too large, as a question; nothing where none fits."""
     near = {unit: max(factor / times, times / factor) for unit, times in UNITS.items()}
-    best = min(near, key=near.get)
+    best = min(near, key=lambda unit: near[unit])
     return f": are they {best}?" if near[best] < 1.6 else ""

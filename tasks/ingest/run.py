@@ -52,6 +52,7 @@ def ingest(
         check_plausible(tables, links, arrays, faults)
     counts = check_files(dataroot, tables, selection, config, faults)
     if config.deep and not faults:
+        assert folder is not None  # where what was looked at is kept
         counts |= check_deep(dataroot, arrays, config, record_of(dataroot, folder), faults)
     if not faults:
         check_sight(dataroot, version, arrays, config, faults)
