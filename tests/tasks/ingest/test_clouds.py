@@ -28,9 +28,9 @@ def written(points: np.ndarray, columns: int, kind: type = np.float32) -> bytes:
     return np.ascontiguousarray(points[:, :columns].astype(kind)).tobytes()
 
 
-@pytest.fixture(params=["street", "real", "simulated"])
+@pytest.fixture(scope="module", params=["street", "real", "simulated"])
 def points(request) -> np.ndarray:
-    """(N, 6): real ones where they are there, and made-up seconds in the last column."""
+    """(N, 6): real ones where they are there, and made-up seconds in the last column. Not to be written to."""
     if request.param == "street":
         return street()
     if request.param == "real":
@@ -50,8 +50,9 @@ def points(request) -> np.ndarray:
         noise[..., 1] = 1
         pose = world.ego_to_global(0.5) @ LIDAR_TO_EGO
         cloud = cast_lidar(world.solids(0.5), pose, directions, world.town.ground, noise)
-    cloud = np.resize(cloud, (N, 5))
-    return np.c_[cloud, np.linspace(0, 0.05, N)].astype(np.float32)
+    cloud = np.c_[np.resize(cloud, (N, 5)), np.linspace(0, 0.05, N)].astype(np.float32)
+    cloud.flags.writeable = False
+    return cloud
 
 
 @pytest.mark.parametrize("wanted", [4, 5, 6])
