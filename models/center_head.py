@@ -66,12 +66,13 @@ def code_weights(velocity: float) -> tuple[float, ...]:
 class CenterHeadSpec:
     """Everything of a CenterPoint head but its weights.
 
-    in_channels: of the map. range: x, y, z minimum then maximum (m) in the map's frame; cell_size: along x and y (m).
+    in_channels: of the map. bev_range: x, y, z minimum then maximum (m) in the map's frame; cell_size: of the map,
+        along x and y (m).
     class_groups: each has its own branches. width: channels behind the map's one shared convolution.
     branch_width, branch_kernel: of a branch's convolutions; branch_depths: how many they are, of each of PARTS and of
         the heatmap's.
     slots: true boxes of a group in a sample that are learnt from. max_boxes: of a group in a sample that are predicted.
-    keep_range: like range, boxes beyond it are not predicted; None for the published margins around `range`.
+    keep_range: like bev_range, boxes beyond it are not predicted; None for the published margins around it.
     rules: of non-maximum suppression, see `models.nms`; they name each class of the head once.
     gaussian_overlap and min_radius (cells): how wide a centre's target is drawn.
     code_weights: of the numbers of a box code in their loss, see `code_weights`; box_weight: of all of them against the
@@ -82,7 +83,7 @@ class CenterHeadSpec:
     """
 
     in_channels: int
-    range: tuple[float, ...]
+    bev_range: tuple[float, ...]
     cell_size: tuple[float, float]
     class_groups: tuple[tuple[str, ...], ...] = SIX_GROUPS
     width: int = 64
@@ -113,7 +114,7 @@ class CenterHeadSpec:
         if self.keep_range is not None:
             return np.array(self.keep_range[:3]), np.array(self.keep_range[3:])
         margin = np.array([KEEP_MARGIN, KEEP_MARGIN])
-        low, high = np.array(self.range[:2]) - margin, np.array(self.range[3:5]) + margin
+        low, high = np.array(self.bev_range[:2]) - margin, np.array(self.bev_range[3:5]) + margin
         return np.array([*low, -KEEP_HEIGHT]), np.array([*high, KEEP_HEIGHT])
 
 
@@ -123,7 +124,7 @@ class CenterPointHead(nn.Module):
     def __init__(self, spec: CenterHeadSpec):
         super().__init__()
         self.spec, self.class_groups = spec, spec.class_groups
-        self.low, self.high = np.array(spec.range[:3]), np.array(spec.range[3:])
+        self.low, self.high = np.array(spec.bev_range[:3]), np.array(spec.bev_range[3:])
         self.cell_size = np.array(spec.cell_size)
         self.shape_YX = tuple(round(n) for n in ((self.high - self.low)[:2] / self.cell_size)[::-1])
         self.net = _Net(spec)

@@ -9,12 +9,19 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+# Fields of the networks' specs that files have under the name that they had first.
+_WRITTEN = {"bev_range": "range", "point_range": "range"}
+
 
 def plain(value: Any) -> Any:
     """Dataclasses, tuples and models as JSON has them."""
-    if dataclasses.is_dataclass(value):
-        value = dataclasses.asdict(value)
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=_fields))
+
+
+def _fields(spec: Any) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(spec):
+        raise TypeError(f"{spec!r} is no spec")
+    return {_WRITTEN.get(field.name, field.name): getattr(spec, field.name) for field in dataclasses.fields(spec)}
 
 
 def first_difference(

@@ -175,7 +175,7 @@ def described(tensors: Mapping[str, Tensor], spec: LidarSpec) -> LidarSpec:
         )
         head = TransFusionSpec(
             backbone.out_channels,
-            spec.grid.range,
+            spec.grid.point_range,
             tuple(size * spec.encoder.stride / backbone.scale for size in spec.grid.voxel_size[:2]),
             sizes["TransFusion's classes"],
             width=sizes["TransFusion's head_width"],

@@ -9,11 +9,11 @@ STRIDE = 8  # voxels a BEV cell along x and y
 class VoxelGrid:
     """Where voxels are and how many points and voxels are kept.
 
-    range: x, y, z minimum, then maximum (m). voxel_size: x, y, z (m). A voxel takes its first `max_points` points;
-    points that would open more than `max_voxels` voxels are dropped.
+    point_range: x, y, z minimum, then maximum (m). voxel_size: x, y, z (m).
+    A voxel takes its first `max_points` points; points that would open more than `max_voxels` voxels are dropped.
     """
 
-    range: tuple[float, float, float, float, float, float]
+    point_range: tuple[float, float, float, float, float, float]
     voxel_size: tuple[float, float, float]
     max_points: int = 10
     max_voxels: int = 160_000
@@ -21,7 +21,7 @@ class VoxelGrid:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along x, y, z."""
-        low, high = self.range[:3], self.range[3:]
+        low, high = self.point_range[:3], self.point_range[3:]
         return tuple(round((b - a) / size) for a, b, size in zip(low, high, self.voxel_size))
 
     @property

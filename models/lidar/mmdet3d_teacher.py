@@ -70,7 +70,7 @@ class MMDet3DTeacher:
         _check_copies(config["model"], self.grid)
         self._part = _part(self.detector, layer)
 
-        middle = [(low + high) / 2 for low, high in zip(self.grid.range[:3], self.grid.range[3:])]
+        middle = [(low + high) / 2 for low, high in zip(self.grid.point_range[:3], self.grid.point_range[3:])]
         probe = self.prepare(torch.tensor([[*middle, 0.0, 0.0]]))
         try:
             bev, _ = self._forward(probe, device, boxes=False)
@@ -87,7 +87,7 @@ class MMDet3DTeacher:
                 f"the detector does not run on {device.type} with points alone ({type(error).__name__}: {reason})"
             ) from error
         self.bev_shape = tuple(bev.shape)
-        self.bev_range = self.grid.range
+        self.bev_range = self.grid.point_range
         self.cell_size = _cell_size(self.grid, self.bev_shape, layer)
         self.no_boxes = self._why_no_boxes(probe, device)
         self.detects = not self.no_boxes
@@ -102,11 +102,11 @@ class MMDet3DTeacher:
         points = points[:, self.columns]
         kept, cells = inside(points, self.grid)
         if len(kept) == 0:
-            raise ValueError(f"none of {len(points)} points lies in the teacher's range {self.grid.range}")
+            raise ValueError(f"none of {len(points)} points lies in the teacher's range {self.grid.point_range}")
         if self.dynamic:
             return {"points": [kept], "voxels": {"voxels": kept, "coors": F.pad(cells, (1, 0))}}
         voxels = point_voxels(points, self.grid)
-        low, size = points.new_tensor(self.grid.range[:3]), points.new_tensor(self.grid.voxel_size)
+        low, size = points.new_tensor(self.grid.point_range[:3]), points.new_tensor(self.grid.voxel_size)
         return {
             "points": [kept],
             "voxels": {
@@ -244,8 +244,8 @@ def _check_copies(model: Mapping[str, Any], grid: VoxelGrid) -> None:
     """A config of mmdet3d repeats range and voxel size for each part, and one that is off moves the map unseen."""
     x, y, _ = grid.shape
     wanted = {
-        "point_cloud_range": grid.range,
-        "pc_range": grid.range,
+        "point_cloud_range": grid.point_range,
+        "pc_range": grid.point_range,
         "voxel_size": grid.voxel_size,
         "output_shape": (y, x),
     }

@@ -42,7 +42,7 @@ def point_voxels(points: Tensor, grid: VoxelGrid) -> PointVoxels:
 
 def inside(points: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     """The points (M, F) of the cloud that lie in the grid, and their cells (M, 3) int64: dynamic voxelisation."""
-    low, size = points.new_tensor(grid.range[:3]), points.new_tensor(grid.voxel_size)
+    low, size = points.new_tensor(grid.point_range[:3]), points.new_tensor(grid.voxel_size)
     cells = torch.floor((points[:, :3] - low) / size)
     kept = ((cells >= 0) & (cells < cells.new_tensor(grid.shape))).all(1)  # NaN compares false
     return points[kept], cells[kept].long().flip(1)

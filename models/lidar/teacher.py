@@ -54,10 +54,10 @@ class LidarTeacher:
                 module.eval()
         self.detects = detector is not None
         self.no_boxes = "" if self.detects else "there is no detection head that is known here"
-        self.bev_range = grid.range
+        self.bev_range = grid.point_range
         with torch.inference_mode():  # what comes out of no points
             self.bev_shape = tuple(self._maps(self.prepare(torch.zeros(0, 5)), torch.device("cpu"))[output].shape[1:])
-        self.cell_size = tuple((grid.range[i + 3] - grid.range[i]) / self.bev_shape[i + 1] for i in (0, 1))
+        self.cell_size = tuple((grid.point_range[i + 3] - grid.point_range[i]) / self.bev_shape[i + 1] for i in (0, 1))
 
     def prepare(self, points: Tensor) -> VoxelBatch:
         return voxel_batch([points], self.grid)

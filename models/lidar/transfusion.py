@@ -50,19 +50,19 @@ class Predictions(NamedTuple):
 class TransFusionSpec:
     """Everything of a TransFusion head but its weights.
 
-    in_channels: of the map. range: x, y, z minimum then maximum (m) in the map's frame; cell_size: of the map, along x
-        and y (m).
+    in_channels: of the map. bev_range: x, y, z minimum then maximum (m) in the map's frame; cell_size: of the map,
+        along x and y (m).
     num_classes: labels are positions in names.CLASSES. queries: boxes a sample.
     width, heads, ffn_width, decoder_layers (published: 1), dropout: of the transformer.
     branch_width: of the convolutions behind each part of a prediction, whatever the width; branch_depths: how many they
         are, of each of box_code.PARTS and of the class logits.
     peak_size: cells, odd; a query is the highest in a square of this side, except among `small_classes`.
-    keep_range: like range, boxes beyond it are not predicted; None for the published margins.
+    keep_range: like bev_range, boxes beyond it are not predicted; None for the published margins.
     gaussian_overlap, min_radius (cells): how wide a centre is drawn into the heatmap's target.
     """
 
     in_channels: int
-    range: tuple[float, ...]
+    bev_range: tuple[float, ...]
     cell_size: tuple[float, float]
     num_classes: int = len(CLASSES)
     queries: int = 200
@@ -91,7 +91,7 @@ class TransFusionSpec:
         if self.keep_range is not None:
             return np.array(self.keep_range[:3]), np.array(self.keep_range[3:])
         margin = np.array([KEEP_MARGIN, KEEP_MARGIN])
-        low, high = np.array(self.range[:2]) - margin, np.array(self.range[3:5]) + margin
+        low, high = np.array(self.bev_range[:2]) - margin, np.array(self.bev_range[3:5]) + margin
         return np.array([*low, -KEEP_HEIGHT]), np.array([*high, KEEP_HEIGHT])
 
 
@@ -101,7 +101,7 @@ class TransFusionHead(nn.Module):
     def __init__(self, spec: TransFusionSpec, convention: Convention = Convention.MMDET3D):
         super().__init__()
         self.spec, self.convention = spec, convention
-        self.low, self.high = np.array(spec.range[:3]), np.array(spec.range[3:])
+        self.low, self.high = np.array(spec.bev_range[:3]), np.array(spec.bev_range[3:])
         self.small_classes = [c for c in spec.small_classes if c < spec.num_classes]
 
         width, norm = spec.width, spec.norm

@@ -23,8 +23,8 @@ def voxelize(points: Tensor, grid: VoxelGrid) -> Voxels:
     Strictly inside the range only; the coordinate is floor((p - min) / size) in float32, so that border cases fall as
     they did when the published checkpoints were trained.
     """
-    low = points.new_tensor(grid.range[:3])
-    high = points.new_tensor(grid.range[3:])
+    low = points.new_tensor(grid.point_range[:3])
+    high = points.new_tensor(grid.point_range[3:])
     size = points.new_tensor(grid.voxel_size)
     shape = torch.tensor(grid.shape, device=points.device)
 

@@ -120,11 +120,11 @@ def _head(model: Used) -> CenterHeadSpec:
 def _check_map(grid: BevGrid, head: CenterHeadSpec) -> None:
     """The head's cells must be the lifted map's."""
     lows, highs = (grid.x[0], grid.y[0]), (grid.x[1], grid.y[1])
-    ours, theirs = (*lows, *highs, grid.cell, grid.cell), (*head.range[:2], *head.range[3:5], *head.cell_size)
+    ours, theirs = (*lows, *highs, grid.cell, grid.cell), (*head.bev_range[:2], *head.bev_range[3:5], *head.cell_size)
     if any(abs(a - b) > 1e-4 for a, b in zip(ours, theirs)):
         raise UnreadableConfig(
             f"img_view_transformer.grid_config says x, y from {lows} to {highs} by {grid.cell}, and pts_bbox_head from "
-            f"{head.range[:2]} to {head.range[3:5]} by {head.cell_size}: they must agree"
+            f"{head.bev_range[:2]} to {head.bev_range[3:5]} by {head.cell_size}: they must agree"
         )
 
 

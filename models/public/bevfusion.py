@@ -135,14 +135,14 @@ def _whole(grid: VoxelGrid, encoder: EncoderSpec, backbone: Used, neck: Used, he
     channels, *cells = encoder.output_shape(grid.sparse_shape)
     if behind.in_channels != channels:
         raise UnreadableConfig(f"{backbone.at('in_channels')} is {behind.in_channels}, but {channels} come in")
-    spec = read_transfusion(head, (grid.range[2], grid.range[5]))
+    spec = read_transfusion(head, (grid.point_range[2], grid.point_range[5]))
     if spec.in_channels != behind.out_channels:
         raise UnreadableConfig(f"{head.at('in_channels')} is {spec.in_channels}, but {behind.out_channels} come in")
-    wanted = [round((high - low) / cell) for low, high, cell in zip(spec.range, spec.range[3:], spec.cell_size)]
-    if wanted != [side * behind.scale for side in cells] or _far(spec.range[:2], grid.range[:2]):
+    wanted = [round((high - low) / cell) for low, high, cell in zip(spec.bev_range, spec.bev_range[3:], spec.cell_size)]
+    if wanted != [side * behind.scale for side in cells] or _far(spec.bev_range[:2], grid.point_range[:2]):
         raise UnreadableConfig(
-            f"{head.at('test_cfg')} says a map of {wanted} cells from {spec.range[:2]} m on, but the neck makes one of "
-            f"{[side * behind.scale for side in cells]} cells from {grid.range[:2]} m on"
+            f"{head.at('test_cfg')} says a map of {wanted} cells from {spec.bev_range[:2]} m on, but the neck makes "
+            f"one of {[side * behind.scale for side in cells]} cells from {grid.point_range[:2]} m on"
         )
     try:
         return LidarSpec(grid, encoder, behind, spec)

@@ -59,7 +59,7 @@ def detector_spec(config: FitConfig) -> LidarSpec:
     )
     common = {
         "in_channels": backbone.out_channels,
-        "range": lidar.range,
+        "bev_range": lidar.range,
         "cell_size": tuple(size / config.upsample for size in lidar.cell_size),
         "width": config.head_width,
         "score_threshold": SCORE_THRESHOLD,
@@ -157,7 +157,7 @@ def _public_spec(file: Path, lidar: LidarConfig) -> LidarSpec:
         raise UserError(f"{file}: {error}") from None
     grid, encoder = spec.grid, spec.encoder
     told = {
-        "range": grid.range,
+        "range": grid.point_range,
         "voxel_size": grid.voxel_size,
         "max_points": grid.max_points,
         "max_voxels": grid.max_voxels,

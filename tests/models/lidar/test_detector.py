@@ -22,11 +22,11 @@ def small_detector(upsample: int = 1, head: type = CenterPointHead) -> LidarDete
     )
     cell_size = (1.6 / upsample, 1.6 / upsample)
     if head is CenterPointHead:
-        made = CenterPointHead(CenterHeadSpec(16, GRID.range, cell_size, ONE_GROUP, 8, min_radius=1))
+        made = CenterPointHead(CenterHeadSpec(16, GRID.point_range, cell_size, ONE_GROUP, 8, min_radius=1))
     else:
         made = TransFusionHead(
             TransFusionSpec(
-                16, GRID.range, cell_size, queries=10, width=16, heads=2, ffn_width=16, dropout=0.0, min_radius=1
+                16, GRID.point_range, cell_size, queries=10, width=16, heads=2, ffn_width=16, dropout=0.0, min_radius=1
             )
         )
     return LidarDetector(encoder, backbone, made)

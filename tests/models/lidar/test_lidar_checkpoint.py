@@ -48,11 +48,11 @@ def detector(
     cell = (1.6 / backbone.scale, 1.6 / backbone.scale)
     if head is TransFusionHead:
         made = TransFusionHead(
-            TransFusionSpec(backbone.out_channels, GRID.range, cell, queries=20, width=16, heads=2, ffn_width=24),
+            TransFusionSpec(backbone.out_channels, GRID.point_range, cell, queries=20, width=16, heads=2, ffn_width=24),
             convention,
         )
     else:
-        made = CenterPointHead(CenterHeadSpec(backbone.out_channels, GRID.range, cell, ONE_GROUP, 8))
+        made = CenterPointHead(CenterHeadSpec(backbone.out_channels, GRID.point_range, cell, ONE_GROUP, 8))
     whole = LidarDetector(encoder(seed, **sizes), BEVBackbone(backbone), made)
     for name, buffer in whole.named_buffers():  # statistics that are not those of every fresh network
         if name.endswith(("running_mean", "running_var")):

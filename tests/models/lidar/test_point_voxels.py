@@ -10,7 +10,7 @@ from models.lidar.point_voxels import Scatter, inside, point_voxels
 
 def slow_cell(point: np.ndarray, grid: VoxelGrid) -> tuple[int, ...] | None:
     """(z, y, x) of one point, as mmcv's loop finds it, or None outside."""
-    cell = np.floor((point[:3] - np.float32(grid.range[:3])) / np.float32(grid.voxel_size))
+    cell = np.floor((point[:3] - np.float32(grid.point_range[:3])) / np.float32(grid.voxel_size))
     if not all(0 <= c < n for c, n in zip(cell, grid.shape)):
         return None
     return tuple(int(c) for c in cell[::-1])

@@ -9,7 +9,7 @@ from models.lidar.voxelize import voxelize
 
 def slow_voxelize(points: np.ndarray, grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One point at a time, as the words say."""
-    low, high = np.float32(grid.range[:3]), np.float32(grid.range[3:])
+    low, high = np.float32(grid.point_range[:3]), np.float32(grid.point_range[3:])
     voxels: dict[tuple, list] = {}
     for point in points:
         if not ((point[:3] > low).all() and (point[:3] < high).all()):

@@ -16,7 +16,7 @@ from public_configs import GEOMIM, MIT_LIDAR, MM_LIDAR, RANGE, changed
 def test_both_codes_say_the_same_network():
     spec = read_lidar(MIT_LIDAR)
     assert spec == read_lidar(MM_LIDAR)
-    assert (spec.grid.range, spec.grid.max_points, spec.grid.max_voxels) == (tuple(RANGE), 10, 16000)
+    assert (spec.grid.point_range, spec.grid.max_points, spec.grid.max_voxels) == (tuple(RANGE), 10, 16000)
     assert (spec.bev_backbone.neck_widths, spec.head.in_channels) == ((6, 10), 16)
     assert read_sweeps(MIT_LIDAR) == read_sweeps(MM_LIDAR) == 9
     assert read_sweeps({"model": {}}) is None

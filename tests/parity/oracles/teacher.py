@@ -53,7 +53,7 @@ def voxelisation(oracle: Oracle) -> Iterator[Output]:
 
     if "voxel/full_points_xyzi" in oracle:
         points = torch.nn.functional.pad(oracle["voxel/full_points_xyzi"], (0, 1))
-        full = voxelize(points, replace(grid, range=tuple(oracle.array("voxel/full_range").tolist())))
+        full = voxelize(points, replace(grid, point_range=tuple(oracle.array("voxel/full_range").tolist())))
         yield Output("voxel/full_coords", full.coords, EQUAL)
         yield Output("voxel/full_num_points", full.counts, EQUAL)
         yield Output("voxel/full_mean_rows", full.means[::50], MEANS)
