@@ -48,24 +48,24 @@ class PipelineConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill(cls, given: Any) -> Any:
+    def _fill(cls, values: Any) -> Any:
         """Lay the given values over the preset's, and hand the shared sections to the stages."""
-        if not isinstance(given, dict):
-            return given
-        if given.get("preset") is not None:
-            given = merged(read_preset(given["preset"]), given)
-        given = dict(given)
+        if not isinstance(values, dict):
+            return values
+        if values.get("preset") is not None:
+            values = merged(read_preset(values["preset"]), values)
+        values = dict(values)
         for shared, stages in SHARED.items():
-            value = given.get(shared, {})
+            value = values.get(shared, {})
             value = value.model_dump() if isinstance(value, BaseModel) else value
             for stage in stages:
-                section = given.get(stage) or {}
+                section = values.get(stage) or {}
                 section = section.model_dump() if isinstance(section, BaseModel) else section
                 if isinstance(section, dict) and section.get(shared, value) != value:
                     raise ValueError(f"set {shared} at the top, not in {stage}: {' and '.join(stages)} share it")
                 if isinstance(section, dict):
-                    given[stage] = section | {shared: value}
-        return given
+                    values[stage] = section | {shared: value}
+        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> "PipelineConfig":
@@ -115,10 +115,10 @@ def load_config(
 ) -> PipelineConfig:
     """The config of a YAML file with `a.b=c` overrides on top. Raises UserError with one sentence for any mistake."""
     values = _read_yaml(file) if file else {}
-    given: dict[str, Any] = {}  # whatever their order: another name of a section is laid over the file's first
+    on_top: dict[str, Any] = {}  # whatever their order: another name of a section is laid over the file's first
     for override in overrides or []:
-        given = merged(given, _parse_override(override))
-    values = merged(values, given)
+        on_top = merged(on_top, _parse_override(override))
+    values = merged(values, on_top)
     if dataroot is not None:
         # A folder the user names is the user's own: never one to simulate into.
         values = merged(values, {"dataroot": str(dataroot), "simulate": None})
@@ -148,8 +148,8 @@ def explain(error: ValidationError, model: type[BaseModel] = PipelineConfig) -> 
     field = ".".join(path)
     if fault["type"] == "union_tag_invalid":
         context = fault["ctx"]
-        there = context["expected_tags"]
-        return f"{field}.{context['discriminator'].strip(chr(39))}: there is no {context['tag']!r}; there are {there}"
+        tags = context["expected_tags"]
+        return f"{field}.{context['discriminator'].strip(chr(39))}: there is no {context['tag']!r}; there are {tags}"
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], fields, n=1)
         hint = f"; did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
