@@ -39,6 +39,9 @@ class BevBackboneSpec:
             raise ValueError(f"{self}: all must have one number a level")
         if min(self.strides) < 1:
             raise ValueError(f"strides {self.strides} must be 1 at least")
+        factors = [max(up, 1 / up) if up > 0 else math.nan for up in self.upsamples]
+        if not all(factor > 0 and math.isclose(factor, round(factor)) for factor in factors):
+            raise ValueError(f"upsamples {self.upsamples} must be whole numbers, or one over them")
         scales = [up / math.prod(self.strides[: level + 1]) for level, up in enumerate(self.upsamples)]
         if not all(math.isclose(scale, scales[0]) for scale in scales):
             raise ValueError(f"strides {self.strides} and upsamples {self.upsamples} give branches of unequal sizes")

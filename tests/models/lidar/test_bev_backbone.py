@@ -63,6 +63,8 @@ def test_it_is_mmdet3ds_to_the_bit(spec):
         ({"strides": (1, 2, 2)}, "must have one number a level"),
         ({"strides": (1, 0)}, "must be 1 at least"),
         ({"upsamples": (1, 4)}, "branches of unequal sizes"),
+        ({"strides": (2, 1), "upsamples": (1.5, 1.5)}, "must be whole numbers, or one over them"),
+        ({"upsamples": (0, 0)}, "must be whole numbers, or one over them"),
     ],
 )
 def test_levels_that_do_not_fit_together(fields, sentence):
