@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from models import nms
 from models.boxes import Boxes
+from models.center_codes import PARTS, Targets, code_losses, codes_at
 from models.focal_loss import heatmap_loss
 from models.heatmap import draw_centers
 from models.initialise import kaiming_init
@@ -35,26 +35,12 @@ SIX_GROUPS = (
 )
 ONE_GROUP = (CLASSES,)
 
-# What is said of a box at its centre's cell: offset of the centre (cells), height of the centre (m), log of length,
-# width and height, (sin, cos) of yaw, velocity (m/s).
-PARTS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
-
 HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: without it the first focal loss explodes
 LARGEST_LOG_SIZE = 5.0  # 148 m: only a network that has learnt nothing says more, and exp of it may overflow
-SQUARED_UP_TO = 10.0  # m/s of a velocity's error
 KEEP_MARGIN, KEEP_HEIGHT = 10.0, 10.0  # m beyond the map, m from zero: boxes farther out are not predicted
 HEATMAP_CLAMP = 1e-4  # of its loss
 
 Predictions = list[dict[str, Tensor]]  # one dict a class group: reg, height, dim, rot, vel, heatmap (B, c, Y, X)
-
-
-class Targets(NamedTuple):
-    """What one class group should say. The M slots keep the order of the boxes, by class, then as they were given."""
-
-    heatmap: Tensor  # (B, C, Y, X) float32, 1 at centres
-    codes: Tensor  # (B, M, 10) float32, the PARTS; NaN where unknown
-    cells: Tensor  # (B, M) int64, y * X + x
-    used: Tensor  # (B, M) bool; a slot is empty at the end, and where a box has no size or lies off the map
 
 
 def code_weights(velocity: float) -> tuple[float, ...]:
@@ -79,7 +65,8 @@ class CenterHeadSpec:
         heatmap's; heatmap_weight: of that.
     velocity_squared: learn velocity by its squared error in place of L1. L1's best answer is the median, zero wherever
         a box more likely stands than not; the squared error's is the mean, which weak evidence already moves. Beyond
-        SQUARED_UP_TO the error counts linearly: one annotation of 120 m/s must not outweigh a thousand others.
+        `center_codes.SQUARED_UP_TO` the error counts linearly: one annotation of 120 m/s must not outweigh a thousand
+        others.
     """
 
     in_channels: int
@@ -228,34 +215,6 @@ class CenterPointHead(nn.Module):
         low, high = self.spec.kept
         inside = ((boxes.centers >= low) & (boxes.centers <= high)).all(1)
         return boxes[inside & (boxes.scores > self.spec.score_threshold)]
-
-
-def codes_at(maps: dict[str, Tensor], cells: Tensor) -> Tensor:
-    """(B, K, 10) float32, what a class group's maps say (the PARTS) in the cells (B, K), y * X + x."""
-    codes = torch.cat([maps[name] for name in PARTS], 1).float().flatten(2)  # (B, 10, Y * X)
-    return codes.gather(2, cells[:, None].expand(-1, codes.shape[1], -1)).transpose(1, 2)
-
-
-def code_losses(
-    maps: dict[str, Tensor],
-    targets: Targets,
-    weights: Sequence[float],
-    box_weight: float,
-    velocity_squared: bool = False,
-) -> Tensor:
-    """(10,) weighted L1 loss of each number of the box codes, per box; a group's share of the loss is their sum.
-
-    velocity_squared: the last two, velocity's, are squared errors, as far as SQUARED_UP_TO (Huber's loss).
-    """
-    known = targets.used[..., None] & ~targets.codes.isnan()
-    # Weighting would not do: 0 * NaN is NaN.
-    errors = torch.where(known, codes_at(maps, targets.cells) - targets.codes.nan_to_num(), 0)
-    velocity = errors[..., -2:].abs()
-    if velocity_squared:
-        near = velocity.clamp(max=SQUARED_UP_TO)
-        velocity = near * (2 * velocity - near)  # the square, and its tangent farther on
-    distance = torch.cat([errors[..., :-2].abs(), velocity], 2).sum((0, 1))
-    return box_weight * distance.new_tensor(weights) * distance / (targets.used.sum() + 1e-4)
 
 
 class _Net(nn.Module):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from models.boxes import Boxes
-from models.center_head import PARTS, CenterPointHead, Predictions, Targets
+from models.center_codes import PARTS, Targets
+from models.center_head import CenterPointHead, Predictions
 from models.geometry import inverse, quaternion_to_rotation, transform
 from models.layouts import without_prefix
 from models.names import CATEGORY_TO_CLASS, CLASSES

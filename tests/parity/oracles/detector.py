@@ -10,7 +10,7 @@ from torch import Tensor
 from models.bevdet.detector import BevDet
 from models.bevdet.layout import bevdet_to_public, fill_bevdet, read_bevdet
 from models.cameras import Cameras
-from models.center_head import PARTS
+from models.center_codes import PARTS
 from models.depth_bins import depth_loss
 from models.public.bevdet import PublicBevDet
 from models.public.bevdet import read_bevdet as read_bevdet_config
