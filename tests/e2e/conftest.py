@@ -39,7 +39,7 @@ def common(tmp_path_factory):
 
 @pytest.fixture
 def cli(finished, tmp_path):
-    """The command line on a root of the test's own, in which every stage is cached."""
+    """The command line on a root of the test's own, in which every stage is cached, with what Prefect remembers."""
     done, _ = finished
-    shutil.copytree(done.root, tmp_path / "artifacts", ignore=shutil.ignore_patterns(".prefect*"))
+    shutil.copytree(done.root, tmp_path / "artifacts")  # the database, too: to set up an empty one takes seconds
     return Cli(done.dataroot, tmp_path / "artifacts")

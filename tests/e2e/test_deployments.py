@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,10 @@ class Prefect:
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done
 
+    def answers(self):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.env['PREFECT_API_URL']}/health") as told:
+            return told.status == 200
+
     def start_worker(self):
         prefect = str(Path(sys.executable).with_name("prefect"))
         self.worker = self.start([prefect, "worker", "start", "--pool", "geomim"])
@@ -77,7 +82,7 @@ class Prefect:
 def prefect(tmp_path_factory):
     prefect = Prefect(tmp_path_factory.mktemp("prefect"))
     try:
-        wait_for(lambda: prefect("version", check=False) and prefect("work-pool", "ls", check=False).returncode == 0)
+        wait_for(prefect.answers, seconds=180)
         prefect("work-pool", "create", "geomim", "--type", "process")
         prefect("deploy", "--all")
         prefect.start_worker()
@@ -157,7 +162,7 @@ def test_force_makes_a_cached_stage_again(prefect, cli):
 def test_a_flow_simulates_the_dataroot_that_its_config_describes(prefect, tmp_path):
     """As the README's deployment of the demo does in a fresh clone."""
     config = yaml.safe_load(TINY.read_text()) | {"dataroot": str(tmp_path / "data")}
-    config["simulate"] |= {"scenes": 10}
+    config["simulate"] |= {"scenes": 10, "image_scale": 0.05, "density": 0.3}
     code, output = prefect.run("ingest/ingest", config=config, root=str(tmp_path / "root"))
     assert code == 0, output
     assert (tmp_path / "data" / "simulated.json").is_file()

@@ -58,10 +58,8 @@ def test_only_what_changed_runs_and_it_is_cached_then(cli):
     assert states["pretrain"] == "run"
 
 
-def test_a_deleted_artifact_is_made_again_though_prefect_remembers_it(finished, tmp_path):
-    done, _ = finished
-    shutil.copytree(done.root, tmp_path / "artifacts")  # with what Prefect remembers
-    cli = Cli(done.dataroot, tmp_path / "artifacts")
+def test_a_deleted_artifact_is_made_again_though_prefect_remembers_it(cli, tmp_path):
+    assert (cli.root / ".prefect" / "prefect.db").is_file()
     depth = cli.path("depth")
     before = (depth / "depth.zarr" / "u" / "zarr.json").read_bytes()
     depth.rename(tmp_path / "away")

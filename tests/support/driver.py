@@ -1,5 +1,7 @@
 """The real command line, driven by the end-to-end tests."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -7,6 +9,8 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from flows.cli import app
 
 TINY = Path(__file__).parent / "tiny.yaml"
 GEOMIM = Path(sys.executable).with_name("geomim")
@@ -48,7 +52,10 @@ class Cli:
         return done
 
     def status(self, *args):
-        return {row["stage"]: row for row in json.loads(self("status", "--json", *args).stdout)}
+        """What `geomim status --json` prints, by stage. In this process: the tests ask a hundred times."""
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            app(self.command("status", "--json", *args)[1:], standalone_mode=False)
+        return {row["stage"]: row for row in json.loads(printed.getvalue())}
 
     def path(self, stage, *args):
         return Path(self.status(*args)[stage]["path"])
@@ -60,7 +67,7 @@ def environment():
     return keep
 
 
-def wait_for(condition, seconds=60.0, every=0.05):
+def wait_for(condition, seconds=180.0, every=0.05):
     """The first true value of `condition()`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
