@@ -30,10 +30,11 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# A process a core with one thread each: two teams of threads on the same cores would stand in each other's way.
-# In the order of the folders: the longest, e2e, begin early.
+# One thread each: two teams of threads on the same cores would stand in each other's way. Bytecode is kept: hundreds of
+# processes read the same modules. How many processes share the tests, and in which order: tests/conftest.py.
 test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) artifacts data

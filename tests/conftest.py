@@ -1,7 +1,39 @@
 """What holds for all tests."""
 
+from pathlib import Path
+
 from hypothesis import settings
+
+from common.cores import available_cores
 
 # A busy machine is no fault of the code's: hangs end by pytest's own timeout.
 settings.register_profile("geomim", deadline=None)
 settings.load_profile("geomim")
+
+TESTS = Path(__file__).parent
+
+# What begins first, where several processes share the tests: the file that makes what all of e2e reads, the one that
+# waits most, and long ones that need neither, so that nobody waits for what is being made; then the rest of the long.
+FIRST = (
+    "e2e/test_run.py",
+    "e2e/test_deployments.py",
+    "tasks/pretrain/test_pretrain_run.py",
+    "tasks/finetune/test_finetune_run.py",
+    "e2e/test_kill.py",
+    "e2e",
+    "tasks",
+)
+
+
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: tests wait for servers and for processes that they have killed."""
+    return available_cores() + 1
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: place(item.path.relative_to(TESTS).as_posix()))
+
+
+def place(file: str) -> int:
+    """Where in FIRST a test file stands, or behind it."""
+    return next((place for place, name in enumerate(FIRST) if file.startswith(name)), len(FIRST))
