@@ -1,4 +1,4 @@
-"""How convolutions begin."""
+"""How layers begin."""
 
 from torch import nn
 
@@ -8,5 +8,14 @@ def kaiming_init(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Initialise linear layers as timm's and mmdet's Swin do: truncated normal weights of deviation 0.02, no biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

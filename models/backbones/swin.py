@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from models.backbones.config import SwinConfig
 from models.backbones.window_attention import WindowAttention, Windows
+from models.initialise import init_linear
 from models.layers import DropPath, Mlp, run_block
 from models.masking import upsample_groups
 
@@ -62,6 +63,7 @@ class Swin(nn.Module):
             self.stages.append(Stage(blocks, None if last else PatchMerging(channels)))
         for stage in out_indices:
             self.add_module(f"norm{stage}", nn.LayerNorm(self.channels[stage]))
+        init_linear(self)
 
     def forward(self, images: Tensor, groups: Tensor | None = None, stop_at: int | None = None) -> list[Tensor]:
         """Maps of the stages up to `stop_at` (all if None), (M, C_i, H/s_i, W/s_i).

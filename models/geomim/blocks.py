@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.initialise import init_linear
 from models.layers import Mlp
 
 
@@ -29,6 +30,7 @@ class Block(nn.Module):
         self.attn = SelfAttention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        init_linear(self)
 
     def forward(self, x: Tensor, views: int) -> Tensor:
         x = x + self.attend(self.norm1(x), views)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from models.cameras import VECTOR
 from models.geomim.blocks import Block, CrossViewBlock
+from models.initialise import init_linear
 from models.layers import Mlp, run_block
 
 
@@ -48,6 +49,7 @@ class Decoder(nn.Module):
         if depth % 4:
             raise ValueError(f"The decoder's depth is {depth}: it must be a multiple of 4.")
         self.embed = nn.Linear(in_dim, dim)
+        init_linear(self.embed)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         nn.init.normal_(self.mask_token, std=0.02)
         self.register_buffer("pos_embed", sincos_embedding(dim, pos_grid))
@@ -111,6 +113,7 @@ class CameraGate(nn.Module):
         self.mlp = Mlp(VECTOR, dim, dim)
         self.reduce = nn.Linear(dim, dim)
         self.expand = nn.Linear(dim, dim)
+        init_linear(self)
 
     def forward(self, x: Tensor, camera: Tensor) -> Tensor:
         """x: (M, H, W, C); camera: (M, 22), see `Cameras.vector`: as precise as the norm's weights, also in bf16."""

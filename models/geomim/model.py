@@ -12,6 +12,7 @@ from models.depth_bins import depth_loss
 from models.geomim.decoder import Decoder, DecoderMaps
 from models.geomim.target import normalise_patches, reconstruction_loss
 from models.geomim.view_transform import ViewTransform
+from models.initialise import init_linear
 from models.lift_splat import SplatPlan
 from models.masking import upsample_groups
 
@@ -42,6 +43,7 @@ class Fusion(nn.Module):
         self.project = nn.Linear(2 * channels, channels)
         self.block = SwinBlock(channels, num_heads, window, mlp_ratio=4.0, drop_path=0.0, padding_visible=True)
         self.norm = nn.LayerNorm(channels)
+        init_linear(self)
 
     def forward(self, c4: Tensor, c5: Tensor, groups: Tensor | None) -> Tensor:
         """c4: (M, C, h, w); c5: (M, 2C, h/2, w/2); groups: (1 or M, h, w). Returns (M, h, w, C)."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from models.backbones.swin import Swin
 from models.geomim.decoder import Decoder
 from models.geomim.model import Fusion
+from models.initialise import init_linear
 from models.masking import upsample_groups
 
 
@@ -26,6 +27,7 @@ class PixelMIM(nn.Module):
         self.fusion = Fusion(backbone.channels[2], fusion_heads)
         self.decoder = decoder
         self.head = nn.Linear(decoder.norm.normalized_shape[0], 3 * backbone.strides[2] ** 2)
+        init_linear(self.head)
 
     def forward(self, images: Tensor, groups: Tensor) -> Tensor:
         """Normalised pixels (2, M, h, w, 3 s^2) of every token: from group 0, from group 1.

@@ -16,7 +16,7 @@ from tasks.batches.image_config import ImageConfig
 from tasks.memory import camera_sizes, check_memory
 from tasks.training.settings import TrainingSettings
 
-FINETUNE_VERSION = 4
+FINETUNE_VERSION = 5
 EVALUATE_VERSION = 1
 BEV_STRIDE = 8  # of the BEV encoder's last map: the grid's cells must divide by it
 

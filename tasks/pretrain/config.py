@@ -11,7 +11,7 @@ from tasks.batches.image_config import ImageConfig
 from tasks.memory import camera_sizes, check_memory
 from tasks.training.settings import TrainingSettings
 
-VERSION = 3
+VERSION = 4
 
 
 class DecoderConfig(Settings):
