@@ -1,2 +1,2 @@
-"""What a stage is, and how one is planned, run once in a process of its own, repaired and recorded. Imports the
-config of every stage, and no code of any: that is imported by name when the stage runs."""
+"""What a stage is, and how one is planned, run once in a process of its own, repaired and recorded. Imports every
+stage's config, and no function that does its work: that one is imported by name when the stage runs."""
