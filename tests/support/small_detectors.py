@@ -46,6 +46,9 @@ def small_detector(head: nn.Module | None = None, spacing: str = "even", **varia
             | variant,
         ),
     )
+    for layer in net.backbone.modules():
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()  # of unit gain: from 0.02 a frame would hardly count
     for name, value in net.state_dict().items():
         if name.endswith("running_mean"):
             value.normal_(std=0.02)
