@@ -14,7 +14,7 @@ from small_detectors import SIZE, VARIANTS, rig, small_detector
 
 @pytest.fixture(params=VARIANTS)
 def variant(request):
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     return small_detector(**VARIANTS[request.param])
 
 
@@ -72,7 +72,7 @@ def test_every_frame_counts_and_its_cameras_too(variant):
             other = pictures.clone()
             other[:, frame] = other[:, frame].flip(-1)
             changed, changed_depth = variant(other, cameras)
-            assert not torch.equal(changed, bev)
+            assert not torch.allclose(changed, bev)
             # The key frame's depth is told by its own images, and with stereo by the ones before.
             assert torch.equal(changed_depth, depth) == (frame > int(variant.spec.stereo))
         if variant.spec.frames > 1:
