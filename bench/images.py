@@ -25,6 +25,7 @@ from PIL import Image  # noqa: E402
 from storage.bev import BevReader  # noqa: E402
 from storage.depth import DepthReader  # noqa: E402
 from storage.index import Index  # noqa: E402
+from tasks.batches.geomim import GeoMIMBatches  # noqa: E402
 from tasks.batches.images import (  # noqa: E402
     MEAN,
     STD,
@@ -37,7 +38,7 @@ from tasks.batches.images import (  # noqa: E402
     normalise,
     resized,
 )
-from tasks.batches.pretrain import PretrainBatches  # noqa: E402
+from tasks.batches.masked import MaskedImages  # noqa: E402
 from tasks.pretrain.config import PretrainConfig  # noqa: E402
 from tasks.training.order import generator_at, positions_at, sample_at  # noqa: E402
 from tasks.training.prefetch import Prefetcher  # noqa: E402
@@ -136,7 +137,8 @@ def print_loaders(dataroot: Path, index: Index, caches: list[Path] | None) -> No
     batches = None
     if caches:
         config = PretrainConfig(batch_size=1)
-        batches = PretrainBatches(config, dataroot, index, BevReader(caches[0]), DepthReader(caches[1]))
+        masked = MaskedImages(config, config.method, index, dataroot)
+        batches = GeoMIMBatches(masked, config.method, BevReader(caches[0]), DepthReader(caches[1]))
 
     def load(step: int) -> object:
         if batches is not None:

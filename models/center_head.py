@@ -126,9 +126,8 @@ class CenterPointHead(nn.Module):
         boxes: the truth of each sample in the map's frame; classes in no group and boxes centred outside the range are
         left out; an unknown velocity (NaN) is not learnt from.
         """
-        truth = [b[b.centred_in(self.low[:2], self.high[:2])] for b in boxes]
         terms = {}
-        for number, (maps, targets) in enumerate(zip(predictions, self.targets(truth))):
+        for number, (maps, targets) in enumerate(zip(predictions, self.targets(self._learnable(boxes)))):
             terms[f"task{number}.heatmap"] = self.heatmap_loss(maps, targets)
             terms[f"task{number}.box"] = self.code_losses(maps, targets).sum()
         return terms
@@ -136,6 +135,17 @@ class CenterPointHead(nn.Module):
     def heatmap_loss(self, maps: dict[str, Tensor], targets: Targets) -> Tensor:
         """A class group's, weighted."""
         return self.spec.heatmap_weight * heatmap_loss(maps["heatmap"], targets.heatmap, HEATMAP_CLAMP)
+
+    def counts(self, boxes: Sequence[Boxes]) -> dict[str, Tensor]:
+        """By how many the sum of each term of `loss` is divided, at least by 1: centres, and boxes."""
+        counts = {}
+        for number, targets in enumerate(self.targets(self._learnable(boxes))):
+            counts[f"task{number}.heatmap"] = (targets.heatmap == 1).sum()
+            counts[f"task{number}.box"] = targets.used.sum()
+        return counts
+
+    def _learnable(self, boxes: Sequence[Boxes]) -> list[Boxes]:
+        return [b[b.centred_in(self.low[:2], self.high[:2])] for b in boxes]
 
     def code_losses(self, maps: dict[str, Tensor], targets: Targets) -> Tensor:
         """(10,) see `code_losses`."""

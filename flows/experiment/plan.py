@@ -10,6 +10,7 @@ from tasks.engine.config import PipelineConfig, merged
 from tasks.engine.experiment import PRETRAINING, SCRATCH, Arm
 from tasks.engine.plan import Planned, make_plan
 from tasks.engine.stage import Step
+from tasks.pretrain.methods import CONFIGS
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,18 @@ def _config(config: PipelineConfig, arm: Arm, fraction: float, seed: int) -> Pip
     """From scratch, the config has no stage of pretraining: such a run outlives all changes there."""
     base: dict[str, Any] = config.model_dump(mode="json") | {"preset": None}
     init = "random" if arm == SCRATCH else "pretrain"
+    if arm == "pixels":
+        base["pretrain"]["method"] = _pixels(base["pretrain"]["method"])
     of_run = {
         "pretrain": PRETRAINING[arm] | {"seed": seed if config.experiment.pretrain_seeds else config.pretrain.seed},
         "finetune": {"seed": seed, "label_fraction": fraction, "init": init, "from_scratch": False},
     }
     return PipelineConfig.model_validate(merged(base, of_run))
+
+
+def _pixels(method: dict[str, Any]) -> dict[str, Any]:
+    """Pixel MIM with the masks and the decoder's size of a GeoMIM."""
+    pixels = CONFIGS["pixels"]()
+    shared = {name: method[name] for name in type(pixels).model_fields if name not in ("name", "decoder")}
+    size = {name: method["decoder"][name] for name in type(pixels.decoder).model_fields}
+    return {"name": pixels.name, "decoder": size} | shared

@@ -14,6 +14,8 @@ from models.geomim.model import Fusion
 from models.initialise import init_linear
 from models.masking import upsample_groups
 
+EPS = 1e-6  # of a token's variance
+
 
 class PixelMIM(nn.Module):
     """Backbone and decoder of GeoMIM; the head gives each token its s x s pixels, s the stride of stage 3.
@@ -49,7 +51,25 @@ def pixel_loss(made: Tensor, images: Tensor, groups: Tensor) -> Tensor:
 
 
 def pixel_target(images: Tensor, stride: int) -> Tensor:
-    """Pixels (M, H/s, W/s, 3 s^2) of every token, less their mean and over their deviation (unbiased, eps 1e-6)."""
+    """Pixels (M, H/s, W/s, 3 s^2) of every token, less their mean and over their deviation (unbiased)."""
+    patches = _patches(images, stride)
+    return (patches - patches.mean(-1, keepdim=True)) / torch.sqrt(patches.var(-1, keepdim=True) + EPS)
+
+
+def pixel_images(pixels: Tensor, images: Tensor, groups: Tensor) -> Tensor:
+    """Images (M, 3, H, W) whose hidden tokens are those that group 0 rebuilt, each with its true mean and deviation.
+
+    pixels: (M, H/s, W/s, 3 s^2), the first half of `PixelMIM`'s.
+    """
+    stride = images.shape[-1] // pixels.shape[-2]
+    patches = _patches(images, stride)
+    rebuilt = pixels * torch.sqrt(patches.var(-1, keepdim=True) + EPS) + patches.mean(-1, keepdim=True)
+    hidden = upsample_groups(groups, *pixels.shape[1:3])[..., None] != 0
+    tokens = torch.where(hidden, rebuilt, patches).unflatten(-1, (3, stride, stride))  # (M, h, w, 3, s, s)
+    return tokens.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def _patches(images: Tensor, stride: int) -> Tensor:
+    """The pixels (M, h, w, 3 s^2) of every token of images (M, 3, H, W)."""
     patches = images.float().unflatten(3, (-1, stride)).unflatten(2, (-1, stride))  # (M, 3, h, s, w, s)
-    patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)
-    return (patches - patches.mean(-1, keepdim=True)) / torch.sqrt(patches.var(-1, keepdim=True) + 1e-6)
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(3)

@@ -188,6 +188,18 @@ class TransFusionHead(nn.Module):
         classes, box = (sum(terms) for terms in zip(*of_layers))
         return {"heatmap": heatmap, "class": classes, "box": box}
 
+    def counts(self, boxes: Sequence[Boxes]) -> dict[str, Tensor]:
+        """By how many the sum of each term of `loss` is divided, at least by 1: centres, boxes with a query."""
+        truth, device = [self._learnable(b) for b in boxes], self.shared_conv.weight.device
+        centres = {
+            (sample, int(label), *cell)
+            for sample, b in enumerate(truth)
+            for label, cell in zip(b.labels, self.coder.cells(b).astype(int).tolist())
+        }
+        matched = sum(min(len(b), self.spec.queries) for b in truth)
+        counts = {"heatmap": len(centres), "class": matched, "box": matched}
+        return {name: torch.tensor(count, device=device) for name, count in counts.items()}
+
     @torch.no_grad()
     def predict(self, predictions: Predictions) -> list[Boxes]:
         """Boxes of each sample: centres of gravity, scores, velocities (m/s in the map's frame), best first."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,11 +16,32 @@ from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.depth_maps import nearest_depths
 from tasks.batches.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
+from tasks.batches.image_config import ImageConfig
 from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image, normalise, post_homography
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
-from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
-from tasks.finetune.goals.goal import Truth, goal_of
+from tasks.batches.view_config import ViewConfig
 from tasks.training.order import generator_at, sample_at
+
+Truth = tuple[Tensor, ...]  # (B, ...) each: what predictions are compared with beside boxes
+
+
+class DetectorData(Protocol):
+    """The fields of a detector's config that its batches depend on."""
+
+    image: ImageConfig
+    view: ViewConfig
+    depth_bins: tuple[float, float, float]
+    min_lidar_points: int
+    bev_flip: bool
+    bev_rotation: float
+    bev_scale: float
+    seed: int
+    batch_size: int
+
+
+def no_truth(sample: int, scene: np.ndarray) -> Truth:
+    """Where boxes are all there is to predict."""
+    return ()
 
 
 class Batch(NamedTuple):
@@ -32,7 +53,7 @@ class Batch(NamedTuple):
     cameras: Cameras
     boxes: list[Boxes]  # the truth in the (augmented) ego frame; empty lists where there is none
     depth_labels: Tensor | None  # (B, N, h, w) int64, bin or NO_LABEL of models.depth_bins
-    truth: Truth = ()  # what else predictions are compared with, see `Goal.truth`
+    truth: Truth = ()  # what else predictions are compared with
     with_previous: bool = True  # whether earlier frames count
 
     def to(self, device: torch.device) -> "Batch":
@@ -58,20 +79,20 @@ class Batch(NamedTuple):
 class Batches:
     """Prepares batches. Safe to call from several threads.
 
-    depth: where the config asks for depth supervision.
+    depth: where depth is supervised. truth_of: (row of the index, ego -> augmented ego (4, 4)) -> what else a sample's
+    predictions are compared with.
     """
 
     def __init__(
         self,
-        config: FinetuneConfig,
+        config: DetectorData,
         index: Index,
         dataroot: Path,
         depth: DepthReader | None = None,
-        evaluate: EvaluateConfig = EVALUATE,
+        truth_of: Callable[[int, np.ndarray], Truth] = no_truth,
     ):
         self.config, self.index, self.dataroot = config, index, dataroot
-        self.depth = depth
-        self.goal = goal_of(config)(config, index, dataroot, evaluate)
+        self.depth, self.truth_of = depth, truth_of
         self.bins = DepthBins(*config.depth_bins, config.view.depth_spacing)
         self.scene = LidarAugmentation(config.bev_flip, np.deg2rad(config.bev_rotation), config.bev_scale)
 
@@ -118,7 +139,7 @@ class Batches:
             ),
             boxes=[augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]],
             depth_labels=None if self.depth is None else self._depth_labels(sample, post)[None],
-            truth=self.goal.truth(sample, scene),
+            truth=self.truth_of(sample, scene),
         )
 
     def _images(self, frame: int, draws: list[ImageDraw]) -> np.ndarray:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.errors import UserError
+from common.files import of_sample
 from dataroot.images import read_image
+from storage.index import Index
 from tasks.batches.image_config import ImageConfig
 
 if TYPE_CHECKING:
@@ -156,6 +158,18 @@ def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: 
     wanted = resized(source_size, draw.resize)
     smaller = wanted[0] <= source_size[0] and wanted[1] <= source_size[1]
     return apply_draw(read_image(path, wanted if smaller else None), draw, size, source_size)
+
+
+def load_images(index: Index, dataroot: Path, sample: int, config: ImageConfig) -> np.ndarray:
+    """A sample's images (N, H, W, 3) uint8 as they are evaluated. Raises as `read_image` does, naming the sample."""
+    sizes = [tuple(size) for size in index.image_size[sample].tolist()]
+    with of_sample(index.token[sample]):
+        return np.stack(
+            [
+                load_image(dataroot / str(path), draw_test(config, size), config.size, size)
+                for path, size in zip(index.camera_path[sample], sizes)
+            ]
+        )
 
 
 def normalise(images: "Tensor") -> "Tensor":

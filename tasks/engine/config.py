@@ -16,7 +16,7 @@ from tasks.depth.config import DepthConfig
 from tasks.engine.experiment import ExperimentConfig
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.ingest.config import IngestConfig
-from tasks.pretrain.config import PretrainConfig, check_grid
+from tasks.pretrain.config import PretrainConfig
 from tasks.teacher.config import FitConfig, LidarConfig, TeacherConfig
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
@@ -69,22 +69,17 @@ class PipelineConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "PipelineConfig":
+        bev_cells = None
         if self.teacher.mmdet3d is None:  # whose grid is known when it is built
             finer = self.fit.upsample if self.teacher.output == "neck" and self.teacher.weights == "fit" else 1
-            check_grid(self.pretrain, _scaled(self.lidar.bev_shape, finer))
-        pretrains = self.finetune.init == "pretrain" and self.evaluate.checkpoint is None
-        if pretrains and not isinstance(self.backbone, SwinConfig):
-            raise ValueError(
-                f"backbone.name is {self.backbone.name}, and pretraining hides half of an image from a swin alone: set "
-                "finetune.init to a checkpoint of yours or to random"
-            )
+            bev_cells = _scaled(self.lidar.bev_shape, finer)
+        self.pretrain.method.check_caches(bev_cells, self.depth.sweeps)
+        if self.finetune.init == "pretrain" and self.evaluate.checkpoint is None:
+            self.pretrain.method.check_backbone(self.backbone)
         sweeps = {"lidar.sweeps": self.lidar.sweeps, "depth.sweeps": self.depth.sweeps}
         for name, count in sweeps.items():
             if count > self.ingest.sweeps:
                 raise ValueError(f"{name} is {count}, but the index keeps ingest.sweeps = {self.ingest.sweeps}")
-        if self.pretrain.depth_sweeps > self.depth.sweeps:
-            cached = f"depth.sweeps = {self.depth.sweeps}"
-            raise ValueError(f"pretrain.depth_sweeps is {self.pretrain.depth_sweeps}, but the cache keeps {cached}")
         return self
 
 

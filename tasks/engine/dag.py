@@ -41,7 +41,8 @@ def build_dag(config: PipelineConfig) -> list[Node]:
     add("ingest", "ingest", config.ingest)
     for name in ("fit", "teacher", "depth", "pretrain"):
         if not why_left_out(config, name):
-            add(name, name, getattr(config, name), *STAGES[name].needs)
+            read = config.pretrain.needs if name == "pretrain" else STAGES[name].needs
+            add(name, name, getattr(config, name), *read)
     if config.evaluate.checkpoint is not None:
         add("evaluate", "evaluate", _evaluation(config, config.finetune), "ingest")
         return nodes
@@ -68,10 +69,14 @@ def why_left_out(config: PipelineConfig, name: str) -> str:
     if evaluates_file:
         unused = "evaluate.checkpoint is evaluated as it is"
     fitted = config.teacher.weights == "fit"
+    unread = {}
+    for need in ("teacher", "depth"):
+        read = need in config.pretrain.needs
+        unread[need] = unused or ("" if read else f"pretrain.method {config.pretrain.method.name} does not read it")
     return {
-        "fit": unused or ("" if fitted else f"teacher.weights is {config.teacher.weights!r}, not 'fit'"),
-        "teacher": unused,
-        "depth": "" if finetune.needs_depth and not evaluates_file else unused,
+        "fit": unread["teacher"] or ("" if fitted else f"teacher.weights is {config.teacher.weights!r}, not 'fit'"),
+        "teacher": unread["teacher"],
+        "depth": "" if finetune.needs_depth and not evaluates_file else unread["depth"],
         "pretrain": unused,
         "finetune": unused if evaluates_file else "",
     }.get(name, "")

@@ -14,10 +14,10 @@ SCRATCH: Arm = "scratch"
 # What each pretraining changes in the config's own, which is GeoMIM's.
 PRETRAINING: dict[Arm, dict[str, Any]] = {
     "scratch": {},  # is not pretrained
-    "pixels": {"target": "pixels"},
+    "pixels": {},  # with the images, masks and decoder of the others, see flows/experiment/plan.py
     "geomim": {},
-    "no-cross-view": {"decoder": {"cross_view": False}},
-    "no-geometry-branch": {"decoder": {"geometry_branch": False}},
+    "no-cross-view": {"method": {"decoder": {"cross_view": False}}},
+    "no-geometry-branch": {"method": {"decoder": {"geometry_branch": False}}},
 }
 TITLES: dict[Arm, str] = {
     "scratch": "(a) from scratch",

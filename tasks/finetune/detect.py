@@ -8,19 +8,19 @@ import torch
 from common.progress import progress
 from models.bevdet.detector import BevDet
 from tasks.batches.detector import Batches
-from tasks.finetune.goals.goal import Found
+from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.goals.goal import SampleResult
 from tasks.training.prefetch import Prefetcher, choose_loaders
 from tasks.training.ranks import rank, rank_count
 
 MOST_AT_ONCE = 8  # samples a rank; no more than it trains on at once
 
 
-def detect(detector: BevDet, batches: Batches, samples: np.ndarray) -> Iterator[Found]:
+def detect(detector: BevDet, config: FinetuneConfig, batches: Batches, samples: np.ndarray) -> Iterator[SampleResult]:
     """The head's predictions of this rank's share of the samples, nothing random. Maps come as arrays.
 
     The detector is left in evaluation mode.
     """
-    config = batches.config
     device = next(detector.parameters()).device
     own = samples[rank() :: rank_count()]
     size = min(MOST_AT_ONCE, max(1, config.batch_size // (config.accumulate * rank_count())))
@@ -39,4 +39,4 @@ def detect(detector: BevDet, batches: Batches, samples: np.ndarray) -> Iterator[
             if isinstance(predicted, torch.Tensor):
                 predicted = predicted.cpu().numpy()
             for place, sample in enumerate(batch.samples.tolist()):
-                yield Found(sample, predicted[place], tuple(truth[place].numpy() for truth in batch.truth))
+                yield SampleResult(sample, predicted[place], tuple(truth[place].numpy() for truth in batch.truth))

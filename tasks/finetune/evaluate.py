@@ -18,7 +18,7 @@ from tasks.batches.detector import Batches
 from tasks.engine.stage import Inputs
 from tasks.finetune.config import Evaluation
 from tasks.finetune.detect import detect
-from tasks.finetune.goals.goal import goal_of
+from tasks.finetune.goals import goal_of
 from tasks.finetune.network import build_detector, build_public, load_detector
 from tasks.finetune.report import report
 from tasks.finetune.run import WEIGHTS
@@ -50,8 +50,8 @@ def _evaluate(config: Evaluation, inputs: Inputs, artifact: Artifact) -> None:
     Where the split that is predicted has no samples, pictures are of some of train.
     """
     index = Index.open(inputs["ingest"].path / "index.zarr")
-    batches = Batches(config.detector, index, inputs.dataroot, evaluate=config.evaluate)
-    goal, given = batches.goal, config.evaluate.checkpoint
+    goal = goal_of(config.detector)(config.detector, index, inputs.dataroot, config.evaluate)
+    batches, given = Batches(config.detector, index, inputs.dataroot, truth_of=goal.truth), config.evaluate.checkpoint
     build = build_public if config.evaluate.public_config else build_detector
     detector = build(config.detector, config.evaluate)
     weights = Path(given) if given else inputs["finetune"].path / WEIGHTS
@@ -62,9 +62,11 @@ def _evaluate(config: Evaluation, inputs: Inputs, artifact: Artifact) -> None:
         write_bytes(artifact.path / COVERAGE, f"{told}\n".encode())
     detector.to(choose_device(config.detector.device))
     samples = index.samples(goal.split(index))
-    collected = shown = goal.collected(detect(detector, batches, samples))
+    collected = shown = goal.collected(detect(detector, config.detector, batches, samples))
     if len(samples) == 0:
-        shown = goal.collected(detect(detector, batches, index.samples("train")[: config.evaluate.pictures]))
+        shown = goal.collected(
+            detect(detector, config.detector, batches, index.samples("train")[: config.evaluate.pictures])
+        )
     if rank() == 0:
         scores = goal.evaluate(collected, artifact.path)
         goal.draw(shown, artifact.path)

@@ -19,7 +19,7 @@ from storage.atomic import write_bytes
 from tasks.backbone import build_backbone
 from tasks.checkpoints import read_metadata, read_tensors
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
-from tasks.finetune.goals.goal import goal_of
+from tasks.finetune.goals import goal_of
 from tasks.finetune.meaning import BEFORE, DETECTOR, check, check_public, metadata, taken_from
 from tasks.public_config import read_public_config
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from tasks.finetune.config import FinetuneConfig
-from tasks.finetune.goals.goal import Goal, goal_of
+from tasks.finetune.goals import goal_of
+from tasks.finetune.goals.goal import Goal
 
 
 def report(

@@ -14,23 +14,24 @@ from storage.artifact import Artifact
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.batches.cbgs import class_balanced
-from tasks.batches.detector import Batch, Batches
+from tasks.batches.detector import Batches
 from tasks.batches.labels import labelled
 from tasks.batches.train_split import check_boxes, training_samples
 from tasks.engine.stage import Inputs
-from tasks.finetune.config import FinetuneConfig
+from tasks.finetune.config import EVALUATE, FinetuneConfig
+from tasks.finetune.goals import goal_of
 from tasks.finetune.network import build_detector, load_backbone, save_detector
-from tasks.finetune.objective import Objective, Whole
 from tasks.finetune.optimiser import parameter_groups
+from tasks.finetune.task import DetectorTask
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.device import choose_device, threads
 from tasks.training.ema import Ema
 from tasks.training.log import omissions
-from tasks.training.loop import train
-from tasks.training.order import leaving_out, parts_at, seed_of_rank
+from tasks.training.loop import TrainSpec, train
+from tasks.training.order import leaving_out, seed_of_rank
 from tasks.training.prefetch import choose_loaders
-from tasks.training.ranks import choose_ranks, distribute, rank, rank_count, run_ranks
-from tasks.training.schedule import cosine_with_warmup
+from tasks.training.ranks import choose_ranks, rank, rank_count, run_ranks
+from tasks.training.schedule import Schedule
 
 WEIGHTS, LOG = "detector.safetensors", "log"
 BACKBONE = "backbone.safetensors"  # of the pretrain artifact
@@ -57,7 +58,8 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
     first, device = rank() == 0, choose_device(config.device)
     index = Index.open(inputs["ingest"].path / "index.zarr")
     depth = DepthReader(inputs["depth"].path / "depth.zarr") if config.needs_depth else None
-    batches = Batches(config, index, inputs.dataroot, depth)
+    goal = goal_of(config)(config, index, inputs.dataroot, EVALUATE)
+    batches = Batches(config, index, inputs.dataroot, depth, goal.truth)
     samples = labelled(index, config.label_fraction)
     drawn_from = class_balanced(index, samples, config.seed) if config.sampling == "cbgs" else samples
     drawn_from = leaving_out(drawn_from, index.token, config.skip_samples)
@@ -75,44 +77,25 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
     if config.backbone_rate == 0:
         detector.backbone.eval()  # no drop path
     ema = Ema(detector, config.ema) if config.ema and first else None
-    network = distribute(Whole(detector))
-    objective = Objective(config, detector, network, device)
-
-    def load_batch(step: int) -> list[Batch]:
-        parts = parts_at(step, config.batch_size, config.accumulate)
-        made = [batches.training_at(positions, drawn_from) for positions in parts]
-        return [batch.pinned() for batch in made] if device.type == "cuda" else made
-
-    train(
-        detector,
-        torch.optim.AdamW(
-            parameter_groups(
-                detector,
-                config.rate,
-                config.weight_decay,
-                config.layer_decay,
-                config.backbone_rate,
-            ),
-            fused=True,
-        ),
-        load_batch,
-        objective.terms,
-        lambda part: part.batch.tokens,
-        config.steps,
-        lambda step: cosine_with_warmup(
-            step, config.steps, min(config.warmup, config.steps // 2), WARMUP_START, config.final_rate
-        ),
-        config.clip_norm,
-        Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
-        artifact.path / LOG,
+    warmup = min(config.warmup, config.steps // 2)
+    spec = TrainSpec(
         "finetune" if config.init != "random" else "finetune, from scratch",
-        config.seconds_between_saves,
-        after_save=lambda done: artifact.write_progress(done, config.steps),
-        network=network,
-        micro_batches=objective.parts,
-        ema=ema,
+        Schedule(config.steps, warmup, WARMUP_START, config.final_rate),
+        config.clip_norm,
+        seconds_between_saves=config.seconds_between_saves,
         loaders=choose_loaders(config.loaders, device, rank_count()),
         skip_samples=config.skip_samples,
+    )
+    groups = parameter_groups(detector, config.rate, config.weight_decay, config.layer_decay, config.backbone_rate)
+    train(
+        spec,
+        DetectorTask(config, detector, batches, drawn_from),
+        detector,
+        torch.optim.AdamW(groups, fused=True),
+        Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
+        artifact.path / LOG,
+        ema,
+        after_save=lambda done: artifact.write_progress(done, config.steps),
     )
     if first:
         save_detector(ema.model if ema else detector, artifact.path / WEIGHTS, config)

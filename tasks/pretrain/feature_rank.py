@@ -1,24 +1,28 @@
 """How many directions the backbone's features fill: what tells a collapsed backbone from one that learns slowly."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.backbones.swin import Swin
-from tasks.batches.pretrain import PretrainBatches
+from storage.index import Index
+from tasks.batches.image_config import ImageConfig
+from tasks.batches.images import load_images, normalise
 
 
 @torch.no_grad()
-def feature_rank(backbone: Swin, batches: PretrainBatches, samples: np.ndarray, device: torch.device) -> float:
+def feature_rank(backbone: Swin, config: ImageConfig, index: Index, dataroot: Path, samples: np.ndarray) -> float:
     """Effective rank of stage 3's map (stride 16) over all tokens of the samples' whole images.
 
     The backbone is left as it was.
     """
-    training, sums = backbone.training, 0
+    training, device, sums = backbone.training, next(backbone.parameters()).device, 0
     backbone.eval()
     for sample in samples:
-        images = batches.held_out(np.array([sample])).to(device).normalised_images().flatten(0, 1)
-        features = backbone(images)[2].permute(0, 2, 3, 1).flatten(0, 2).double()
+        images = torch.from_numpy(load_images(index, dataroot, int(sample), config)).to(device)
+        features = backbone(normalise(images))[2].permute(0, 2, 3, 1).flatten(0, 2).double()
         ones = torch.cat([features, features.new_ones(len(features), 1)], 1)
         sums = sums + ones.T @ ones
     backbone.train(training)

@@ -1,59 +1,108 @@
-"""`pretrain.target: pixels`: what the stage does otherwise where images are all that there is to rebuild."""
+"""Plain masked image modelling on its inputs: the index's images, and nothing else."""
+
+import io
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.geomim.decoder import Decoder
-from models.geomim.pixels import PixelMIM, pixel_loss
+from models.geomim.pixels import PixelMIM, pixel_images, pixel_loss
+from storage.atomic import write_bytes
+from storage.index import Index
 from tasks.backbone import build_backbone
-from tasks.batches.pretrain import PretrainBatch, PretrainBatches
+from tasks.batches.images import MEAN, STD
+from tasks.batches.masked import MaskedBatch, MaskedImages
+from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
-from tasks.pretrain.objective import Part
+from tasks.training.task import Term
 
 
-def build_pixel_model(config: PretrainConfig) -> PixelMIM:
-    """Initialised from torch's global generator; the decoder has GeoMIM's width and depth."""
-    backbone, d = build_backbone(config.backbone), config.decoder
-    decoder = Decoder(
-        backbone.channels[2], d.width, d.num_heads, d.depth, cross_view=False, geometry_branch=False, camera_aware=False
-    )
-    return PixelMIM(backbone, decoder, config.backbone.num_heads[2])
+class PixelPretraining:
+    """A `tasks.pretrain.method.Method`. All parts of a step have as many tokens, so all count alike."""
 
+    def __init__(self, config: PretrainConfig, inputs: Inputs, index: Index):
+        self.config, self.images = config, MaskedImages(config, config.method, index, inputs.dataroot)
 
-class PixelObjective:
-    """The pixels' loss; every part of a step counts alike, for all have the same number of tokens."""
+    def build(self) -> PixelMIM:
+        """The decoder has GeoMIM's width and depth."""
+        backbone, d = (
+            build_backbone(self.config.backbone, checkpointing=self.config.checkpointing),
+            self.config.method.decoder,
+        )
+        decoder = Decoder(
+            backbone.channels[2],
+            d.width,
+            d.num_heads,
+            d.depth,
+            cross_view=False,
+            geometry_branch=False,
+            camera_aware=False,
+            checkpointing=self.config.checkpointing,
+        )
+        return PixelMIM(backbone, decoder, self.config.backbone.num_heads[2])
 
-    def __init__(self, config: PretrainConfig, network: nn.Module, device: torch.device):
-        self.config, self.network, self.device = config, network, device
+    def batch(self, positions: range, samples: np.ndarray) -> MaskedBatch:
+        return self.images.training_at(positions, samples)
 
-    def parts(self, batches: list[PretrainBatch]) -> list[Part]:
-        """A rank's batches of one step, moved."""
-        return [Part(batch.to(self.device), torch.ones((), device=self.device)) for batch in batches]
+    def counts(self, model: PixelMIM, batch: MaskedBatch) -> dict[str, Tensor]:
+        return {}
 
-    def terms(self, part: Part) -> dict[str, Tensor]:
-        images = part.batch.normalised_images().flatten(0, 1)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            made = self.network(images, part.batch.groups)
-        return {"pixels": pixel_loss(made, images, part.batch.groups)}
+    def terms(self, model: PixelMIM, network: torch.nn.Module, batch: MaskedBatch) -> list[Term]:
+        images = batch.normalised_images().flatten(0, 1)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            pixels = network(images, batch.groups)
+        return [Term("pixels", 1.0, pixel_loss(pixels, images, batch.groups))]
+
+    def evaluator(self, held_out: np.ndarray, train: np.ndarray, device: torch.device) -> "HeldOutPixels":
+        return HeldOutPixels(self.images, held_out, device)
 
 
 class HeldOutPixels:
     """The error on fixed samples with fixed masks, and that of the answer 0, each token's mean colour."""
 
-    def __init__(self, batches: PretrainBatches, samples: np.ndarray, device: torch.device):
-        self.batches, self.samples, self.device = batches, samples, device
+    def __init__(self, images: MaskedImages, samples: np.ndarray, device: torch.device):
+        self.images, self.samples, self.device = images, samples, device
 
     @torch.no_grad()
     def evaluate(self, model: PixelMIM) -> dict[str, float]:
-        """`held_out_reconstruction` and `held_out_zero`; `model` is left as it was."""
+        """`reconstruction` and `zero`; `model` is left as it was."""
         training, errors = model.training, []
         model.eval()
         for sample in self.samples:
-            batch = self.batches.held_out(np.array([sample])).to(self.device)
+            batch = self.images.held_out(np.array([sample])).to(self.device)
             images = batch.normalised_images().flatten(0, 1)
-            made = model(images, batch.groups)
-            answers = made, torch.zeros_like(made)
+            pixels = model(images, batch.groups)
+            answers = pixels, torch.zeros_like(pixels)
             errors.append([float(pixel_loss(answer, images, batch.groups)) for answer in answers])
         model.train(training)
-        return dict(zip(("held_out_reconstruction", "held_out_zero"), np.mean(errors, 0).tolist()))
+        return dict(zip(("reconstruction", "zero"), np.mean(errors, 0).tolist()))
+
+    @torch.no_grad()
+    def draw(self, model: PixelMIM, folder: Path) -> None:
+        """A sample's images, what half 1 shows of them, and what is rebuilt of the rest."""
+        from matplotlib.figure import Figure  # no pyplot: no global state
+
+        training = model.training
+        model.eval()
+        batch = self.images.held_out(self.samples[:1]).to(self.device)
+        images = batch.normalised_images().flatten(0, 1)
+        rebuilt = pixel_images(model(images, batch.groups)[0], images, batch.groups).movedim(1, -1).cpu().numpy()
+        model.train(training)
+        shown = batch.images[0].cpu().numpy()
+        cell = shown.shape[1] // batch.groups.shape[1]
+        visible = (batch.groups == 0).cpu().numpy().repeat(cell, 1).repeat(cell, 2)[..., None]
+        figure = Figure(figsize=(2.9 * len(shown), 3.6), layout="constrained")
+        axes = figure.subplots(3, len(shown), squeeze=False)
+        for camera, image in enumerate(shown):
+            masked = np.where(visible[camera % len(visible)], image, 128).astype(np.uint8)
+            for row, picture in enumerate((image, masked, ((rebuilt[camera] * STD + MEAN) / 255).clip(0, 1))):
+                axes[row, camera].imshow(picture)
+                axes[row, camera].set(xticks=[], yticks=[])
+            axes[0, camera].set_title(self.images.index.cameras[camera].removeprefix("CAM_").lower(), fontsize=9)
+        for row, name in enumerate(("image", "what half 1 shows", "rebuilt from half 1")):
+            axes[row, 0].set_ylabel(name, fontsize=9)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80)
+        write_bytes(folder / "pretrain.png", buffer.getvalue())

@@ -1,7 +1,6 @@
 """Pretraining's weights from and for other people's code: what `pretrain.init` reads and `geomim export` writes."""
 
 import io
-from operator import attrgetter
 from pathlib import Path
 
 import safetensors.torch
@@ -33,8 +32,6 @@ from models.layouts import (
     with_prefix,
     without_prefix,
 )
-from models.public.geomim import read_geomim
-from models.public.used import UnreadableConfig
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.bev import BevReader
@@ -43,9 +40,7 @@ from tasks.backbone import BackboneConfig, build_backbone
 from tasks.checkpoints import read_tensors
 from tasks.engine.config import explain
 from tasks.engine.integrity import check_file
-from tasks.pretrain.config import PretrainConfig
-from tasks.pretrain.model import splat_grid
-from tasks.public_config import read_public_config
+from tasks.pretrain.geomim.model import splat_grid
 
 # How the backbone is written, from our names.
 BACKBONE_LAYOUTS = {
@@ -88,43 +83,6 @@ def initialise(model: GeoMIM, path: Path) -> str:
         remedy = "set the config to its sizes, or begin with its backbone alone (`geomim export`)"
         raise UserError(f"pretrain.init: {path}: does not fit the model: {error}; {remedy}") from None
     return f"pretrain.init: {path.name}, {checkpoint.layout} layout\n{filled}"
-
-
-def check_public(config: PretrainConfig, model: GeoMIM) -> None:
-    """Refuse a public config that contradicts ours, or the teacher's grid. Raises UserError."""
-    file = Path(config.public_config)
-    try:
-        public = read_geomim(read_public_config(file))
-    except UnreadableConfig as error:
-        raise UserError(f"{file}: {error}") from None
-    swin, decoder, view = public.student.backbone, public.student.decoder, public.view
-    told = {
-        "backbone.embed_dim": swin.embed_dim,
-        "backbone.depths": swin.depths,
-        "backbone.num_heads": swin.num_heads,
-        "backbone.window_sizes": swin.window_sizes,
-        "backbone.pretrain_grid": swin.pretrain_grid,
-        "decoder.width": decoder.width,
-        "decoder.num_heads": decoder.num_heads,
-        "decoder.depth": decoder.depth,
-        "decoder.cross_view": True,  # the public code's way, whatever its config, as are the next two
-        "decoder.geometry_branch": True,
-        "decoder.camera_aware": True,
-        "image.size": view.image_size,
-        "depth_bins": (view.bins.low, view.bins.high, view.bins.step),
-        "context": view.context,
-        "height": view.grid.z,
-    }
-    for name, value in told.items():
-        if value != (now := attrgetter(name)(config)):
-            raise UserError(f"{file}: says pretrain.{name} = {value}, and the config says {now}; set it so")
-    ours = model.view_transform.grid
-    pairs = zip((*view.grid.x, *view.grid.y, view.grid.cell), (*ours.x, *ours.y, ours.cell))
-    if any(abs(a - b) > 1e-6 for a, b in pairs):
-        raise UserError(
-            f"{file}: splats into x {view.grid.x}, y {view.grid.y} by {view.grid.cell} m, and the teacher's grid with "
-            f"pretrain.splat_ratio {config.splat_ratio} is x {ours.x}, y {ours.y} by {ours.cell:g} m; make them agree"
-        )
 
 
 def export(source: Path, out: Path, layout: str) -> str:
@@ -197,15 +155,16 @@ def _view_transform_constants(source: Path, stride: int) -> dict[str, Tensor]:
     manifest = read_manifest(source)
     if manifest is None:
         return {}
-    config = manifest.recipe.config  # perhaps an earlier version's: these fields have kept their names
+    config = manifest.recipe.config
+    method = config.get("method", config)  # an earlier version's has the fields themselves
     stage, key = manifest.inputs()["teacher"]
     teacher = Artifact(source.resolve().parents[1], stage, key)
     try:
         bev = BevReader(teacher.path / "bev.zarr")
     except FileNotFoundError:
         return {}
-    grid = splat_grid(config["height"], config["splat_ratio"], bev.attributes.point_range, bev.attributes.cell_size[0])
-    return original_constants(grid, DepthBins(*config["depth_bins"]), tuple(config["image"]["size"]), stride)
+    grid = splat_grid(method["height"], method["splat_ratio"], bev.attributes.point_range, bev.attributes.cell_size[0])
+    return original_constants(grid, DepthBins(*method["depth_bins"]), tuple(config["image"]["size"]), stride)
 
 
 def _write(out: Path, state: dict[str, Tensor], key: str) -> None:

@@ -1,6 +1,6 @@
 """Settings of the stages `fit` and `teacher`; the network and grid they share stand in LidarConfig alone."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,9 +8,9 @@ from common.settings import Settings, external_file, runtime
 from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
 from models.names import CLASSES
 from tasks.memory import check_memory
-from tasks.training.settings import MOST_BATCH
+from tasks.training.settings import MOST_BATCH, TrainingSettings
 
-FIT_VERSION = 3
+FIT_VERSION = 4
 TEACHER_VERSION = 3
 ATTENTION_HEADS = 8  # of TransFusion's decoder
 
@@ -73,7 +73,7 @@ class LidarConfig(Settings):
         return self.voxel_size[0] * STRIDE, self.voxel_size[1] * STRIDE
 
 
-class FitConfig(Settings):
+class FitConfig(TrainingSettings):
     """Training of the LiDAR detector on the train split."""
 
     lidar: LidarConfig = Field(default_factory=LidarConfig)
@@ -91,7 +91,7 @@ class FitConfig(Settings):
     norm_momentum: float = Field(0.01, gt=0, le=1, description="Of batch normalisation's running statistics.")
     min_lidar_points: int = Field(1, ge=0, description="Boxes with fewer LiDAR points are not learnt from.")
     epochs: float = Field(20, gt=0, description="Passes over the train split.")
-    batch: int = Field(8, ge=1, le=MOST_BATCH, description="Samples a step.")
+    batch_size: int = Field(8, ge=1, le=MOST_BATCH, description="Samples a step, over all ranks.")
     rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     warmup: int = Field(1000, ge=0, description="Steps of linear warm-up, from a third of the rate; a cosine follows.")
     weight_decay: float = Field(0.01, ge=0)
@@ -100,11 +100,14 @@ class FitConfig(Settings):
     paste: int = Field(0, ge=0, description="Objects of another sample added to each, at most.")
     rotation: float = Field(0.3925, ge=0, le=3.1416, description="Largest turn about z (rad).")
     scale: float = Field(0.05, ge=0, lt=1, description="Largest change of scale (0.05: 0.95 to 1.05).")
-    seed: int = Field(0, ge=0)
-    threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
-    device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
-    seconds_between_saves: float = runtime(60.0, "Between checkpoints.", gt=0)
-    skip_samples: tuple[str, ...] = runtime((), "Tokens of samples to leave out; others of train take their places.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_old(cls, given: Any) -> Any:
+        """Say what the field of before is called."""
+        if isinstance(given, dict) and "batch" in given:
+            raise ValueError(f"batch is batch_size now: write batch_size: {given['batch']}")
+        return given
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FitConfig":

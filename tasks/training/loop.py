@@ -4,8 +4,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,119 +17,125 @@ from tasks.training.checkpoint import Checkpoint
 from tasks.training.ema import Ema
 from tasks.training.log import MetricLog
 from tasks.training.prefetch import Prefetcher
-from tasks.training.ranks import gathered, rank, rank_count, sum_over_ranks, wait_for_ranks, without_averaging
+from tasks.training.ranks import gathered, rank, rank_count, shares, sum_over_ranks, wait_for_ranks, without_averaging
+from tasks.training.schedule import Schedule
+from tasks.training.task import AnyBatch, Batch, Task
 
-Batch = TypeVar("Batch")
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How a task is trained."""
+
+    what: str  # the stage's name, and after a comma what of it this trains
+    schedule: Schedule
+    clip_norm: float  # largest norm of the gradient
+    evaluate_every: int = 0  # steps; 0: after the last alone
+    seconds_between_saves: float = 30.0
+    loaders: int = 1  # threads that load ahead
+    skip_samples: tuple[str, ...] = ()  # tokens that `Task.load` leaves out, for the log
+
+
+class Gradient(NamedTuple):
+    """What a step's backward passes leave beside the clipped gradients."""
+
+    batches: Sequence[Batch]  # on the device
+    losses: list[Tensor]  # of each batch: its loss and the terms that it is the sum of
+    values: dict[str, float]  # to log
+    problem: str  # what is not finite, "" if nothing
+    due: float  # the mean of all ranks' `due`
 
 
 def train(
+    spec: TrainSpec,
+    task: Task[AnyBatch],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    load_batch: Callable[[int], Batch],
-    loss_terms: Callable[[Any], dict[str, Tensor]],
-    tokens_of: Callable[[Any], Sequence[str]],
-    steps: int,
-    rate_factor: Callable[[int], float],
-    clip_norm: float,
     checkpoint: Checkpoint,
     log_folder: Path,
-    what: str,
-    seconds_between_saves: float = 30.0,
-    after_save: Callable[[int], None] = lambda step: None,
-    network: nn.Module | None = None,
-    micro_batches: Callable[[Batch], Sequence[Any]] = lambda batch: [batch],
     ema: Ema | None = None,
-    every: int = 0,
-    at_mark: Callable[[int], dict[str, float]] | None = None,
-    loaders: int = 1,
-    skip_samples: Sequence[str] = (),
+    after_save: Callable[[int], None] = lambda step: None,
 ) -> dict[str, float]:
-    """Train `model` in place for `steps` steps, going on from `checkpoint` where it holds some.
+    """Train `model` in place, going on from `checkpoint` where it holds some; what was measured last, {} if nothing.
 
-    A step's batch is `load_batch(step)`, made ahead of time by `loaders` threads. It falls into `micro_batches`, by
-    default one. The loss of a micro-batch is the sum of its `loss_terms`; that of the step is the mean over its
-    micro-batches and over the ranks (see ranks.py), which all call this, while rank 0 alone writes and tells. The rate
-    of each parameter group is its initial one times `rate_factor(step)`, also where `train` is called again to go on.
+    All ranks (see ranks.py) call this, while rank 0 alone writes, evaluates and tells. The loss of a step is the mean
+    over its micro-batches and the ranks of their terms, each counting as much as it has to learn from. The rate of each
+    parameter group is its initial one times the schedule's factor, also where `train` is called again to go on.
 
     A step in which not all is finite leaves everything but random states as it was. The log names its samples: those of
     the micro-batches whose loss is not, or all of the step's if only its gradient or a batch norm is at fault.
 
-    `after_save(steps done)` follows every checkpoint. After every `every`-th step and the last, `at_mark(steps done)`
-    runs on rank 0 while the others wait, and what it returns is logged; the last of these is returned, {} if none.
-
-    Args:
-        what: the stage's name, and after a comma what of it this trains.
-        network: what `loss_terms` calls in place of `model` on several ranks (see `ranks.distribute`).
-        ema: follows `model`, on rank 0 (None elsewhere).
-        skip_samples: tokens that `load_batch` leaves out, for the log.
+    ema: follows `model`, on rank 0 (None elsewhere). `after_save(steps done)` follows every checkpoint.
 
     Raises NonFiniteLoss on all ranks where MOST_IN_A_ROW steps in a row are not finite, or training ends diverged.
     """
+    steps, what = spec.schedule.steps, spec.what
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     done, extra = checkpoint.load(model, optimizer, ema)
-    marked = extra.get("marked", {})
+    measured = extra.get("marked", {})
     if done == steps:
-        return marked
+        return measured
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    device = parameters[0].device
 
-    def backward(batch: Batch, told: float = 0.0) -> tuple[list[Any], list[Tensor], dict[str, float], str, float]:
-        """Leave a step's clipped gradients in the parameters.
+    def load(step: int) -> Sequence[AnyBatch]:
+        batches = task.load(step)
+        return [batch.pinned() for batch in batches] if device.type == "cuda" else batches
 
-        (Its micro-batches, the loss of each, what to log, what is not finite, the mean of all ranks' `told`.)
-        """
+    def backward(loaded: Sequence[AnyBatch], due: float = 0.0) -> Gradient:
+        """Leave a step's clipped gradients in the parameters."""
         optimizer.zero_grad(set_to_none=True)
-        parts = micro_batches(batch)
-        losses = []  # of each micro-batch: its loss and the terms that it is the sum of
-        for number, part in enumerate(parts, 1):
+        batches, losses = [batch.to(device) for batch in loaded], []
+        weights = shares(task.counts, batches)
+        for number, (batch, weight) in enumerate(zip(batches, weights), 1):
             # Gradients are averaged over the ranks once a step, in the last backward pass.
-            with nullcontext() if number == len(parts) else without_averaging(network):
-                terms = loss_terms(part)
+            with nullcontext() if number == len(batches) else without_averaging(task.network):
+                terms = {term.name: term.weight * term.mean * weight.get(term.name, 1.0) for term in task.terms(batch)}
                 loss = torch.stack(list(terms.values())).sum()
-                (loss / len(parts)).backward()
+                (loss / len(batches)).backward()
             losses.append(torch.stack([loss, *terms.values()]).detach())
-        norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, spec.clip_norm)
         # One transfer for all that the ranks must agree on.
-        others = torch.stack([norm, statistics.largest(norm), norm.new_tensor(told)])
+        others = torch.stack([norm, statistics.largest(norm), norm.new_tensor(due)])
         shared = torch.cat([torch.stack(losses).mean(0), others])
-        *values, norms, told = (sum_over_ranks(shared) / rank_count()).tolist()
+        *values, norms, due = (sum_over_ranks(shared) / rank_count()).tolist()
         values = dict(zip(("loss", *terms, "gradient_norm"), values, strict=True))
-        return parts, losses, values, not_finite(values | {"a batch norm's statistic": norms}), told
+        return Gradient(batches, losses, values, not_finite(values | {"a batch norm's statistic": norms}), due)
 
     first = rank() == 0
     saved = time.monotonic()
     todo = range(done, steps)
-    history, statistics = BadSteps(done, steps, skip_samples), Statistics(model)
+    history, statistics = BadSteps(done, steps, spec.skip_samples), Statistics(model)
     log = MetricLog(log_folder, done) if first else nullcontext()
-    with log, Prefetcher(load_batch, todo, loaders, ahead=loaders) as batches:
-        if first and skip_samples:
-            log.note(done, {"skip_samples": list(skip_samples)})
+    with log, Prefetcher(load, todo, spec.loaders, ahead=spec.loaders) as coming:
+        if first and spec.skip_samples:
+            log.note(done, {"skip_samples": list(spec.skip_samples)})
         for step in progress(todo, what, total=steps, unit="steps", done=done) if first else todo:
             start, last = time.monotonic(), step + 1 == steps
-            batch = next(batches)
+            loaded = next(coming)
             waited = time.monotonic() - start
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * rate_factor(step)
+                group["lr"] = group["initial_lr"] * spec.schedule.factor(step)
 
             statistics.keep()
-            due = float(first and time.monotonic() - saved > seconds_between_saves)  # rank 0's clock says to save
-            parts, losses, values, problem, due = backward(batch, due)
+            due = float(first and time.monotonic() - saved > spec.seconds_between_saves)  # rank 0's clock says to save
+            batches, losses, values, problem, due = backward(loaded, due)
             if problem:
                 statistics.put_back()
-                bad = [part for part, loss in zip(parts, losses) if not loss.isfinite().all()]
-                tokens = tokens_in(bad, tokens_of) or tokens_in(parts, tokens_of)
+                bad = [batch for batch, loss in zip(batches, losses) if not loss.isfinite().all()]
+                tokens = tokens_in(bad) or tokens_in(batches)
                 history.bad(step, tokens)
                 if first:
                     log.note(step, {"skipped": problem, "samples": tokens})
                     say(f"{what}: step {step} is skipped: {problem}; samples {', '.join(tokens)}")
                 if last or history.too_many:
                     good = history.last_good
-                    diverged = good is not None and bool(backward(load_batch(good))[3])
+                    diverged = good is not None and bool(backward(load(good)).problem)
                     statistics.put_back()
                     if diverged or history.too_many:
                         raise history.error(what.partition(",")[0], problem, diverged)
             else:
-                history.good(step, (token for part in parts for token in tokens_of(part)))
+                history.good(step, (token for batch in batches for token in batch.tokens))
                 optimizer.step()
                 if ema is not None:
                     ema.update(model, step)
@@ -136,22 +143,21 @@ def train(
                     seconds = {"seconds": time.monotonic() - start, "seconds_waiting": waited}
                     log.write(step, values | {"rate": max(g["lr"] for g in optimizer.param_groups)} | seconds)
 
-            if at_mark is not None and (last or (every and (step + 1) % every == 0)):
-                if first:
-                    marked = at_mark(step + 1)
-                    if nothing := not_finite(marked):
+            if last or (spec.evaluate_every and (step + 1) % spec.evaluate_every == 0):
+                if first and (metrics := task.evaluate(step + 1)):
+                    if nothing := not_finite(metrics):
                         say(f"{what}: after {step + 1} steps {nothing}")
-                    marked = {name: value for name, value in marked.items() if math.isfinite(value)}
-                    log.write(step, marked)
+                    measured = {name: value for name, value in metrics.items() if math.isfinite(value)}
+                    log.write(step, measured)
                 wait_for_ranks()
             if last or (due and not problem):  # what follows a bad step is not known to be sound
-                checkpoint.save(step + 1, model, optimizer, {"marked": marked}, ema)
+                checkpoint.save(step + 1, model, optimizer, {"marked": measured}, ema)
                 if first:
                     after_save(step + 1)
                 saved = time.monotonic()
-    return marked
+    return measured
 
 
-def tokens_in(parts: Iterable[Any], tokens_of: Callable[[Any], Sequence[str]]) -> list[str]:
-    """The sample tokens of these micro-batches of all ranks; called by all of them."""
-    return [token for tokens in gathered([t for part in parts for t in tokens_of(part)]) for token in tokens]
+def tokens_in(batches: Iterable[Batch]) -> list[str]:
+    """The sample tokens of these batches of all ranks; called by all of them."""
+    return [token for tokens in gathered([t for batch in batches for t in batch.tokens]) for token in tokens]

@@ -66,11 +66,6 @@ def seed_of_rank(seed: int) -> int:
     return int(generator_at(rank(), seed, RANKS).integers(2**62))
 
 
-def batch_at(step: int, samples: np.ndarray, batch_size: int, seed: int) -> np.ndarray:
-    """The samples (batch_size,) of a whole step."""
-    return np.array([sample_at(position, samples, seed) for position in positions_at(step, batch_size)])
-
-
 def leaving_out(samples: np.ndarray, index_tokens: np.ndarray, skip: Sequence[str]) -> np.ndarray:
     """`samples`, rows of an index with these tokens, with the next ones in the places of those that are in `skip`.
 

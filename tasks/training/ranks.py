@@ -10,7 +10,7 @@ import os
 import pickle
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -158,6 +158,21 @@ def sum_over_ranks(values: Tensor) -> Tensor:
         values = values.clone()
         distributed.all_reduce(values)
     return values
+
+
+def shares(counts_of: Callable[[Any], dict[str, Tensor]], batches: Sequence[Any]) -> list[dict[str, Tensor]]:
+    """How much each term's mean in each of this rank's micro-batches counts, by name.
+
+    So that the mean over all ranks' micro-batches is the mean over all that they hold together. counts_of: a batch's
+    numbers, see `Task.counts`. Called on all ranks; nothing is counted where there is one micro-batch in all.
+    """
+    if rank_count() == len(batches) == 1:
+        return [{}]
+    counts = [counts_of(batch) for batch in batches]
+    if not counts[0]:
+        return counts
+    weights = weights_of_parts(torch.stack([torch.stack(list(c.values())) for c in counts]).float())
+    return [dict(zip(c, row)) for c, row in zip(counts, weights)]
 
 
 def weights_of_parts(counts: Tensor) -> Tensor:

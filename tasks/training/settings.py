@@ -10,7 +10,7 @@ MOST_BATCH = 65_536  # samples a step; a mistyped number is said, not waited for
 
 
 class TrainingSettings(Settings):
-    """The fields that pretraining and finetuning share: samples of a step, precision, average, and how it runs."""
+    """The fields that all trainings share: samples of a step, precision, average, and how it runs."""
 
     batch_size: int = Field(16, ge=1, le=MOST_BATCH, description="Samples a step, over all ranks.")
     accumulate: int = Field(
@@ -24,7 +24,6 @@ class TrainingSettings(Settings):
     seed: int = Field(0, ge=0, description="Of weights, sample order and augmentation.")
 
     ranks: int = runtime(0, "Processes that share a step; 0: one per GPU that batch_size allows, one on a CPU.", ge=0)
-    checkpointing: bool = runtime(False, "Recompute activations in the backward pass: less memory, more time.")
     loaders: int = runtime(0, "Threads of each rank that load ahead; 0: one on a CPU, else its cores but one.", ge=0)
     threads: int = runtime(0, "CPU threads; 0 takes all. Another number may change the last bits of a result.", ge=0)
     device: str = runtime("auto", "cpu, cuda, or auto: CUDA where there is one.")
@@ -39,3 +38,9 @@ class TrainingSettings(Settings):
                 f"({max(1, self.ranks)}) does not divide: every rank needs the same number of samples"
             )
         return self
+
+
+class CameraTrainingSettings(TrainingSettings):
+    """Those of networks that begin with images."""
+
+    checkpointing: bool = runtime(False, "Recompute activations in the backward pass: less memory, more time.")

@@ -18,7 +18,6 @@ from evaluation.ground_truth import ego, flat_truth, ground_truth, ground_truth_
 from evaluation.metrics import evaluate as our_metrics
 from evaluation.official import RESULTS, SamplesEval, evaluate, evaluation_split, scores_of, unscored
 from evaluation.results import read_results
-from evaluation.submission import lidar_to_global
 from models.boxes import Boxes
 from models.names import CATEGORY_TO_CLASS, EVALUATION_RANGE
 
@@ -84,7 +83,7 @@ def test_the_odd_world_has_what_it_is_for(odd):
     samples = index.samples("val").tolist()
     names = partial(ground_truth_attributes, index)
     everything = FlatBoxes.joined(
-        FlatBoxes.from_boxes(s, ground_truth(index, s).levelled(lidar_to_global(index, s)), names(s)) for s in samples
+        FlatBoxes.from_boxes(s, ground_truth(index, s).levelled(index.lidar_to_global(s)), names(s)) for s in samples
     )
     in_range = counted(everything, ego(index), {}).sum()
     assert 0 < len(flat_truth(index, samples)) < in_range < len(everything) < len(index.box_label)

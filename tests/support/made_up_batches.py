@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from geomim_configs import geomim_config
 from models.names import CAMERAS
 from one_frame import one_frame
 from storage.bev import BevAttributes
-from tasks.batches.pretrain import PretrainBatch
-from tasks.pretrain.config import PretrainConfig
+from tasks.batches.geomim import GeoMIMBatch
 
-CONFIG = PretrainConfig(
+CONFIG = geomim_config(
     backbone={"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4), "window_sizes": (8, 4, 4, 2)},
     image={"size": (64, 96)},
     decoder={"width": 16, "num_heads": 2, "depth": 4},
@@ -38,10 +38,10 @@ class Maps:
 
 
 class MadeUpBatches:
-    """Nine samples of noise, in the shape of PretrainBatches: two cameras, a box each, a third of the cells active."""
+    """Nine samples of noise, in the shape of GeoMIMBatches: two cameras, a box each, a third of the cells active."""
 
-    def __init__(self, config: PretrainConfig = CONFIG):
-        self.config = config
+    def __init__(self):
+        self.image_size = CONFIG.image.size
         generator = torch.Generator().manual_seed(0)
 
         def normal(*shape):
@@ -68,7 +68,7 @@ class MadeUpBatches:
             box_lidar_points=np.ones(count, np.int64),
         )
 
-    def held_out(self, samples: np.ndarray) -> PretrainBatch:
+    def held_out(self, samples: np.ndarray) -> GeoMIMBatch:
         (s,) = samples
         values = self.maps[s].flatten(1).T
         cells = (values != 0).any(1).nonzero()[:, 0]
@@ -77,4 +77,4 @@ class MadeUpBatches:
         cameras = one_frame(intrinsics, torch.eye(4).expand(1, VIEWS, 4, 4), pose, pose)
         groups = torch.arange(6).view(1, 2, 3) % 2
         rest = self.depths[[s]], cells, values[cells], self.bev.shape
-        return PretrainBatch([str(s)], self.images[[s]], cameras, groups, *rest)
+        return GeoMIMBatch([str(s)], self.images[[s]], cameras, groups, *rest)

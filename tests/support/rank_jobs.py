@@ -11,11 +11,12 @@ from torch import Tensor, distributed, nn
 
 from common.errors import UserError
 from evaluation.occupancy import OccupancyScore
+from small_tasks import Part, Rates, SmallTask
 from storage.artifact import Artifact
-from tasks.finetune.goals.goal import Found
+from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.tally import tallied
 from tasks.training.checkpoint import Checkpoint
-from tasks.training.loop import train
+from tasks.training.loop import TrainSpec, train
 from tasks.training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, without_averaging
 
 
@@ -46,7 +47,7 @@ def gradients(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return made | {"sum": sum_over_ranks(x.new_tensor(rank() + 1.0))}
 
 
-def tally(found: list[Found], most: int) -> tuple[dict, list[int]]:
+def tally(found: list[SampleResult], most: int) -> tuple[dict, list[int]]:
     """The score of all samples and the worst of them, each rank having looked at its share."""
     made = tallied(iter(found[rank() :: rank_count()]), OccupancyScore, most)
     return made.score.result(), [looked.sample for looked in made.worst]
@@ -75,33 +76,21 @@ def spoilt_training(folder: Path, spoilt: str) -> tuple[list[dict[str, Tensor]],
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     network = distribute(model)
 
-    def load_batch(step: int) -> list[tuple[int, int, Tensor]]:
+    def load(step: int) -> list[Part]:
         x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(10 * step + rank()))
         if rank() == 1 and spoilt != "gradient" and (step == 3 or spoilt == "always"):
             x[1] = float("nan")
-        return [(step, part, x[part]) for part in range(2)]
+        return [Part((step, part, x[part]), [f"rank{rank()}-{part}"]) for part in range(2)]
 
-    def loss_terms(batch: tuple[int, int, Tensor]) -> dict[str, Tensor]:
+    def losses(batch: tuple[int, int, Tensor]) -> dict[str, Tensor]:
         step, part, x = batch
         made = network(x)
         root = (made * float((step, part, rank(), spoilt) != (3, 1, 1, "gradient"))).abs().sqrt()
         return {"error": (root - 1).square().mean()}
 
-    train(
-        model,
-        torch.optim.AdamW(model.parameters(), 0.01),
-        load_batch,
-        loss_terms,
-        lambda batch: [f"rank{rank()}-{batch[1]}"],
-        6,
-        lambda step: 1.0,
-        1.0,
-        Checkpoint(folder / "checkpoint.pt"),
-        folder,
-        "fit",
-        network=network,
-        micro_batches=lambda batch: batch,
-    )
+    task = SmallTask(load, losses, network=network)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    train(TrainSpec("fit", Rates(6), 1.0), task, model, optimizer, Checkpoint(folder / "checkpoint.pt"), folder)
     weights = gathered({name: value.detach() for name, value in model.state_dict().items()})
     return weights, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

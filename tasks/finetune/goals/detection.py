@@ -16,9 +16,10 @@ from models.boxes import Boxes
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, Predictions, code_weights
 from models.norm import Norm
 from storage.index import Index
+from tasks.batches.detector import Truth
 from tasks.batches.frames import boxes_in_lidar
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
-from tasks.finetune.goals.goal import Found, Truth
+from tasks.finetune.goals.goal import SampleResult
 from tasks.training.ranks import gathered
 
 
@@ -68,16 +69,12 @@ class Detection:
 
     @staticmethod
     def counts(head: CenterPointHead, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
-        counts = {}
-        for number, targets in enumerate(head.targets(boxes)):
-            counts[f"task{number}.heatmap"] = (targets.heatmap == 1).sum()
-            counts[f"task{number}.box"] = targets.used.sum()
-        return counts
+        return head.counts(boxes)
 
-    def collected(self, found: Iterator[Found]) -> dict[int, Boxes]:
+    def collected(self, results: Iterator[SampleResult]) -> dict[int, Boxes]:
         """The boxes of each sample, in its LIDAR_TOP frame, best first."""
         own = {}
-        for sample, boxes, _ in found:
+        for sample, boxes, _ in results:
             own[sample] = boxes_in_lidar(self._index, sample, boxes, self._config.view.key_ego)
         return {sample: boxes for share in gathered(own) for sample, boxes in share.items()}
 

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from models.boxes import Boxes
 from storage.index import Index
+from tasks.batches.detector import Truth
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 
-Truth = tuple[Tensor, ...]  # (B, ...) each
 
-
-class Found(NamedTuple):
-    """What a detector makes of a sample, and the truth."""
+class SampleResult(NamedTuple):
+    """What a detector predicts of a sample, and the truth."""
 
     sample: int  # row of the index
     predicted: Any  # the head's; a map as an array
@@ -64,7 +63,7 @@ class Goal(Protocol):
         """By how many the sum of each term of `loss` was divided."""
         ...
 
-    def collected(self, found: Iterator[Found]) -> Any:
+    def collected(self, results: Iterator[SampleResult]) -> Any:
         """What `evaluate` and `draw` need of all ranks' samples."""
         ...
 
@@ -85,18 +84,3 @@ class Goal(Protocol):
     def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
         """What the report says of a picture beside its sample: column -> text."""
         ...
-
-
-def goal_of(config: FinetuneConfig) -> type[Goal]:
-    """The config's."""
-    if config.task == "segmentation":
-        from tasks.finetune.goals.segmentation import Segmentation
-
-        return Segmentation
-    if config.task == "occupancy":
-        from tasks.finetune.goals.occupancy import VoxelOccupancy
-
-        return VoxelOccupancy
-    from tasks.finetune.goals.detection import Detection
-
-    return Detection

@@ -14,9 +14,10 @@ from models.boxes import Boxes
 from models.names import FREE, OCCUPANCY_CLASSES
 from models.occupancy import RANGE
 from models.occupancy_head import OccupancyHead
+from tasks.batches.detector import Truth
 from tasks.batches.occupancy import read_occupancy
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
-from tasks.finetune.goals.goal import Found, Truth
+from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.map_goal import MapGoal
 from tasks.finetune.goals.tally import Tally, tallied
 
@@ -45,8 +46,8 @@ class VoxelOccupancy(MapGoal):
     def counts(head: OccupancyHead, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
         return {"occupancy": truth[1].sum()}
 
-    def collected(self, found: Iterator[Found]) -> Tally:
-        return tallied(found, OccupancyScore, self._evaluate.pictures)
+    def collected(self, results: Iterator[SampleResult]) -> Tally:
+        return tallied(results, OccupancyScore, self._evaluate.pictures)
 
     def draw(self, collected: Tally, folder: Path) -> None:
         pictures = []

@@ -16,8 +16,9 @@ from models.norm import Norm
 from models.segmentation_head import SegmentationHead
 from storage.index import Index
 from tasks.batches.bev_masks import BevMasks
+from tasks.batches.detector import Truth
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
-from tasks.finetune.goals.goal import Found, Truth
+from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.map_goal import MapGoal
 from tasks.finetune.goals.tally import Tally, tallied
 
@@ -48,9 +49,9 @@ class Segmentation(MapGoal):
         (masks,) = truth
         return {name: torch.tensor(masks[:, 0].numel(), device=masks.device) for name in BEV_LAYERS}
 
-    def collected(self, found: Iterator[Found]) -> Tally:
+    def collected(self, results: Iterator[SampleResult]) -> Tally:
         config = self._config
-        return tallied(found, lambda: SegmentationScore(config.bev_range, config.bev_cell), self._evaluate.pictures)
+        return tallied(results, lambda: SegmentationScore(config.bev_range, config.bev_cell), self._evaluate.pictures)
 
     def draw(self, collected: Tally, folder: Path) -> None:
         pictures = []

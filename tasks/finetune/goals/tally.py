@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from tasks.finetune.goals.goal import Found
+from tasks.finetune.goals.goal import SampleResult
 from tasks.training.ranks import gathered
 
 
@@ -39,10 +39,10 @@ class Tally(NamedTuple):
     worst: list[Looked]  # worst first
 
 
-def tallied(found: Iterator[Found], new_score: Callable[[], Score], most: int) -> Tally:
+def tallied(results: Iterator[SampleResult], new_score: Callable[[], Score], most: int) -> Tally:
     """Score a rank's samples and add up all ranks' counts; keep at most so many of the worst. Called on all ranks."""
     own, kept = new_score(), []
-    for sample, predicted, truth in found:
+    for sample, predicted, truth in results:
         one = new_score()
         one.add(predicted, *truth)
         _join(own, one.samples, one.counts)

@@ -18,7 +18,7 @@ def test_every_arm_with_every_seed_at_every_fraction():
         finetune = run.config.finetune
         assert (finetune.seed, finetune.label_fraction) == (run.seed, run.fraction)
         assert run.config.pretrain.seed == run.seed
-        assert run.config.pretrain.target == ("pixels" if run.arm == "pixels" else "bev")
+        assert run.config.pretrain.method.name == ("pixels" if run.arm == "pixels" else "geomim")
         assert run.config.finetune.init == ("random" if run.arm == "scratch" else "pretrain")
 
 
@@ -33,9 +33,9 @@ def test_a_run_from_scratch_has_no_stage_of_pretraining():
 
 def test_arms_differ_in_pretraining_alone():
     made = {run.arm: run.config for run in planned("arms=[geomim, no-cross-view, no-geometry-branch]")}
-    assert not made["no-cross-view"].pretrain.decoder.cross_view
-    assert made["no-cross-view"].pretrain.decoder.geometry_branch
-    assert not made["no-geometry-branch"].pretrain.decoder.geometry_branch
+    assert not made["no-cross-view"].pretrain.method.decoder.cross_view
+    assert made["no-cross-view"].pretrain.method.decoder.geometry_branch
+    assert not made["no-geometry-branch"].pretrain.method.decoder.geometry_branch
     for config in made.values():
         assert config.model_copy(update={"pretrain": made["geomim"].pretrain}) == made["geomim"]
 
@@ -47,11 +47,11 @@ def test_pretraining_can_be_shared_by_the_seeds():
 
 
 def test_values_of_a_preset_and_of_the_user_are_kept():
-    config = load_config(None, ["preset=demo", "finetune.steps=77", "pretrain.decoder.cross_view=true"])
+    config = load_config(None, ["preset=demo", "finetune.steps=77", "pretrain.method.decoder.cross_view=true"])
     for run in runs(config):
         assert run.config.finetune.steps == 77
         assert run.config.backbone == config.backbone
-        assert run.config.pretrain.decoder.width == config.pretrain.decoder.width
+        assert run.config.pretrain.method.decoder.width == config.pretrain.method.decoder.width
 
 
 def test_only_detectors_are_compared():

@@ -7,24 +7,27 @@ from models.masking import draw_halves
 from one_frame import one_frame
 from tasks.engine.config import PRESETS, PipelineConfig, load_config, merged
 from tasks.pretrain.config import PretrainConfig
-from tasks.pretrain.model import build_model
+from tasks.pretrain.geomim.model import build_model
 
 CHANGES = {
-    "depth-only": {"pretrain.reconstruction_weight": 0},
-    "mask-75": {"pretrain.mask_ratio": 0.75},
-    "no-camera-awareness": {"pretrain.decoder.camera_aware": False},
-    "no-cross-view": {"pretrain.decoder.cross_view": False},
-    "no-geometry-branch": {"pretrain.decoder.geometry_branch": False},
-    "semantic-only": {"pretrain.depth_weight": 0},
+    "depth-only": {"pretrain.method.reconstruction_weight": 0},
+    "mask-75": {"pretrain.method.mask_ratio": 0.75},
+    "no-camera-awareness": {"pretrain.method.decoder.camera_aware": False},
+    "no-cross-view": {"pretrain.method.decoder.cross_view": False},
+    "no-geometry-branch": {"pretrain.method.decoder.geometry_branch": False},
+    "semantic-only": {"pretrain.method.depth_weight": 0},
     "teacher-512": {"teacher.output": "neck", "teacher.encoding": "dense"},
 }
 TINY = {
     "backbone": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4), "window_sizes": (8, 4, 4, 2)},
     "image": {"size": (64, 96)},
-    "decoder": {"width": 16, "num_heads": 2, "depth": 4},
-    "depth_bins": (1.0, 11.0, 1.0),
-    "context": 4,
-    "patch": 4,
+    "method": {
+        "name": "geomim",
+        "decoder": {"width": 16, "num_heads": 2, "depth": 4},
+        "depth_bins": (1.0, 11.0, 1.0),
+        "context": 4,
+        "patch": 4,
+    },
 }
 
 
@@ -75,13 +78,15 @@ def test_it_makes_a_training_step(name):
     intrinsics = torch.tensor([[50.0, 0, 48], [0, 50, 32], [0, 0, 1]]).expand(1, views, 3, 3)
     pose = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]]).expand(1, views, 4, 4)
     cameras = one_frame(intrinsics, torch.eye(4).expand(1, views, 4, 4), pose, pose)
-    groups = draw_halves(1, config.mask_grid, torch.Generator().manual_seed(0), config.mask_ratio)
+    groups = draw_halves(
+        1, config.method.mask_grid(config.image.size, 32), torch.Generator().manual_seed(0), config.method.mask_ratio
+    )
     assert (groups < 0).any() == (name == "mask-75")
 
     made = model(torch.randn(1, views, 3, 64, 96), model.geometry(cameras, (64, 96)), groups)
     losses = model.losses(made, torch.randn(1, channels, 16, 16), torch.rand(1, views, 4, 6) * 10 + 1)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    loss = config.reconstruction_weight * losses.reconstruction + config.depth_weight * losses.depth
+    loss = config.method.reconstruction_weight * losses.reconstruction + config.method.depth_weight * losses.depth
     loss.backward()
     torch.optim.SGD(model.parameters(), 0.1).step()
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}

@@ -1,13 +1,17 @@
 """The effective rank of features, against the eigenvalues of their correlations."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from made_up_batches import CONFIG, VAL, MadeUpBatches
+from made_up_batches import CONFIG
 from tasks.backbone import build_backbone
+from tasks.batches.images import load_images, normalise
 from tasks.pretrain.feature_rank import effective_rank, feature_rank
 
 
@@ -40,13 +44,17 @@ def test_a_feature_that_never_changes_counts_for_nothing():
     assert effective_rank(sums_of(still)) == 0
 
 
-def test_of_a_backbone():
+def test_of_a_backbone(tmp_path):
     """Over all samples at once, not their mean; the backbone stays in training."""
     torch.manual_seed(0)
-    backbone, batches = build_backbone(CONFIG.backbone).train(), MadeUpBatches()
-    got = feature_rank(backbone, batches, VAL, torch.device("cpu"))
+    backbone, generator = build_backbone(CONFIG.backbone).train(), np.random.default_rng(0)
+    paths = np.array([[f"{sample}-{view}.jpg" for view in range(2)] for sample in range(3)])
+    for path in paths.flat:
+        Image.fromarray(generator.integers(0, 256, (64, 96, 3), np.uint8)).save(tmp_path / path)
+    index = SimpleNamespace(camera_path=paths, image_size=np.full((3, 2, 2), (96, 64)), token=np.array(["a", "b", "c"]))
+    got = feature_rank(backbone, CONFIG.image, index, tmp_path, np.arange(3))
     assert backbone.training
-    images = torch.cat([batches.held_out(np.array([s])).normalised_images().flatten(0, 1) for s in VAL])
-    features = backbone.eval()(images)[2].detach().permute(1, 0, 2, 3).flatten(1)
+    images = torch.from_numpy(np.concatenate([load_images(index, tmp_path, s, CONFIG.image) for s in range(3)]))
+    features = backbone.eval()(normalise(images))[2].detach().permute(1, 0, 2, 3).flatten(1)
     eigenvalues = np.linalg.eigvalsh(np.corrcoef(features.double().numpy()))
     assert got == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-3)

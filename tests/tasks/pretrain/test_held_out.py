@@ -7,23 +7,26 @@ import pytest
 import torch
 from torch import nn
 
+from geomim_configs import changed
 from made_up_batches import CHANNELS, CONFIG, SIDE, TRAIN, VAL, VIEWS, MadeUpBatches
 from models.depth_bins import DepthBins
 from models.geomim.model import Reconstruction
 from models.geomim.target import normalise_patches
-from tasks.pretrain.baseline import labelled_depth, median_depth, spread
-from tasks.pretrain.held_out import DEPTH_RANGES, HeldOut, far_apart
-from tasks.pretrain.model import build_model
-from tasks.pretrain.probe import Probe, frozen_bev
+from tasks.pretrain.geomim.baseline import labelled_depth, median_depth
+from tasks.pretrain.geomim.held_out import DEPTH_RANGES, HeldOut, far_apart
+from tasks.pretrain.geomim.model import build_model
+from tasks.pretrain.geomim.probe import Probe, frozen_bev
+from tasks.pretrain.samples import spread
 
 CPU = torch.device("cpu")
+NO_PROBE = changed(CONFIG, probe_samples=0).method
 
 
 class Oracle(nn.Module):
     """Knows the target of the sample that it is shown, and is off by one in its second half; says 10 to 11 m."""
 
-    patch = CONFIG.patch
-    view_transform = SimpleNamespace(bins=DepthBins(*CONFIG.depth_bins))
+    patch = CONFIG.method.patch
+    view_transform = SimpleNamespace(bins=DepthBins(*CONFIG.method.depth_bins))
 
     def __init__(self, batches: MadeUpBatches):
         super().__init__()
@@ -44,9 +47,9 @@ class Oracle(nn.Module):
 
 
 def test_errors_of_a_model_that_knows():
-    batches = MadeUpBatches(CONFIG.model_copy(update={"probe_samples": 0}))
+    batches = MadeUpBatches()
     model = Oracle(batches).train()
-    got = HeldOut(batches, VAL, TRAIN, CPU).evaluate(model)
+    got = HeldOut(batches, NO_PROBE, VAL, TRAIN, CPU).evaluate(model)
     assert model.training
     assert sorted(model.shown) == VAL.tolist()
 
@@ -67,15 +70,15 @@ def test_errors_of_a_model_that_knows():
                 squared = (guess - targets[s]) ** 2
                 everywhere += squared.flatten().tolist()
                 where_active += squared[:, active[s]].flatten().tolist()
-        assert got[f"held_out_{name}"] == pytest.approx(np.mean(everywhere), rel=1e-5)
+        assert got[f"{name}"] == pytest.approx(np.mean(everywhere), rel=1e-5)
         place = "active" if name == "reconstruction" else f"active_{name}"
-        assert got[f"held_out_{place}"] == pytest.approx(np.mean(where_active), rel=1e-5)
-    assert got["held_out_reconstruction"] == pytest.approx(0.5)
+        assert got[f"{place}"] == pytest.approx(np.mean(where_active), rel=1e-5)
+    assert got["reconstruction"] == pytest.approx(0.5)
 
 
 def test_depth_errors():
-    batches = MadeUpBatches(CONFIG.model_copy(update={"probe_samples": 0}))
-    held_out = HeldOut(batches, VAL, TRAIN, CPU)
+    batches = MadeUpBatches()
+    held_out = HeldOut(batches, NO_PROBE, VAL, TRAIN, CPU)
     got = held_out.evaluate(Oracle(batches))
     errors, close, blind = [], [], []
     for s in VAL:
@@ -87,22 +90,22 @@ def test_depth_errors():
                         errors.append((nearest, abs(nearest - 10.5)))
                         close.append((nearest, max(nearest / 10.5, 10.5 / nearest) < 1.25))
                         blind.append(abs(float(held_out.blind.depth[view, i, j]) - nearest))
-    assert got["held_out_depth"] == pytest.approx(np.mean([e for _, e in errors]), rel=1e-5)
-    assert got["held_out_delta1"] == pytest.approx(np.mean([c for _, c in close]), rel=1e-5)
-    assert got["held_out_depth_blind"] == pytest.approx(np.mean(blind), rel=1e-5)
+    assert got["depth"] == pytest.approx(np.mean([e for _, e in errors]), rel=1e-5)
+    assert got["delta1"] == pytest.approx(np.mean([c for _, c in close]), rel=1e-5)
+    assert got["depth_blind"] == pytest.approx(np.mean(blind), rel=1e-5)
     for low, high in DEPTH_RANGES:
         for name, rows in (("depth", errors), ("delta1", close)):
             inside = [value for depth, value in rows if low <= depth < high]
             assert len(inside) > 3
-            assert got[f"held_out_{name}_{low}_{high}"] == pytest.approx(np.mean(inside), rel=1e-5)
+            assert got[f"{name}_{low}_{high}"] == pytest.approx(np.mean(inside), rel=1e-5)
 
 
 def test_nothing_is_said_of_depths_that_no_point_has():
-    batches = MadeUpBatches(CONFIG.model_copy(update={"probe_samples": 0}))
+    batches = MadeUpBatches()
     batches.depths[:] = 0
-    got = HeldOut(batches, VAL[:1], TRAIN, CPU).evaluate(Oracle(batches))
+    got = HeldOut(batches, NO_PROBE, VAL[:1], TRAIN, CPU).evaluate(Oracle(batches))
     assert not any("depth" in name or "delta1" in name or "shuffled" in name for name in got)
-    assert "held_out_zero" in got
+    assert "zero" in got
 
 
 def test_the_median_of_what_is_known():
@@ -151,14 +154,14 @@ def test_the_frozen_bev_is_what_the_head_gets(model):
 
 def test_evaluation_of_a_real_model_repeats_and_changes_nothing(model):
     batches = MadeUpBatches()
-    held_out = HeldOut(batches, VAL, TRAIN, CPU)
+    held_out = HeldOut(batches, CONFIG.method, VAL, TRAIN, CPU)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, again = held_out.evaluate(model), held_out.evaluate(model)
     assert first == again
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(np.isfinite(value) for value in first.values())
     for name in ("prior_ap", "prior_iou", "probe_ap", "probe_iou"):
-        assert 0 <= first[f"held_out_{name}"] < 1
+        assert 0 <= first[f"{name}"] < 1
 
 
 class Giveaway(Probe):
@@ -172,7 +175,7 @@ class Giveaway(Probe):
 
 def test_a_bev_that_shows_the_boxes_beats_one_that_is_not_looked_at(model):
     batches = MadeUpBatches()
-    probe = Giveaway(batches, TRAIN, VAL, CPU)
+    probe = Giveaway(batches, CONFIG.method.probe_samples, TRAIN, VAL, CPU)
     got = probe.evaluate(model)
     assert got["probe_ap"] > 0.98
     assert got["probe_iou"] > 0.8
@@ -197,4 +200,4 @@ def test_a_bev_that_shows_the_boxes_beats_one_that_is_not_looked_at(model):
 def test_no_probe_without_boxes(model):
     batches = MadeUpBatches()
     batches.index.box_label[:] = -1
-    assert not any("probe" in name for name in HeldOut(batches, VAL, TRAIN, CPU).evaluate(model))
+    assert not any("probe" in name for name in HeldOut(batches, CONFIG.method, VAL, TRAIN, CPU).evaluate(model))

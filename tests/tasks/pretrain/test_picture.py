@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from made_up_batches import CHANNELS, TRAIN, VAL, MadeUpBatches
-from tasks.pretrain.held_out import HeldOut
-from tasks.pretrain.model import build_model
-from tasks.pretrain.picture import COLOURS_FILE, BevColours, draw_picture
+from geomim_configs import changed as altered
+from made_up_batches import CHANNELS, CONFIG, TRAIN, VAL, MadeUpBatches
+from tasks.pretrain.geomim.held_out import HeldOut
+from tasks.pretrain.geomim.model import build_model
+from tasks.pretrain.geomim.picture import COLOURS_FILE, BevColours, draw_picture
 
 
 def some_map(channels: int, seed: int = 0) -> torch.Tensor:
@@ -45,13 +46,13 @@ def test_a_map_without_features_is_grey():
 
 
 def test_pictures_of_two_steps(tmp_path):
-    batches = MadeUpBatches(MadeUpBatches().config.model_copy(update={"probe_samples": 0}))
-    held_out = HeldOut(batches, VAL, TRAIN, torch.device("cpu"))
+    batches = MadeUpBatches()
+    held_out = HeldOut(batches, altered(CONFIG, probe_samples=0).method, VAL, TRAIN, torch.device("cpu"))
     shape = CHANNELS, (-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), 1.0
     pictures = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        model = build_model(batches.config, *shape)
+        model = build_model(CONFIG, *shape)
         draw_picture(tmp_path / f"{seed}.png", model, held_out, VAL[:1])
         pictures.append(np.asarray(Image.open(tmp_path / f"{seed}.png").convert("RGB")).astype(int))
         assert model.training

@@ -1,7 +1,12 @@
 import pytest
 from pydantic import ValidationError
 
-from tasks.pretrain.config import PretrainConfig, check_grid
+from common.errors import UserError
+from geomim_configs import geomim_config
+from tasks.engine.config import load_config
+from tasks.engine.dag import build_dag
+from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.methods import CONFIGS
 
 
 @pytest.mark.parametrize(
@@ -29,13 +34,51 @@ from tasks.pretrain.config import PretrainConfig, check_grid
 )
 def test_impossible_configs_are_refused(fields, sentence):
     with pytest.raises(ValidationError, match=sentence):
-        PretrainConfig(**fields)
+        geomim_config(**fields)
 
 
 def test_the_patch_divides_the_teachers_grid():
-    check_grid(PretrainConfig(), (180, 180))
-    with pytest.raises(ValueError, match=r"pretrain.patch is 18, .* 180x128 cells along y"):
-        check_grid(PretrainConfig(), (180, 128))
+    method = PretrainConfig().method
+    method.check_caches((180, 180), 10)
+    method.check_caches(None, 10)
+    with pytest.raises(ValueError, match=r"pretrain.method.patch is 18, .* 180x128 cells along y"):
+        method.check_caches((180, 128), 10)
+    with pytest.raises(ValueError, match=r"depth_sweeps is 9, but the cache keeps depth.sweeps = 5"):
+        method.check_caches((180, 180), 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("pretrain.target=pixels", r"pretrain: target is method.name now: write method: {name: pixels}"),
+        ("pretrain.target=bev", r"pretrain: target is method.name now: write method: {name: geomim}"),
+        ("pretrain.decoder={width: 64}", r"pretrain: decoder is method.decoder now: write method: {name: geomim, dec"),
+        (
+            "pretrain.method.mask_rato=0.6",
+            r"unknown field pretrain.method.mask_rato; did you mean .*mask_ratio",
+        ),
+        ("pretrain.method.decoder.widht=64", r"unknown field .*method.decoder.widht; did you mean .*decoder.width\?"),
+        ("pretrain.method=mae", r"pretrain.method.name: there is no 'mae'; there are 'geomim', 'pixels'"),
+    ],
+)
+def test_one_sentence_says_what_to_write(override, sentence):
+    with pytest.raises(UserError, match=f"^the config: {sentence}"):
+        load_config(None, [override])
+
+
+def test_a_method_is_named_or_stands_alone():
+    """And takes the whole section of another's place."""
+    assert load_config(None, ["pretrain.method=pixels"]).pretrain.method.name == "pixels"
+    assert load_config(None, ["preset=demo", "pretrain.method.name=pixels"]).pretrain.method == CONFIGS["pixels"]()
+    assert load_config(None, ["preset=demo", "pretrain.method.patch=15"]).pretrain.method.decoder.width == 64
+    assert PretrainConfig(method={"patch": 9}).method == CONFIGS["geomim"](patch=9)
+
+
+def test_a_method_needs_what_it_reads():
+    nodes = {
+        n: [node.name for node in build_dag(load_config(None, [f"pretrain.method={n}"]))] for n in ("geomim", "pixels")
+    }
+    assert nodes["geomim"] - nodes["pixels"] == {"fit", "teacher", "depth"}
 
 
 def test_how_it_runs_is_not_part_of_the_key():

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
 from flows.export import Layout
+from geomim_configs import changed as altered
+from geomim_configs import geomim_config
 from models.backbones.config import SwinConfig
 from models.geomim.model import GeoMIM
 from models.layouts import swin_to_original, without_prefix
@@ -19,11 +21,13 @@ from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevWriter
 from storage.manifest import Recipe
 from tasks.batches.image_config import ImageConfig
-from tasks.pretrain.config import DecoderConfig, PretrainConfig
-from tasks.pretrain.model import build_model
-from tasks.pretrain.weights import BACKBONE_LAYOUTS, ORIGINAL, check_public, export, initialise
+from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.geomim.model import build_model
+from tasks.pretrain.geomim.public import check_public
+from tasks.pretrain.methods.geomim import DecoderConfig
+from tasks.pretrain.weights import BACKBONE_LAYOUTS, ORIGINAL, export, initialise
 
-CONFIG = PretrainConfig(
+CONFIG = geomim_config(
     backbone={"embed_dim": 8, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4), "window_sizes": (4, 4, 4, 2)},
     image={"size": (64, 96)},
     decoder={"width": 16, "num_heads": 2, "depth": 4},
@@ -104,9 +108,11 @@ def test_the_original_layout_has_the_view_transforms_geometry(artifact, tmp_path
 
 
 def test_an_artifact_from_before_is_still_written_whole(tmp_path):
-    """Its config says zoom where ours says resize."""
-    before = {"size": [64, 96], "zoom": [0.9, 1.2], "test_zoom": 1.0, "rotate": 5.4, "flip": True}
-    export(artifact_of(tmp_path, CONFIG.key_fields() | {"image": before}).path, tmp_path / "whole.pth", ORIGINAL)
+    """Its config says zoom where ours says resize, and has the method's fields among its own."""
+    image = {"size": [64, 96], "zoom": [0.9, 1.2], "test_zoom": 1.0, "rotate": 5.4, "flip": True}
+    before = CONFIG.key_fields() | {"image": image}
+    before |= before.pop("method")
+    export(artifact_of(tmp_path, before).path, tmp_path / "whole.pth", ORIGINAL)
     state = torch.load(tmp_path / "whole.pth", weights_only=True)["state_dict"]
     assert state["encoders.camera.vtransform.dx"].tolist() == [0.5, 0.5, 20.0]
 
@@ -139,22 +145,21 @@ def test_larger_windows_are_said(artifact):
 
 
 # The small public GeoMIM's settings in ours; its teacher's grid is 10x8 cells of 1.6 m.
-PUBLIC = CONFIG.model_copy(
-    update={
-        "backbone": SwinConfig(
-            embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_sizes=(4, 4, 4, 2), pretrain_grid=8
-        ),
-        "decoder": DecoderConfig(width=16, num_heads=4, depth=4),
-        "depth_bins": (1.0, 9.0, 1.0),
-        "context": 6,
-    }
+PUBLIC = altered(
+    CONFIG,
+    backbone=SwinConfig(
+        embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_sizes=(4, 4, 4, 2), pretrain_grid=8
+    ),
+    decoder=DecoderConfig(width=16, num_heads=4, depth=4),
+    depth_bins=(1.0, 9.0, 1.0),
+    context=6,
 )
 
 
 def check(path, config: PretrainConfig, public: dict, reach: float = 6.4) -> None:
     path.write_text(json.dumps(public))
     model = build_model(config, 16, (-8.0, -reach, -5.0, 8.0, reach, 3.0), 1.6)
-    check_public(config.model_copy(update={"public_config": str(path)}), model)
+    check_public(altered(config, public_config=str(path)), model)
 
 
 def test_a_public_config_that_says_the_same(tmp_path):
@@ -183,14 +188,14 @@ def test_a_public_config_that_says_the_same(tmp_path):
         ({"height": (-5.0, 5.0)}, r"height = \(-10, 10\), and the config says \(-5\.0, 5\.0\)"),
         (
             {"splat_ratio": 1},
-            "splats into x .* by 0.8 m, and the teacher's grid with pretrain.splat_ratio 1 .* by 1.6 m",
+            "splats into x .* by 0.8 m, and the teacher's grid with pretrain.method.splat_ratio 1 .* by 1.6 m",
         ),
     ],
     ids=str,
 )
 def test_a_public_config_that_contradicts_ours_is_refused(tmp_path, fields, sentence):
-    with pytest.raises(UserError, match=rf"public\.json: (says pretrain\.)?{sentence}"):
-        check(tmp_path / "public.json", PUBLIC.model_copy(update=fields), GEOMIM)
+    with pytest.raises(UserError, match=rf"public\.json: (says pretrain\.(method\.)?)?{sentence}"):
+        check(tmp_path / "public.json", altered(PUBLIC, **fields), GEOMIM)
 
 
 def test_a_public_config_of_another_grid_or_of_something_else(tmp_path):
@@ -199,11 +204,11 @@ def test_a_public_config_of_another_grid_or_of_something_else(tmp_path):
     with pytest.raises(UserError, match=r"nothing here knows what model\.encoders\.camera\.neck means"):
         check(tmp_path / "public.json", PUBLIC, changed(GEOMIM, "model.encoders.camera.neck", {}))
     with pytest.raises(ValidationError, match=r"public_config describes the GeoMIM in pretrain\.init"):
-        PretrainConfig(public_config="a.yaml")
+        geomim_config(public_config="a.yaml")
 
 
 def test_what_is_wrong_is_said_in_a_sentence(artifact, tmp_path):
-    wider = built(0, CONFIG.model_copy(update={"context": 5}))
+    wider = built(0, altered(CONFIG, context=5))
     with pytest.raises(
         UserError, match=r"pretrain\.init: .*model\.safetensors: does not fit.*view_transform.*geomim export"
     ):

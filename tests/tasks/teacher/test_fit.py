@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from common.errors import DataError, UserError
 from damages import cut, damaged_in_turn, emptied, noise
+from tasks.batches import voxels
 from tasks.teacher import fit
 from tasks.teacher.network import WEIGHTS, build_detector
 
@@ -21,7 +22,7 @@ def test_fit_leaves_a_detector_and_goes_on_bit_for_bit(world, folder, small_fit,
     build_detector(small_fit).load_state_dict(load_file(whole.path / WEIGHTS))
 
     stopped = folder("stopped")
-    real, seen = fit.augmented, []
+    real, seen = voxels.augmented, []
 
     def dies_in_step_six(*arguments):
         seen.append(None)
@@ -29,15 +30,15 @@ def test_fit_leaves_a_detector_and_goes_on_bit_for_bit(world, folder, small_fit,
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(fit, "augmented", dies_in_step_six)
+    monkeypatch.setattr(voxels, "augmented", dies_in_step_six)
     with pytest.raises(KeyboardInterrupt):
         fit.run(small_fit, world.inputs, stopped)
-    monkeypatch.setattr(fit, "augmented", real)
+    monkeypatch.setattr(voxels, "augmented", real)
     assert 0 < stopped.progress[0] < 10
     fit.run(small_fit, world.inputs, stopped)
     assert (whole.path / WEIGHTS).read_bytes() == (stopped.path / WEIGHTS).read_bytes()
 
-    monkeypatch.setattr(fit, "augmented", dies_in_step_six)  # killed in the evaluation: nothing is trained again
+    monkeypatch.setattr(voxels, "augmented", dies_in_step_six)  # killed in the evaluation: nothing is trained again
     assert fit.run(small_fit, world.inputs, stopped) == summary
 
 
@@ -94,7 +95,7 @@ def test_a_sample_whose_objects_are_pasted_is_named(world, folder, small_fit):
     rows = [json.loads(line) for line in (out.path / "log" / "metrics.jsonl").read_text().splitlines()]
     skipped = [row["samples"] for row in rows if "skipped" in row]
     assert all("sample2" in samples for samples in skipped)
-    assert any(len(samples) > config.batch for samples in skipped)
+    assert any(len(samples) > config.batch_size for samples in skipped)
     assert all(len(samples) == len(set(samples)) for samples in skipped)
 
 
@@ -147,6 +148,6 @@ def test_every_head_and_pasted_objects_learn(world, folder, small_fit):
 def test_a_batch_of_one_voxel_is_one_sentence(world, folder, small_fit):
     for s in range(6):
         np.array([[1, 1, 0, 5, 0]], np.float32).tofile(world.dataroot / f"{s}.bin")
-    config = small_fit.model_copy(update={"batch": 1, "lidar": small_fit.lidar.model_copy(update={"sweeps": 0})})
+    config = small_fit.model_copy(update={"batch_size": 1, "lidar": small_fit.lidar.model_copy(update={"sweeps": 0})})
     with pytest.raises(DataError, match=r"fit: sample\d: a single voxel of lidar.range has points in it.*leave_out"):
         fit.run(config, world.inputs, folder("fit"))

@@ -36,8 +36,8 @@ def test_impossible_combinations(fields, sentence):
 
 
 def test_a_batch_that_nobody_can_mean():
-    with pytest.raises(ValidationError, match=r"batch\n.* less than or equal to 65536"):
-        FitConfig(batch=10**12)
+    with pytest.raises(ValidationError, match=r"batch_size\n.* less than or equal to 65536"):
+        FitConfig(batch_size=10**12)
 
 
 def test_what_decides_the_result_is_in_the_key():

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from rank_jobs import spoilt_training
+from small_tasks import Part, Rates, SmallTask
 from tasks.training.bad_steps import MOST_IN_A_ROW, NonFiniteLoss
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.ema import Ema
 from tasks.training.log import omissions
-from tasks.training.loop import train
+from tasks.training.loop import TrainSpec, train
 from tasks.training.ranks import run_ranks
 
 STEPS = 20
@@ -33,30 +34,27 @@ class Run:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 0.01)
         self.ema = Ema(self.model, 0.9)
 
-    def train(self, spoil=lambda step: 1.0, until: int | None = None, rate=lambda step: 1.0, **options) -> None:
+    def train(
+        self,
+        spoil=lambda step: 1.0,
+        until: int | None = None,
+        rate=lambda step: 1.0,
+        evaluate=lambda steps: {},
+        skip_samples=(),
+    ) -> None:
         """spoil: a factor on a step's input. until: a step whose batch interrupts."""
 
-        def load_batch(step: int) -> tuple[int, torch.Tensor]:
+        def load(step: int) -> list[Part]:
             if step == until:
                 raise KeyboardInterrupt
-            return step, batch_of(step) * spoil(step)
+            return [Part(batch_of(step) * spoil(step), [f"token{step % 12}"])]
 
-        train(
-            self.model.train(),
-            self.optimizer,
-            load_batch,
-            lambda batch: {"error": (self.model(batch[1]) - 1).square().mean()},
-            lambda batch: [f"token{batch[0] % 12}"],
-            self.steps,
-            rate,
-            1.0,
-            Checkpoint(self.folder / "checkpoint.pt"),
-            self.folder,
-            "fit",
-            0.0,
-            ema=self.ema,
-            **options,
+        spec = TrainSpec(
+            "fit", Rates(self.steps, rate), 1.0, seconds_between_saves=0.0, skip_samples=tuple(skip_samples)
         )
+        task = SmallTask(load, lambda x: {"error": (self.model(x) - 1).square().mean()}, evaluate)
+        checkpoint = Checkpoint(self.folder / "checkpoint.pt")
+        train(spec, task, self.model.train(), self.optimizer, checkpoint, self.folder, self.ema)
 
     def state(self) -> dict:
         average = {f"average {name}": value for name, value in self.ema.model.state_dict().items()}
@@ -144,24 +142,16 @@ def test_many_in_a_row_end_the_run_and_without_their_samples_it_goes_on(tmp_path
 def test_samples_that_were_in_finite_steps_are_not_blamed(tmp_path):
     """Tokens come round every twelve steps: of the eight bad steps after the first round only one has a new sample."""
 
-    def tokens(batch):
-        return ["new"] if batch[0] == 15 else [f"token{batch[0] % 12}"]
+    def load(step: int) -> list[Part]:
+        return [
+            Part(batch_of(step) * (math.nan if step >= 13 else 1.0), ["new" if step == 15 else f"token{step % 12}"])
+        ]
 
     run = Run(tmp_path, 30)
+    task = SmallTask(load, lambda x: {"error": (run.model(x) - 1).square().mean()})
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt")
     with pytest.raises(NonFiniteLoss, match="; samples new: look at their data"):
-        train(
-            run.model.train(),
-            run.optimizer,
-            lambda step: (step, batch_of(step) * (math.nan if step >= 13 else 1.0)),
-            lambda batch: {"error": (run.model(batch[1]) - 1).square().mean()},
-            tokens,
-            30,
-            lambda step: 1.0,
-            1.0,
-            Checkpoint(tmp_path / "checkpoint.pt"),
-            tmp_path,
-            "fit",
-        )
+        train(TrainSpec("fit", Rates(30), 1.0), task, run.model.train(), run.optimizer, checkpoint, tmp_path)
 
 
 @pytest.mark.parametrize("steps", [STEPS, 7])
@@ -186,7 +176,7 @@ def test_a_short_training_of_bad_steps_alone_is_none(tmp_path):
 
 def test_marks_that_are_not_finite_are_told_and_left_out(tmp_path, capsys):
     run = Run(tmp_path, 3)
-    run.train(at_mark=lambda steps: {"held_out_depth": math.nan, "held_out_zero": 1.0})
+    run.train(evaluate=lambda steps: {"held_out_depth": math.nan, "held_out_zero": 1.0})
     assert run.lines()[-1] == {"step": 2, "held_out_zero": 1.0}
     assert "fit: after 3 steps held_out_depth is nan" in capsys.readouterr().err
 

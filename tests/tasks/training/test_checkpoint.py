@@ -15,8 +15,9 @@ import torch
 
 from damages import cut, damage, emptied, flipped, one_byte_short, zeros
 from rank_jobs import loaded_step
+from small_tasks import Part, Rates, SmallTask
 from tasks.training.checkpoint import Checkpoint
-from tasks.training.loop import train
+from tasks.training.loop import TrainSpec, train
 from tasks.training.ranks import run_ranks
 
 ROOT = Path(__file__).parents[3]
@@ -36,21 +37,13 @@ def trained(folder: Path, until: int | None = None) -> torch.Tensor:
         if done == until:
             raise Interrupted
 
-    train(
-        model,
-        torch.optim.AdamW(model.parameters(), 0.1),
-        lambda step: torch.randn(6, 4, generator=torch.Generator().manual_seed(step)),
+    task = SmallTask(
+        lambda step: [Part(torch.randn(6, 4, generator=torch.Generator().manual_seed(step)), ["token"])],
         lambda batch: {"error": (model(batch) - 1).square().mean()},
-        lambda batch: ["token"],
-        STEPS,
-        lambda step: 1.0,
-        1.0,
-        Checkpoint(folder / ".checkpoint.pt"),
-        folder,
-        "test",
-        0.0,
-        after_save,
     )
+    spec = TrainSpec("test", Rates(STEPS), 1.0, seconds_between_saves=0.0)
+    optimizer, checkpoint = torch.optim.AdamW(model.parameters(), 0.1), Checkpoint(folder / ".checkpoint.pt")
+    train(spec, task, model, optimizer, checkpoint, folder, after_save=after_save)
     return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
 

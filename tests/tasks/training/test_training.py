@@ -13,11 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from small_tasks import Part, Rates, SmallTask
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.log import MetricLog
-from tasks.training.loop import train
-from tasks.training.order import batch_at, generator_at
-from tasks.training.schedule import cosine_with_warmup
+from tasks.training.loop import TrainSpec, train
+from tasks.training.order import generator_at, positions_at, sample_at
+from tasks.training.schedule import Schedule
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,7 +28,8 @@ RUN = textwrap.dedent("""
     from pathlib import Path
     import torch
     from tasks.training.checkpoint import Checkpoint
-    from tasks.training.loop import train
+    from small_tasks import Part, Rates, SmallTask
+    from tasks.training.loop import TrainSpec, train
     from tasks.training.order import generator_at
 
     folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
@@ -35,22 +37,26 @@ RUN = textwrap.dedent("""
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
     optimizer = torch.optim.AdamW(model.parameters(), 0.1)
 
-    def load_batch(step):
-        return step, torch.from_numpy(generator_at(step, 5).normal(size=(6, 4))).float()
+    def load(step):
+        return [Part((step, torch.from_numpy(generator_at(step, 5).normal(size=(6, 4))).float()), ["t"])]
 
-    def loss_terms(batch):
+    def losses(batch):
         if batch[0] == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"error": (model(batch[1]) - batch[1].sum(1, keepdim=True)).square().mean()}
 
-    train(model, optimizer, load_batch, loss_terms, lambda b: ["t"], 12, lambda s: 1 - s / 24, 1.0,
-          Checkpoint(folder / "checkpoint.pt"), folder, "test", seconds_between_saves=0)
+    spec = TrainSpec("test", Rates(12, lambda s: 1 - s / 24), 1.0, seconds_between_saves=0)
+    train(spec, SmallTask(load, losses), model, optimizer, Checkpoint(folder / "checkpoint.pt"), folder)
     torch.save(model.state_dict(), folder / "weights.pt")
 """)
 
 
+def batch_at(step, samples, batch_size, seed):
+    return np.array([sample_at(position, samples, seed) for position in positions_at(step, batch_size)])
+
+
 def run(folder: Path, fatal: int) -> int:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}", "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, "-c", RUN, str(folder), str(fatal)], env=environment, cwd=ROOT).returncode
 
 
@@ -77,19 +83,12 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_log(tmp_path):
 def simple(tmp_path, steps, losses=lambda step: 1.0, model=None, optimizer=None):
     model = model or torch.nn.Linear(1, 1)
     optimizer = optimizer or torch.optim.SGD(model.parameters(), 1.0)
-    train(
-        model,
-        optimizer,
-        lambda step: step,
+    task = SmallTask(
+        lambda step: [Part(step, [f"token{step}"])],
         lambda step: {"a": model(torch.ones(1, 1)).sum() * losses(step)},
-        lambda step: [f"token{step}"],
-        steps,
-        lambda step: 0.5,
-        1.0,
-        Checkpoint(tmp_path / "checkpoint.pt"),
-        tmp_path,
-        "test",
     )
+    spec = TrainSpec("test", Rates(steps, lambda step: 0.5), 1.0)
+    train(spec, task, model, optimizer, Checkpoint(tmp_path / "checkpoint.pt"), tmp_path)
     return model, optimizer
 
 
@@ -100,20 +99,14 @@ def test_micro_batches_add_up_to_the_batch(tmp_path):
     def trained(folder, parts, batches=batches):
         torch.manual_seed(0)
         model = torch.nn.Linear(4, 1)
-        train(
-            model,
-            torch.optim.AdamW(model.parameters(), 0.1),
-            lambda step: (step, batches[step]),
-            lambda part: {"a": model(part[1]).square().mean(), "b": part[1].mean()},
-            lambda part: [f"token{part[0]}-{len(part[1])}-{part[1].isnan().any()}"],
-            3,
-            lambda step: 1.0,
-            1.0,
-            Checkpoint(folder / "checkpoint.pt"),
-            folder,
-            "test",
-            micro_batches=lambda batch: [(batch[0], part) for part in batch[1].chunk(parts)],
+        task = SmallTask(
+            lambda step: [
+                Part(part, [f"token{step}-{len(part)}-{part.isnan().any()}"]) for part in batches[step].chunk(parts)
+            ],
+            lambda part: {"a": model(part).square().mean(), "b": part.mean()},
         )
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+        train(TrainSpec("test", Rates(3), 1.0), task, model, optimizer, Checkpoint(folder / "checkpoint.pt"), folder)
         return torch.cat([model.weight.flatten(), model.bias])
 
     torch.testing.assert_close(trained(tmp_path / "one", 1), trained(tmp_path / "three", 3))
@@ -133,28 +126,18 @@ def test_marks_are_logged_once_and_the_last_is_returned(tmp_path):
     def run_to_5(interrupted=False):
         model = torch.nn.Linear(1, 1)
 
-        def at_mark(steps):
+        def evaluate(steps):
             if interrupted and steps == 4:
                 raise KeyboardInterrupt
             seen.append(steps)
             return {"held_out": float(steps)}
 
-        return train(
-            model,
-            torch.optim.SGD(model.parameters(), 1.0),
-            lambda step: step,
-            lambda step: {"a": model(torch.ones(1, 1)).sum()},
-            lambda step: [],
-            5,
-            lambda step: 0.5,
-            1.0,
-            Checkpoint(tmp_path / "checkpoint.pt"),
-            tmp_path,
-            "test",
-            0.0,
-            every=2,
-            at_mark=at_mark,
+        spec = TrainSpec("test", Rates(5, lambda step: 0.5), 1.0, evaluate_every=2, seconds_between_saves=0.0)
+        task = SmallTask(
+            lambda step: [Part(step)], lambda step: {"a": model(torch.ones(1, 1)).sum()}, evaluate=evaluate
         )
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        return train(spec, task, model, optimizer, Checkpoint(tmp_path / "checkpoint.pt"), tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
         run_to_5(interrupted=True)
@@ -209,10 +192,10 @@ def test_epochs_and_steps_differ_in_their_randomness():
 
 
 def test_the_rate_warms_up_and_then_falls_along_a_cosine():
-    factors = [cosine_with_warmup(step, 110, 10, 0.1, 0.01) for step in range(111)]
+    factors = [Schedule(110, 10, 0.1, 0.01).factor(step) for step in range(111)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[10] == pytest.approx(1)
     assert factors[60] == pytest.approx(0.505)
     assert factors[110] == pytest.approx(0.01)
     assert np.diff(factors[:11]).min() > 0 > np.diff(factors[10:]).max()
-    assert [cosine_with_warmup(s, 9, 0, floor=1.0) for s in range(9)] == [1.0] * 9
+    assert [Schedule(9, 0, floor=1.0).factor(s) for s in range(9)] == [1.0] * 9

@@ -17,19 +17,25 @@ from tasks.batches.bev_masks import BevMasks
 from tasks.batches.detector import Batches
 from tasks.batches.occupancy import read_occupancy
 from tasks.engine.stage import Inputs
-from tasks.finetune.config import EvaluateConfig, FinetuneConfig
+from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.detect import detect
-from tasks.finetune.goals.goal import Found
+from tasks.finetune.goals import goal_of
+from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.network import build_detector, load_detector
-from tasks.finetune.objective import Objective, Whole
 from tasks.finetune.run import run
-from tasks.training.ranks import run_ranks
+from tasks.finetune.task import DetectorTask
+from tasks.training.ranks import run_ranks, shares
 
 SEGMENTATION = {"task": "segmentation", "depth_weight": 0.0}
 OCCUPANCY = {
     "task": "occupancy", "bev_range": 40.0, "bev_cell": 2.5, "bev_rotation": 0.0, "bev_scale": 0.0,
     "depth_weight": 0.0,
 }  # fmt: skip
+
+
+def batches_of(config, world):
+    goal = goal_of(config)(config, world.index, world.inputs.dataroot, EVALUATE)
+    return Batches(config, world.index, world.inputs.dataroot, truth_of=goal.truth)
 
 
 def configured(world, **fields) -> FinetuneConfig:
@@ -89,8 +95,8 @@ def test_scores_are_those_of_the_stored_weights(world, occupied):
     config, weights, _, summary = occupied
     detector = build_detector(config)
     load_detector(detector, weights, config)
-    score, batches = OccupancyScore(), Batches(config, world.index, world.inputs.dataroot)
-    for found in detect(detector, batches, world.index.samples("val")):
+    score, batches = OccupancyScore(), batches_of(config, world)
+    for found in detect(detector, config, batches, world.index.samples("val")):
         labels, seen = read_occupancy(world.index, world.inputs.dataroot, found.sample)
         score.add(found.predicted, labels, seen)
     assert score.result()["mIoU"] == summary["mIoU"]
@@ -106,22 +112,21 @@ def test_weights_of_another_task_are_refused(world, occupied):
 @pytest.mark.parametrize("fields", [SEGMENTATION, OCCUPANCY])
 def test_the_mean_over_parts_is_the_loss_of_the_whole(world, fields):
     config = configured(world, **fields, drop_path=0.0)
-    batches = Batches(config, world.index, world.inputs.dataroot)
+    batches = batches_of(config, world)
     torch.manual_seed(0)
     detector = build_detector(config).eval()
-    objective = Objective(config, detector, Whole(detector), torch.device("cpu"))
-    (whole,) = objective.parts([batches.evaluation([0, 1, 2, 3])])
-    together = objective.terms(whole)
-    parts = objective.parts([batches.evaluation([0]), batches.evaluation([1, 2]), batches.evaluation([3])])
-    apart = [objective.terms(part) for part in parts]
-    for name, term in together.items():
-        torch.testing.assert_close(torch.stack([terms[name] for terms in apart]).mean(), term, rtol=1e-4, atol=1e-6)
+    task = DetectorTask(config, detector, batches, world.index.samples("train"))
+    parts = [batches.evaluation(samples) for samples in ([0], [1, 2], [3])]
+    weights = shares(task.counts, parts)
+    apart = [{term.name: term.mean * weight[term.name] for term in task.terms(p)} for p, weight in zip(parts, weights)]
+    for name, _, mean in task.terms(batches.evaluation([0, 1, 2, 3])):
+        torch.testing.assert_close(torch.stack([means[name] for means in apart]).mean(), mean, rtol=1e-4, atol=1e-6)
 
 
 def test_truth_moves_with_the_scene(world):
     """The masks of an augmented batch are those of the matrix that the cameras get."""
     config = configured(world, **SEGMENTATION, bev_rotation=20.0, bev_scale=0.05, bev_flip=True)
-    batches = Batches(config, world.index, world.inputs.dataroot)
+    batches = batches_of(config, world)
     batch = batches.training_at(range(2), world.index.samples("train"))
     masks = BevMasks(world.index, world.inputs.dataroot, config.bev_range, config.bev_cell)
     for place, sample in enumerate(batch.samples.tolist()):
@@ -132,7 +137,7 @@ def test_truth_moves_with_the_scene(world):
 
 def test_voxels_are_mirrored_with_the_scene(world):
     config = configured(world, **OCCUPANCY, bev_flip=True)
-    batches = Batches(config, world.index, world.inputs.dataroot)
+    batches = batches_of(config, world)
     seen = set()
     for step in range(8):
         batch = batches.training_at(range(step, step + 1), world.index.samples("train"))
@@ -159,7 +164,7 @@ def test_the_worst_are_kept_and_all_are_counted():
     for sample in range(6):
         labels = rng.integers(0, 18, (4, 4, 4)).astype(np.uint8)
         wrong = rng.random((4, 4, 4)) < (0.9, 0.1, 0.5, 0.95, 0.3, 0.7)[sample]
-        found.append(Found(sample, np.where(wrong, 17 - labels, labels), (labels, np.ones((4, 4, 4), bool))))
+        found.append(SampleResult(sample, np.where(wrong, 17 - labels, labels), (labels, np.ones((4, 4, 4), bool))))
     whole = OccupancyScore()
     for _, predicted, truth in found:
         whole.add(predicted, *truth)

@@ -14,8 +14,8 @@ def build_model(config: PretrainConfig, bev_channels: int, bev_range: tuple[floa
 
     bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
     """
-    backbone = build_backbone(config.backbone)
-    d = config.decoder
+    backbone = build_backbone(config.backbone, checkpointing=config.checkpointing)
+    method, d = config.method, config.method.decoder
     decoder = Decoder(
         backbone.channels[2],
         d.width,
@@ -24,11 +24,12 @@ def build_model(config: PretrainConfig, bev_channels: int, bev_range: tuple[floa
         cross_view=d.cross_view,
         geometry_branch=d.geometry_branch,
         camera_aware=d.camera_aware,
+        checkpointing=config.checkpointing,
     )
-    grid = splat_grid(config.height, config.splat_ratio, bev_range, bev_cell)
-    view_transform = ViewTransform(d.width, config.context, DepthBins(*config.depth_bins), grid, config.splat_ratio)
+    grid = splat_grid(method.height, method.splat_ratio, bev_range, bev_cell)
+    view_transform = ViewTransform(d.width, method.context, DepthBins(*method.depth_bins), grid, method.splat_ratio)
     heads = config.backbone.num_heads[2]
-    return GeoMIM(backbone, decoder, view_transform, heads, bev_channels, config.patch, config.depth_weight)
+    return GeoMIM(backbone, decoder, view_transform, heads, bev_channels, method.patch, method.depth_weight)
 
 
 def splat_grid(height: tuple[float, float], splat_ratio: int, bev_range: tuple[float, ...], bev_cell: float) -> BevGrid:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from models.depth_bins import NO_LABEL, DepthBins
 from models.geomim.target import normalise_patches
-from tasks.batches.pretrain import PretrainBatches
+from tasks.batches.geomim import GeoMIMBatches
+from tasks.pretrain.methods.geomim import Config
+from tasks.pretrain.samples import spread
 
 BEV_SAMPLES, DEPTH_SAMPLES = 512, 64  # a mean of n maps has an error of its own, 1/n of theirs at best
 
@@ -25,9 +27,9 @@ class Blind(NamedTuple):
     depth: Tensor  # (N, h, w) m, median of the nearest LiDAR depth in every stride x stride block
 
 
-def blind_answers(batches: PretrainBatches, train: np.ndarray) -> Blind:
+def blind_answers(batches: GeoMIMBatches, config: Config, train: np.ndarray) -> Blind:
     """From samples spread over `train`, without augmentation."""
-    config, bins = batches.config, DepthBins(*batches.config.depth_bins)
+    bins = DepthBins(*config.depth_bins)
     mean, chosen = torch.zeros(1, *batches.bev.shape), spread(train, BEV_SAMPLES)
     for sample in chosen.tolist():
         bev = torch.from_numpy(np.ascontiguousarray(batches.bev[sample]))[None].float()
@@ -48,8 +50,3 @@ def median_depth(depths: Tensor) -> Tensor:
     """
     known = torch.where(depths > 0, depths, torch.nan)
     return known.nanmedian(0).values.nan_to_num(float(known.nanmedian().nan_to_num(0.0)))
-
-
-def spread(samples: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the samples, evenly spaced, the first and the last among them."""
-    return samples[np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))]

@@ -6,7 +6,8 @@ import torch
 from storage.depth import DepthReader
 from tasks.batches.detector import Batches
 from tasks.finetune.network import build_detector
-from tasks.finetune.objective import Objective, Whole
+from tasks.finetune.task import DetectorTask
+from tasks.training.ranks import shares
 
 
 @pytest.mark.parametrize("groups", ["one", "six"])
@@ -17,14 +18,14 @@ def test_the_mean_over_parts_is_the_loss_of_the_whole(world, groups):
     batches = Batches(config, world.index, world.inputs.dataroot, depth)
     torch.manual_seed(0)
     detector = build_detector(config).eval()
-    objective = Objective(config, detector, Whole(detector), torch.device("cpu"))
-    (whole,) = objective.parts([batches.evaluation([0, 1, 2, 3])])
-    together = objective.terms(whole)
-    parts = objective.parts([batches.evaluation([0]), batches.evaluation([1, 2]), batches.evaluation([3])])
-    apart = [objective.terms(part) for part in parts]
-    for name, term in together.items():
-        torch.testing.assert_close(torch.stack([terms[name] for terms in apart]).mean(), term, rtol=1e-4, atol=1e-6)
-    assert {"task0.heatmap", "task0.box", "depth"} <= set(together)
+    task = DetectorTask(config, detector, batches, world.index.samples("train"))
+    parts = [batches.evaluation(samples) for samples in ([0], [1, 2], [3])]
+    weights = shares(task.counts, parts)
+    apart = [{term.name: term.mean * weight[term.name] for term in task.terms(p)} for p, weight in zip(parts, weights)]
+    together = task.terms(batches.evaluation([0, 1, 2, 3]))
+    for name, _, mean in together:
+        torch.testing.assert_close(torch.stack([means[name] for means in apart]).mean(), mean, rtol=1e-4, atol=1e-6)
+    assert {"task0.heatmap", "task0.box", "depth"} <= {term.name for term in together}
 
 
 def test_velocity_is_learnt_as_the_config_says(world):
@@ -39,7 +40,7 @@ def test_what_is_drawn_from_bfloat16_is_scored_in_float32(world):
     config = world.configured(precision="bf16", depth_weight=0.0)
     batches = Batches(config, world.index, world.inputs.dataroot)
     detector = build_detector(config)
-    objective = Objective(config, detector, Whole(detector), torch.device("cpu"))
-    (part,) = objective.parts([batches.evaluation([0])])
-    terms = objective.terms(part)
-    assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
+    task = DetectorTask(config, detector, batches, world.index.samples("train"))
+    terms = task.terms(batches.evaluation([0]))
+    assert terms
+    assert all(term.mean.dtype == torch.float32 and term.mean.isfinite() for term in terms)

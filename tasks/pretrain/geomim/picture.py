@@ -15,10 +15,10 @@ from torch import Tensor
 from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
 from storage.atomic import write_bytes
+from tasks.batches.geomim import GeoMIMBatch
 from tasks.batches.lidar import sample_boxes
-from tasks.batches.pretrain import PretrainBatch
-from tasks.pretrain.baseline import labelled_depth
-from tasks.pretrain.held_out import HeldOut
+from tasks.pretrain.geomim.baseline import labelled_depth
+from tasks.pretrain.geomim.held_out import HeldOut
 
 COLOURS_FILE = "bev_colours.npz"
 VIEW_INCHES, BEV_INCHES = 2.9, 3.8
@@ -65,7 +65,7 @@ def draw_picture(path: Path, model: GeoMIM, held_out: HeldOut, samples: np.ndarr
     """One block per sample: a panorama of images, what the first half shows, depth; below them maps of the BEV."""
     from matplotlib.figure import Figure  # no pyplot: no global state
 
-    views, (height, width) = len(held_out.batches.index.cameras), held_out.batches.config.image.size
+    views, (height, width) = len(held_out.batches.index.cameras), held_out.batches.image_size
     inches = 4 * (VIEW_INCHES * height / width + 0.12) + 0.2, BEV_INCHES  # of the cameras, of the BEV
     figure = Figure(figsize=(VIEW_INCHES * max(views, 5) + 0.8, sum(inches) * len(samples)), layout="constrained")
     blocks = figure.subfigures(len(samples), squeeze=False)[:, 0]
@@ -77,7 +77,7 @@ def draw_picture(path: Path, model: GeoMIM, held_out: HeldOut, samples: np.ndarr
     figure.savefig(path, dpi=80)
 
 
-def _draw_cameras(figure, batch: PretrainBatch, made: Reconstruction, model: GeoMIM, names: tuple[str, ...]) -> None:
+def _draw_cameras(figure, batch: GeoMIMBatch, made: Reconstruction, model: GeoMIM, names: tuple[str, ...]) -> None:
     images, bins = batch.images[0].cpu().numpy(), model.view_transform.bins
     prob = made.depth_prob[0, 0].float()  # from half 1
     centres = bins.edges().to(prob) + bins.step / 2
@@ -103,7 +103,7 @@ def _draw_cameras(figure, batch: PretrainBatch, made: Reconstruction, model: Geo
 
 
 def _draw_bev(
-    figure, batch: PretrainBatch, made: Reconstruction, model: GeoMIM, held_out: HeldOut, sample: int, colours: Path
+    figure, batch: GeoMIMBatch, made: Reconstruction, model: GeoMIM, held_out: HeldOut, sample: int, colours: Path
 ) -> None:
     target = normalise_patches(batch.lidar_bev().float(), model.patch)
     colour = BevColours.kept(colours, target[0])

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from models.boxes import Boxes
 from models.geomim.model import GeoMIM
+from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches
 from tasks.batches.lidar import sample_boxes
-from tasks.batches.pretrain import PretrainBatch, PretrainBatches
-from tasks.pretrain.baseline import BEV_SAMPLES, spread
+from tasks.pretrain.geomim.baseline import BEV_SAMPLES
+from tasks.pretrain.samples import spread
 
 FEWEST_EMPTY = 64  # cells drawn from a sample with hardly a box
 RIDGE = 1e-4  # of the logistic regression, on standardised features
@@ -41,11 +42,13 @@ class LinearProbe(NamedTuple):
 
 
 class Probe:
-    """Fits and scores a fresh probe of a model on the same samples each time."""
+    """Fits and scores a fresh probe of a model on the same samples each time, on at most so many of `train`."""
 
-    def __init__(self, batches: PretrainBatches, train: np.ndarray, held_out: np.ndarray, device: torch.device):
+    def __init__(
+        self, batches: GeoMIMBatches, most: int, train: np.ndarray, held_out: np.ndarray, device: torch.device
+    ):
         self.batches, self.device = batches, device
-        self.train, self.held_out = spread(train, batches.config.probe_samples), held_out
+        self.train, self.held_out = spread(train, most), held_out
         self.labels = [self._occupied(sample) for sample in self.train]
         self.truth = torch.cat([self._occupied(sample) for sample in held_out])
         self.useful = bool(torch.cat(self.labels).any() and self.truth.any())
@@ -92,7 +95,7 @@ class Probe:
 
 
 @torch.no_grad()
-def frozen_bev(model: GeoMIM, batch: PretrainBatch) -> Tensor:
+def frozen_bev(model: GeoMIM, batch: GeoMIMBatch) -> Tensor:
     """(B, context, X, Y): what the prediction head gets where the first half is the whole image."""
     training = model.training
     model.eval()

@@ -7,20 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
+from geomim_configs import changed, geomim_batches, geomim_config
 from models import geometry
 from models.names import CAMERAS, CLASSES
 from storage.bev import FLIPS, BevAttributes, BevReader, BevWriter
 from storage.depth import DepthReader, DepthWriter
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
-from tasks.batches.pretrain import PretrainBatch, PretrainBatches, camera_to_key_lidar
+from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches, camera_to_key_lidar
 from tasks.depth.project import Rig, project_sample
-from tasks.pretrain.config import PretrainConfig
 from tasks.training.order import positions_at, sample_at, share
 from tasks.training.prefetch import Prefetcher
 
 SAMPLES, WIDTH, CELLS = 5, 128, 16
 HEIGHTS = np.array([72, 60, 72, 104, 72, 72])  # of each camera's images: a rig need not have one size
-CONFIG = PretrainConfig(
+CONFIG = geomim_config(
     image={"size": (64, 96), "rot": (-20, 20)},
     depth_bins=(1.0, 11.0, 1.0),
     depth_sweeps=0,
@@ -32,7 +32,7 @@ POINTS = np.random.default_rng(5).uniform([-8, -8, -1], [8, 8, 2], (SAMPLES, 40,
 
 
 @pytest.fixture(scope="module")
-def batches(tmp_path_factory) -> PretrainBatches:
+def batches(tmp_path_factory) -> GeoMIMBatches:
     """Cameras all around, 40 points a sample seen by them, and a BEV whose cells hold the number of a point in them."""
     root = tmp_path_factory.mktemp("rig")
     write_index(root / "index.zarr", made_up_arrays(), IndexAttributes("v1.0-mini", CAMERAS, CLASSES))
@@ -55,7 +55,7 @@ def batches(tmp_path_factory) -> PretrainBatches:
             for points, chain, rig in zip(POINTS, to_camera, rigs)
         ],
     )
-    return PretrainBatches(CONFIG, root, index, BevReader(root / "bev.zarr"), DepthReader(root / "depth.zarr"))
+    return geomim_batches(CONFIG, root, index, BevReader(root / "bev.zarr"), DepthReader(root / "depth.zarr"))
 
 
 def made_up_arrays() -> dict[str, np.ndarray]:
@@ -96,7 +96,7 @@ def bev_of(points: np.ndarray) -> np.ndarray:
     return bev
 
 
-def signs_of(batch: PretrainBatch, plain: PretrainBatch) -> np.ndarray:
+def signs_of(batch: GeoMIMBatch, plain: GeoMIMBatch) -> np.ndarray:
     """(B, 3): what the scenes' axes were multiplied by."""
     mirror = batch.cameras.camera_to_bev()[:, 0] @ torch.inverse(plain.cameras.camera_to_bev()[:, 0])
     np.testing.assert_allclose(mirror, np.stack([np.diag(np.diag(m).round()) for m in mirror]), atol=1e-4)
@@ -142,7 +142,7 @@ def test_a_mirrored_scene_has_its_own_map_where_the_store_keeps_one(batches, tmp
     writer = BevWriter(tmp_path / "bev.zarr", batches.index.token, (2, CELLS, CELLS), attributes)
     writer.write(0, np.random.default_rng(1).normal(size=(4 * SAMPLES, 2, CELLS, CELLS)))
     bev = BevReader(tmp_path / "bev.zarr")
-    own = PretrainBatches(CONFIG, batches.dataroot, batches.index, bev, batches.depth)
+    own = geomim_batches(CONFIG, batches.masked.dataroot, batches.index, bev, batches.depth)
     seen = set()
     for step in range(8):
         batch = own.training_at(positions_at(step, CONFIG.batch_size), np.arange(SAMPLES))
@@ -157,8 +157,8 @@ def test_a_mirrored_scene_has_its_own_map_where_the_store_keeps_one(batches, tmp
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("parts", [2, 4])
 def test_a_step_is_the_same_however_it_is_shared(batches, shared, parts):
-    config = CONFIG.model_copy(update={"mask_shared": shared})
-    made = PretrainBatches(config, batches.dataroot, batches.index, batches.bev, batches.depth)
+    config = changed(CONFIG, mask_shared=shared)
+    made = geomim_batches(config, batches.masked.dataroot, batches.index, batches.bev, batches.depth)
     samples, positions = np.arange(SAMPLES), positions_at(5, CONFIG.batch_size)
     whole = made.training_at(positions, samples)
     pieces = [made.training_at(share(positions, part, parts), samples) for part in range(parts)]
@@ -174,7 +174,7 @@ def test_a_step_is_the_same_however_it_is_shared(batches, shared, parts):
         assert len(whole.groups.unique(dim=0)) > 6
 
 
-def fields(batch: PretrainBatch) -> list[torch.Tensor]:
+def fields(batch: GeoMIMBatch) -> list[torch.Tensor]:
     """What a batch has of each sample."""
     return [batch.images, *vars(batch.cameras).values(), batch.depth_map, batch.lidar_bev()]
 

@@ -1,6 +1,6 @@
 """How well the network does on samples that it does not learn from, and how well one does that sees nothing.
 
-What `HeldOut.evaluate` reports, each name with `held_out_` before it:
+What `HeldOut.evaluate` reports:
 
 reconstruction               mean squared error of the normalised BEV, mean of the two halves, over all cells
 zero, mean_map               the same of the answers 0 (the mean of a normalised target) and `baseline.Blind`
@@ -11,7 +11,7 @@ active, active_zero, ...     the four, over the cells where the teacher saw some
 depth, depth_blind           mean absolute error (m) of the expected depth, and of `baseline.Blind`
 depth_0_15, ...              the first, by the LiDAR's range (m)
 delta1, delta1_0_15, ...     share of depths within a factor 1.25
-probe_...                    see tasks/pretrain/probe.py
+probe_...                    see tasks/pretrain/geomim/probe.py
 """
 
 from collections import defaultdict
@@ -24,25 +24,13 @@ from torch import Tensor
 from models.depth_bins import DepthBins
 from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
-from storage.index import Index
-from tasks.batches.pretrain import PretrainBatch, PretrainBatches
-from tasks.pretrain.baseline import blind_answers, labelled_depth, spread
-from tasks.pretrain.probe import Probe
+from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches
+from tasks.pretrain.geomim.baseline import blind_answers, labelled_depth
+from tasks.pretrain.geomim.probe import Probe
+from tasks.pretrain.methods.geomim import Config
 
 DEPTH_RANGES = ((0, 15), (15, 30), (30, 45), (45, 60))  # m
 DELTA1 = 1.25
-
-
-def split_samples(index: Index, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(to train on, to hold out): the train split and at most `most` samples spread over val.
-
-    Without a val split the last tenth of train is held out; of a single sample, that sample.
-    """
-    train, val = index.samples("train"), index.samples("val")
-    if len(val) == 0:
-        cut = max(1, len(train) - max(1, len(train) // 10))
-        train, val = train[:cut], train[cut:] if len(train) > 1 else train
-    return train, spread(val, most)
 
 
 class HeldOut:
@@ -51,10 +39,13 @@ class HeldOut:
     samples: to evaluate on. train: to take the blind answers and the linear probe from.
     """
 
-    def __init__(self, batches: PretrainBatches, samples: np.ndarray, train: np.ndarray, device: torch.device):
+    def __init__(
+        self, batches: GeoMIMBatches, config: Config, samples: np.ndarray, train: np.ndarray, device: torch.device
+    ):
         self.batches, self.samples, self.device = batches, samples, device
-        self.blind = blind_answers(batches, train)
-        self.probe = Probe(batches, train, samples, device) if batches.config.probe_samples else None
+        self.blind = blind_answers(batches, config, train)
+        most = config.probe_samples
+        self.probe = Probe(batches, most, train, samples, device) if most else None
 
     def evaluate(self, model: GeoMIM) -> dict[str, float]:
         """The metrics above; those of which nothing can be said (depths at a range where none is) are left out."""
@@ -73,20 +64,19 @@ class HeldOut:
             depth.add(made.depth_prob[:, 0], blind_depth, batch.depth_map[0])
         if len(self.samples) > 1:
             bev.add("shuffled", previous, *first)
-        metrics = bev.metrics() | depth.metrics() | (self.probe.evaluate(model) if self.probe else {})
-        return {f"held_out_{name}": value for name, value in metrics.items()}
+        return bev.metrics() | depth.metrics() | (self.probe.evaluate(model) if self.probe else {})
 
     @torch.no_grad()
     def predictions(
         self, model: GeoMIM, samples: np.ndarray | None = None
-    ) -> Iterator[tuple[PretrainBatch, Reconstruction]]:
+    ) -> Iterator[tuple[GeoMIMBatch, Reconstruction]]:
         """(batch of one, reconstruction) of the held-out samples, or of `samples`; `model` is left as it was."""
         training = model.training
         model.eval()
         try:
             for sample in self.samples if samples is None else samples:
                 batch = self.batches.held_out(np.array([sample])).to(self.device)
-                cameras = model.geometry(batch.cameras, self.batches.config.image.size)
+                cameras = model.geometry(batch.cameras, self.batches.image_size)
                 yield batch, model(batch.normalised_images(), cameras, batch.groups)
         finally:
             model.train(training)

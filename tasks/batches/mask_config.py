@@ -1,0 +1,35 @@
+"""What of an image is hidden from the network."""
+
+from pydantic import Field
+
+from common.settings import Settings
+from models.backbones.config import SwinConfig
+from tasks.backbone import BackboneConfig
+
+
+class MaskConfig(Settings):
+    """Complementary halves: what one reconstruction sees is hidden from the other."""
+
+    mask_ratio: float = Field(0.5, ge=0.5, lt=1, description="Share of the image hidden from each reconstruction.")
+    mask_cell: int = Field(32, ge=1, description="Pixels a side of what is hidden as one.")
+    mask_shared: bool = Field(True, description="One mask for all images of a step, or one for each.")
+
+    def check_backbone(self, backbone: BackboneConfig) -> None:
+        """Raise ValueError for one that cannot keep the halves of an image apart."""
+        if not isinstance(backbone, SwinConfig):
+            raise ValueError(
+                f"backbone.name is {backbone.name}, and pretraining hides half of an image from a swin alone: set "
+                "finetune.init to a checkpoint of yours or to random"
+            )
+
+    def mask_grid(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
+        """Cells down and across an image of `size` (height, width).
+
+        stride: pixels a side of the backbone's coarsest token. Raises ValueError where one does not divide the other.
+        """
+        if self.mask_cell % stride:
+            raise ValueError(f"mask_cell is {self.mask_cell}: it must be a multiple of the backbone's stride, {stride}")
+        for side, pixels in zip(("height", "width"), size):
+            if pixels % self.mask_cell:
+                raise ValueError(f"the image's {side} of {pixels} is not a multiple of mask_cell, {self.mask_cell}")
+        return size[0] // self.mask_cell, size[1] // self.mask_cell

@@ -1,0 +1,100 @@
+"""GeoMIM on its inputs: the index's images, the teacher's BEV and LiDAR depth."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from models.depth_bins import NO_LABEL
+from models.geomim.model import GeoMIM
+from storage.bev import BevReader
+from storage.depth import DepthReader
+from storage.index import Index
+from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches
+from tasks.batches.masked import MaskedImages
+from tasks.engine.stage import Inputs
+from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.geomim.held_out import HeldOut
+from tasks.pretrain.geomim.model import build_model
+from tasks.pretrain.geomim.picture import COLOURS_FILE, draw_picture
+from tasks.pretrain.geomim.public import check_public
+from tasks.training.task import Term
+
+PICTURED = 2  # held-out samples in the picture
+
+
+class GeoMIMPretraining:
+    """A `tasks.pretrain.method.Method`."""
+
+    def __init__(self, config: PretrainConfig, inputs: Inputs, index: Index):
+        self.config, self.method = config, config.method
+        bev = BevReader(inputs["teacher"].path / "bev.zarr")
+        depth = DepthReader(inputs["depth"].path / "depth.zarr")
+        self._check(index, bev, depth)
+        masked = MaskedImages(config, self.method, index, inputs.dataroot)
+        self.batches = GeoMIMBatches(masked, self.method, bev, depth)
+
+    def build(self) -> GeoMIM:
+        bev = self.batches.bev
+        model = build_model(self.config, bev.shape[0], bev.attributes.point_range, bev.attributes.cell_size[0])
+        for unused in (model.view_transform.downsample, model.head):
+            unused.requires_grad_(self.method.reconstruction_weight > 0)  # ranks wait for whatever asks for a gradient
+        if self.method.public_config:
+            check_public(self.config, model)
+        return model
+
+    def batch(self, positions: range, samples: np.ndarray) -> GeoMIMBatch:
+        return self.batches.training_at(positions, samples)
+
+    def counts(self, model: GeoMIM, batch: GeoMIMBatch) -> dict[str, Tensor]:
+        """Depth is averaged over the cells that LiDAR hit; all parts have as many BEV cells."""
+        labels = model.view_transform.bins.labels(batch.depth_map)
+        return {"depth": (labels != NO_LABEL).sum()}
+
+    def terms(self, model: GeoMIM, network: torch.nn.Module, batch: GeoMIMBatch) -> list[Term]:
+        """Those of weight 0 are left out."""
+        cameras = model.geometry(batch.cameras, self.config.image.size)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            reconstruction = network(batch.normalised_images(), cameras, batch.groups)
+        losses = model.losses(reconstruction, batch.lidar_bev(), batch.depth_map)
+        terms = (
+            Term("reconstruction", self.method.reconstruction_weight, losses.reconstruction),
+            Term("depth", self.method.depth_weight, losses.depth),
+        )
+        return [term for term in terms if term.weight > 0]
+
+    def evaluator(self, held_out: np.ndarray, train: np.ndarray, device: torch.device) -> "GeoMIMEvaluator":
+        return GeoMIMEvaluator(HeldOut(self.batches, self.method, held_out, train, device))
+
+    def _check(self, index: Index, bev: BevReader, depth: DepthReader) -> None:
+        if list(index.token) != bev.tokens:
+            raise UserError(f"{bev.path}: holds other samples than the index; run `geomim teacher --force` again")
+        if depth.sweeps < self.method.depth_sweeps:
+            wanted = f"pretrain.method.depth_sweeps is {self.method.depth_sweeps}"
+            raise UserError(f"{wanted}, but depth.sweeps keeps only {depth.sweeps}")
+        x_size, y_size = bev.attributes.cell_size
+        if abs(x_size - y_size) > 1e-6:
+            raise UserError(
+                f"lidar.voxel_size gives BEV cells of {x_size:g} x {y_size:g} m; pretraining needs square ones"
+            )
+        low, high = bev.attributes.point_range[:2], bev.attributes.point_range[3:5]
+        if self.method.bev_flip and any(abs(a + b) > 1e-6 for a, b in zip(low, high)):
+            raise UserError(
+                "pretrain.method.bev_flip needs a lidar.range that is symmetric about the LiDAR: set it to false"
+            )
+
+
+class GeoMIMEvaluator:
+    """A `tasks.pretrain.method.Evaluator`."""
+
+    def __init__(self, held_out: HeldOut):
+        self.held_out = held_out
+
+    def evaluate(self, model: GeoMIM) -> dict[str, float]:
+        return self.held_out.evaluate(model)
+
+    def draw(self, model: GeoMIM, folder: Path) -> None:
+        (folder / COLOURS_FILE).unlink(missing_ok=True)  # of an interrupted run: nothing vouches for it
+        draw_picture(folder / "pretrain.png", model, self.held_out, self.held_out.samples[:PICTURED])

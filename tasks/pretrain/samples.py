@@ -1,0 +1,22 @@
+"""Which samples pretraining learns from, and which it is measured on."""
+
+import numpy as np
+
+from storage.index import Index
+
+
+def split_samples(index: Index, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """(to train on, to hold out): the train split and at most `most` samples spread over val.
+
+    Without a val split the last tenth of train is held out; of a single sample, that sample.
+    """
+    train, val = index.samples("train"), index.samples("val")
+    if len(val) == 0:
+        cut = max(1, len(train) - max(1, len(train) // 10))
+        train, val = train[:cut], train[cut:] if len(train) > 1 else train
+    return train, spread(val, most)
+
+
+def spread(samples: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the samples, evenly spaced, the first and the last among them."""
+    return samples[np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))]
