@@ -40,8 +40,8 @@ from tasks.batches.images import (  # noqa: E402
 )
 from tasks.batches.masked import MaskedImages  # noqa: E402
 from tasks.pretrain.config import PretrainConfig  # noqa: E402
-from tasks.training.order import generator_at, positions_at, sample_at  # noqa: E402
-from tasks.training.prefetch import Prefetcher  # noqa: E402
+from training.order import generator_at, positions_at, sample_at  # noqa: E402
+from training.prefetch import Prefetcher  # noqa: E402
 
 CONFIG = ImageConfig()
 SOURCE = (1600, 900)

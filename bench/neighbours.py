@@ -96,7 +96,7 @@ def run(folder: Path, stage: str, settings: object) -> None:
 
 def work(folder: Path, stage: str, steps: int, beside: list[int], real_time: bool) -> None:
     """Run the stage and print, of each span of steps, how many, the seconds, and the cores that strangers used."""
-    from tasks.training import loop
+    from training import loop
 
     known = [psutil.Process(), *map(psutil.Process, beside)]
     seen = []  # after each step: the time, and the strangers' CPU seconds so far

@@ -11,3 +11,7 @@ class DataError(UserError):
 
 class FileSystemError(RuntimeError):
     """The file system failed and went on failing: nobody's mistake, and worth another try later."""
+
+
+class StageFailed(RuntimeError):
+    """The stage's process was killed, or the machine failed it: the same command goes on from there."""

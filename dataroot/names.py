@@ -17,3 +17,4 @@ TABLES = (
     "map",
 )
 SPLITS_FILE = "splits.json"  # the devkit's custom splits, beside the tables; optional
+LIDAR_COLUMNS = (4, 5, 6)  # numbers a point that a point file may have

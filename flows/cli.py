@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from common.errors import DataError, FileSystemError, UserError
+from common.errors import DataError, FileSystemError, StageFailed, UserError
 from flows import store_commands
 from flows.export import Layout
 from flows.options import (
@@ -24,7 +24,7 @@ from flows.options import (
     Version,
 )
 from storage.sentences import in_sentences
-from tasks.engine.child import StageFailed, again
+from tasks.engine.child import again
 
 app = typer.Typer(
     name="geomim",

@@ -22,8 +22,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from common.errors import UserError
+from common.processes import die_with
 from storage.lock import Busy, locked
-from tasks.engine.child import die_with
 
 SECONDS_TO_START = 180.0  # eight that start at once on two cores take their time
 PORTS_TO_TRY = 3

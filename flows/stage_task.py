@@ -11,10 +11,10 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.runtime import task_run
 from prefect.states import State
 
-from common.errors import UserError
+from common.errors import StageFailed, UserError
 from storage.artifact import Artifact
 from storage.manifest import Manifest
-from tasks.engine.child import Bug, StageFailed, run_in_child
+from tasks.engine.child import Bug, run_in_child
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dataroot import ensure_dataroot
 from tasks.engine.stage import STAGES, Step

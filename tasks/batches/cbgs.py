@@ -8,7 +8,7 @@ import numpy as np
 
 from common.errors import UserError
 from storage.index import Index
-from tasks.training.order import RESAMPLING, generator_at
+from training.order import RESAMPLING, generator_at
 
 
 def class_balanced(index: Index, samples: np.ndarray, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from tasks.batches.image_config import ImageConfig
 from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image, normalise, post_homography
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
 from tasks.batches.view_config import ViewConfig
-from tasks.training.order import generator_at, sample_at
+from training.order import generator_at, sample_at
 
 Truth = tuple[Tensor, ...]  # (B, ...) each: what predictions are compared with beside boxes
 
@@ -97,7 +97,7 @@ class Batches:
         self.scene = LidarAugmentation(config.bev_flip, np.deg2rad(config.bev_rotation), config.bev_scale)
 
     def training_at(self, positions: range, samples: np.ndarray) -> Batch:
-        """What stands at `positions` of a training on `samples` (see tasks/training/order.py), augmented.
+        """What stands at `positions` of a training on `samples` (see training/order.py), augmented.
 
         positions: a step's, or a rank's or a micro-batch's share of them. What is random about a sample follows from
         the seed and its position.

@@ -22,7 +22,7 @@ from storage.index import Index
 from tasks.batches.depth_maps import nearest_depths
 from tasks.batches.images import normalise
 from tasks.batches.masked import MaskedImages
-from tasks.training.order import generator_at, sample_at
+from training.order import generator_at, sample_at
 
 
 class GeoMIMBatch(NamedTuple):
@@ -73,7 +73,7 @@ class GeoMIMBatches:
         self.stride = masked.config.backbone.strides[2]  # of the map that is lifted
 
     def training_at(self, positions: range, samples: np.ndarray) -> GeoMIMBatch:
-        """What stands at `positions` of a training on `samples` (see tasks/training/order.py), augmented.
+        """What stands at `positions` of a training on `samples` (see training/order.py), augmented.
 
         positions: a step's, or a rank's or a micro-batch's share of them. What is random about a sample follows from
         the seed and its position.

@@ -15,7 +15,7 @@ from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.images import draw_test, draw_training, load_image, normalise, post_homography
 from tasks.batches.mask_config import MaskConfig
-from tasks.training.order import MASKS, generator_at, sample_at
+from training.order import MASKS, generator_at, sample_at
 
 
 class MaskedBatch(NamedTuple):
@@ -58,7 +58,7 @@ class MaskedImages:
         self.grid = mask.mask_grid(config.image.size, self.stride)
 
     def training_at(self, positions: range, samples: np.ndarray) -> MaskedBatch:
-        """What stands at `positions` of a training on `samples` (see tasks/training/order.py), augmented.
+        """What stands at `positions` of a training on `samples` (see training/order.py), augmented.
 
         positions: a step's, or a rank's or a micro-batch's share of them. What is random about a sample follows from
         the seed and its position.

@@ -13,7 +13,7 @@ from models.lidar.detector import VoxelBatch, voxel_batch
 from models.lidar.grid import VoxelGrid
 from storage.index import Index
 from tasks.batches.lidar import LidarAugmentation, augmented, pasted, sample_boxes
-from tasks.training.order import generator_at, sample_at
+from training.order import generator_at, sample_at
 
 
 class LidarBatch(NamedTuple):
@@ -60,7 +60,7 @@ class LidarBatches:
         self.augmentation = LidarAugmentation(config.flip, config.rotation, config.scale)
 
     def training_at(self, positions: range, samples: np.ndarray) -> LidarBatch:
-        """What stands at `positions` of a training on `samples` (see tasks/training/order.py), augmented.
+        """What stands at `positions` of a training on `samples` (see training/order.py), augmented.
 
         What is random about a sample follows from the seed and its position. Raises DataError where all points of the
         batch are in one voxel.

@@ -11,18 +11,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable
 
 from common.cores import environment_of_child
-from common.errors import DataError, FileSystemError, UserError
+from common.errors import DataError, FileSystemError, StageFailed, UserError
+from common.processes import die_with, how_it_ended
 from tasks.engine.stage import Step
 
 WATCHED = "GEOMIM_WATCHED_PIDS"
 PARENT = os.getppid()  # taken now: a process whose parent dies is given another
-SECONDS_BETWEEN_LOOKS = 0.5
 COMMAND = [sys.executable, "-m", "tasks.engine.child"]
 
 # glibc hands big blocks back to the kernel and takes them, zeroed page by page, at the next step: keep them instead.
@@ -42,10 +40,6 @@ LESS_MEMORY = {
 
 # What a killed process left behind (semaphores of a compressor), Python's tracker clears away: it need not tell.
 QUIET = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}
-
-
-class StageFailed(RuntimeError):
-    """The stage's process was killed, or the machine failed it: the same command goes on from there."""
 
 
 class Bug(StageFailed):
@@ -110,27 +104,6 @@ def run_in_child(
 def again(sentence: str, force: bool) -> str:
     """A sentence that sends the user to the same command: with --force that would begin at nothing once more."""
     return sentence.replace("the same command", "the same command without --force") if force else sentence
-
-
-def how_it_ended(code: int) -> str:
-    """A process's exit code in words; negative for a signal."""
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def die_with(pids: list[int]) -> None:
-    """Kill this process group as soon as one of `pids` is gone."""
-    import psutil
-
-    def watch() -> None:
-        try:
-            processes = [psutil.Process(pid) for pid in pids]
-            while all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-        except psutil.NoSuchProcess:
-            pass
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="watch-parents", daemon=True).start()
 
 
 def main() -> int:

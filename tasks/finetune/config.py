@@ -15,7 +15,7 @@ from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.view_config import ViewConfig
 from tasks.memory import camera_sizes, check_memory
-from tasks.training.settings import CameraTrainingSettings
+from training.settings import CameraTrainingSettings
 
 FINETUNE_VERSION = 5
 EVALUATE_VERSION = 1

@@ -10,8 +10,8 @@ from models.bevdet.detector import BevDet
 from tasks.batches.detector import Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals.goal import SampleResult
-from tasks.training.prefetch import Prefetcher, choose_loaders
-from tasks.training.ranks import rank, rank_count
+from training.prefetch import Prefetcher, choose_loaders
+from training.ranks import rank, rank_count
 
 MOST_AT_ONCE = 8  # samples a rank; no more than it trains on at once
 

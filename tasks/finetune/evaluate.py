@@ -22,8 +22,8 @@ from tasks.finetune.goals import goal_of
 from tasks.finetune.network import build_detector, build_public, load_detector
 from tasks.finetune.report import report
 from tasks.finetune.run import WEIGHTS
-from tasks.training.device import choose_device, threads
-from tasks.training.ranks import choose_ranks, rank, run_ranks
+from training.device import choose_device, threads
+from training.ranks import choose_ranks, rank, run_ranks
 
 METRICS, REPORT, COVERAGE = "metrics.json", "report.md", "coverage.txt"
 

@@ -11,9 +11,9 @@ from models.depth_bins import NO_LABEL, depth_loss
 from tasks.batches.detector import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals import goal_of
-from tasks.training.order import parts_at
-from tasks.training.ranks import distribute
-from tasks.training.task import Term
+from training.order import parts_at
+from training.ranks import distribute
+from training.task import Term
 
 
 class WithHead(nn.Module):
@@ -33,7 +33,7 @@ class WithHead(nn.Module):
 
 
 class DetectorTask:
-    """The head's losses, and depth's where it is supervised. A `tasks.training.task.Task`.
+    """The head's losses, and depth's where it is supervised. A `training.task.Task`.
 
     samples: rows of the index to draw from.
     """

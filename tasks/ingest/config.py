@@ -6,12 +6,12 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from common.settings import Settings, runtime
+from dataroot.names import LIDAR_COLUMNS
 from models.names import CLASSES
 
 VERSION = 3
 
 IGNORE = "ignore"  # a category that is of no class
-LIDAR_COLUMNS = (4, 5, 6)  # numbers a point that a point file may have
 
 
 class IngestConfig(Settings):

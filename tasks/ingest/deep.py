@@ -16,9 +16,9 @@ from common.files import patiently, read_regular
 from common.progress import say
 from dataroot.faults import Faults, FileFault
 from dataroot.files import look_at
+from dataroot.jpeg import pixels_fault
 from tasks.ingest.config import VERSION, IngestConfig
 from tasks.ingest.files import contents_fault
-from tasks.ingest.jpeg import pixels_fault
 
 FIELD = "sample_data.filename"
 

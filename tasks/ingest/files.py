@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from common.files import patiently, read_regular
+from dataroot.clouds import cloud_fault
 from dataroot.faults import Faults, FileFault
 from dataroot.files import check_maps, file_size, inside, look_at
+from dataroot.jpeg import jpeg_fault
 from dataroot.selection import Selection
 from dataroot.tables import Table
-from tasks.ingest.clouds import cloud_fault
 from tasks.ingest.config import IngestConfig
-from tasks.ingest.jpeg import jpeg_fault
 
 
 def check_files(

@@ -9,6 +9,7 @@ import numpy as np
 from common.errors import DataError
 from common.progress import say
 from dataroot.faults import MAX_EXAMPLES, Faults
+from dataroot.plausible import check_plausible
 from dataroot.read import checked_tables
 from dataroot.splits import split_scenes
 from models.names import CAMERAS, CLASSES
@@ -20,7 +21,6 @@ from tasks.ingest.build import build_arrays
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.deep import check_deep, record_of
 from tasks.ingest.files import check_files
-from tasks.ingest.plausible import check_plausible
 from tasks.ingest.report import counts_of, report
 from tasks.ingest.sight import check_sight
 

@@ -10,7 +10,7 @@ from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.engine.stage import StageName
 from tasks.pretrain.methods import CONFIGS, AnyMethod
-from tasks.training.settings import CameraTrainingSettings
+from training.settings import CameraTrainingSettings
 
 VERSION = 4
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from storage.index import Index
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
-from tasks.training.task import AnyBatch, Term
+from training.task import AnyBatch, Term
 
 
 class Evaluator(Protocol):
@@ -26,7 +26,7 @@ class Evaluator(Protocol):
 
 
 class Method(Protocol[AnyBatch]):
-    """A way of pretraining, on its inputs. The loss is that of `tasks.training.task.Task`, see there."""
+    """A way of pretraining, on its inputs. The loss is that of `training.task.Task`, see there."""
 
     def __init__(self, config: PretrainConfig, inputs: Inputs, index: Index):
         """Open what is read. Raises UserError for artifacts that cannot be trained on together."""
@@ -37,7 +37,7 @@ class Method(Protocol[AnyBatch]):
         ...
 
     def batch(self, positions: range, samples: np.ndarray) -> AnyBatch:
-        """What stands at these positions of a training on `samples` (see tasks/training/order.py), augmented."""
+        """What stands at these positions of a training on `samples` (see training/order.py), augmented."""
         ...
 
     def counts(self, model: nn.Module, batch: AnyBatch) -> dict[str, Tensor]:

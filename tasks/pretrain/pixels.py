@@ -16,7 +16,7 @@ from tasks.batches.images import MEAN, STD
 from tasks.batches.masked import MaskedBatch, MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
-from tasks.training.task import Term
+from training.task import Term
 
 
 class PixelPretraining:

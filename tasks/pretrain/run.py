@@ -26,15 +26,15 @@ from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.samples import split_samples
 from tasks.pretrain.task import HeldOutFigures, PretrainTask
 from tasks.pretrain.weights import initialise
-from tasks.training.checkpoint import Checkpoint
-from tasks.training.device import choose_device, threads
-from tasks.training.ema import Ema
-from tasks.training.log import omissions
-from tasks.training.loop import TrainSpec, train
-from tasks.training.order import leaving_out, seed_of_rank
-from tasks.training.prefetch import choose_loaders
-from tasks.training.ranks import choose_ranks, rank, rank_count, run_ranks
-from tasks.training.schedule import Schedule
+from training.checkpoint import Checkpoint
+from training.device import choose_device, threads
+from training.ema import Ema
+from training.log import omissions
+from training.loop import TrainSpec, train
+from training.order import leaving_out, seed_of_rank
+from training.prefetch import choose_loaders
+from training.ranks import choose_ranks, rank, rank_count, run_ranks
+from training.schedule import Schedule
 
 
 def run(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from storage.index import Index
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.feature_rank import feature_rank
 from tasks.pretrain.method import AnyBatch, Evaluator, Method
-from tasks.training.order import parts_at
-from tasks.training.ranks import distribute
-from tasks.training.task import Term
+from training.order import parts_at
+from training.ranks import distribute
+from training.task import Term
 
 MARKS = ("mean_map", "zero")  # errors of answers that see nothing: what the first figure stands beside, where given
 
@@ -47,7 +47,7 @@ class HeldOutFigures:
 
 
 class PretrainTask:
-    """A `tasks.training.task.Task`. samples: rows of the index to draw from."""
+    """A `training.task.Task`. samples: rows of the index to draw from."""
 
     figures: HeldOutFigures  # on rank 0
 

@@ -8,7 +8,7 @@ from common.settings import Settings, external_file, runtime
 from models.lidar.grid import STRIDE, VoxelGrid, encoder_output_shape
 from models.names import CLASSES
 from tasks.memory import check_memory
-from tasks.training.settings import MOST_BATCH, TrainingSettings
+from training.settings import MOST_BATCH, TrainingSettings
 
 FIT_VERSION = 4
 TEACHER_VERSION = 3

@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 from common.progress import progress
 from models.boxes import Boxes
+from models.layouts.files import read_tensors
 from models.lidar.detector import LidarDetector
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_json
@@ -17,20 +18,19 @@ from storage.index import Index
 from tasks.batches.cbgs import class_balanced
 from tasks.batches.train_split import check_boxes, training_samples
 from tasks.batches.voxels import LidarBatches
-from tasks.checkpoints import read_tensors
 from tasks.engine.stage import Inputs
 from tasks.teacher.config import FitConfig
 from tasks.teacher.network import WEIGHTS, build_detector, fit_metadata
 from tasks.teacher.task import LidarTask
-from tasks.training.checkpoint import Checkpoint
-from tasks.training.device import choose_device, threads
-from tasks.training.ema import Ema
-from tasks.training.log import omissions
-from tasks.training.loop import TrainSpec, train
-from tasks.training.order import leaving_out, seed_of_rank
-from tasks.training.prefetch import choose_loaders
-from tasks.training.ranks import choose_ranks, rank, rank_count, run_ranks
-from tasks.training.schedule import Schedule
+from training.checkpoint import Checkpoint
+from training.device import choose_device, threads
+from training.ema import Ema
+from training.log import omissions
+from training.loop import TrainSpec, train
+from training.order import leaving_out, seed_of_rank
+from training.prefetch import choose_loaders
+from training.ranks import choose_ranks, rank, rank_count, run_ranks
+from training.schedule import Schedule
 
 METRICS, LOG = "metrics.json", "log"
 

@@ -18,7 +18,7 @@ from storage.bev import FLIPS, BevAttributes, BevWriter
 from storage.boxes import BoxStore
 from storage.index import Index
 from tasks.teacher.config import TeacherConfig
-from tasks.training.device import loader_threads
+from training.device import loader_threads
 
 BEV = "bev.zarr"
 BOXES = "boxes.zarr"

@@ -12,9 +12,9 @@ import torch
 
 from common.cores import SharingContext, available_cores
 from common.errors import UserError
+from common.processes import die_with
 from models.lidar.teacher import Teacher
 from storage.index import Index
-from tasks.engine.child import die_with
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.network import build_teacher
 from tasks.teacher.parts import PartWriter, Times

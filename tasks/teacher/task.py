@@ -7,13 +7,13 @@ from torch import Tensor
 from models.lidar.detector import LidarDetector
 from tasks.batches.voxels import LidarBatch, LidarBatches
 from tasks.teacher.config import FitConfig
-from tasks.training.order import parts_at
-from tasks.training.ranks import distribute
-from tasks.training.task import Term
+from training.order import parts_at
+from training.ranks import distribute
+from training.task import Term
 
 
 class LidarTask:
-    """The head's losses. A `tasks.training.task.Task`.
+    """The head's losses. A `training.task.Task`.
 
     samples: rows of the index to draw from.
     """

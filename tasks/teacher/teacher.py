@@ -18,7 +18,7 @@ from tasks.teacher.gate import check
 from tasks.teacher.network import WEIGHTS, build_teacher
 from tasks.teacher.parts import BEV, Times, open_stores
 from tasks.teacher.pool import Job, write_parts
-from tasks.training.device import choose_device, threads
+from training.device import choose_device, threads
 
 METRICS = "metrics.json"
 

@@ -11,7 +11,7 @@ import torch
 
 from common.cores import COUNTS, WAITING, SharingContext, available_cores, environment_of_child
 from core_jobs import threads_here
-from tasks.training.ranks import run_ranks
+from training.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("flows", "tasks", "simulate", "evaluation", "dataroot", "models", "storage", "common")

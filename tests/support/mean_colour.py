@@ -16,7 +16,7 @@ from tasks.batches.mask_config import MaskConfig
 from tasks.batches.masked import MaskedBatch, MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.method_config import MethodConfig
-from tasks.training.task import Term
+from training.task import Term
 
 
 class Config(MaskConfig, MethodConfig):

@@ -15,9 +15,9 @@ from small_tasks import Part, Rates, SmallTask
 from storage.artifact import Artifact
 from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.tally import tallied
-from tasks.training.checkpoint import Checkpoint
-from tasks.training.loop import TrainSpec, train
-from tasks.training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, without_averaging
+from training.checkpoint import Checkpoint
+from training.loop import TrainSpec, train
+from training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, without_averaging
 
 
 class KilledAt3(Artifact):

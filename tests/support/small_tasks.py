@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tasks.training.task import Term
+from training.task import Term
 
 
 class Part(NamedTuple):

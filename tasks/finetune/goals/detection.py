@@ -20,7 +20,7 @@ from tasks.batches.detector import Truth
 from tasks.batches.frames import boxes_in_lidar
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import SampleResult
-from tasks.training.ranks import gathered
+from training.ranks import gathered
 
 
 class Detection:

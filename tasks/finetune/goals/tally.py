@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tasks.finetune.goals.goal import SampleResult
-from tasks.training.ranks import gathered
+from training.ranks import gathered
 
 
 class Score(Protocol):

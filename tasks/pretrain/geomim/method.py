@@ -20,7 +20,7 @@ from tasks.pretrain.geomim.held_out import HeldOut
 from tasks.pretrain.geomim.model import build_model
 from tasks.pretrain.geomim.picture import COLOURS_FILE, draw_picture
 from tasks.pretrain.geomim.public import check_public
-from tasks.training.task import Term
+from training.task import Term
 
 PICTURED = 2  # held-out samples in the picture
 

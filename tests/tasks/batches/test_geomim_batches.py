@@ -15,8 +15,8 @@ from storage.depth import DepthReader, DepthWriter
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
 from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches, camera_to_key_lidar
 from tasks.depth.project import Rig, project_sample
-from tasks.training.order import positions_at, sample_at, share
-from tasks.training.prefetch import Prefetcher
+from training.order import positions_at, sample_at, share
+from training.prefetch import Prefetcher
 
 SAMPLES, WIDTH, CELLS = 5, 128, 16
 HEIGHTS = np.array([72, 60, 72, 104, 72, 72])  # of each camera's images: a rig need not have one size

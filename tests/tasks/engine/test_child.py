@@ -22,7 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 FLOW = """
 import sys, time
 from pathlib import Path
-from tasks.engine.child import StageFailed, run_in_child
+from common.errors import StageFailed
+from tasks.engine.child import run_in_child
 from tasks.engine.config import PipelineConfig
 from tasks.engine.plan import make_plan
 

@@ -7,7 +7,7 @@ from storage.depth import DepthReader
 from tasks.batches.detector import Batches
 from tasks.finetune.network import build_detector
 from tasks.finetune.task import DetectorTask
-from tasks.training.ranks import shares
+from training.ranks import shares
 
 
 @pytest.mark.parametrize("groups", ["one", "six"])

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from common.errors import DataError
+from dataroot.jpeg import jpeg_head
 from models.names import LIDAR
 from tasks.ingest.config import IngestConfig
-from tasks.ingest.jpeg import jpeg_head
 from tasks.ingest.run import ingest
 
 

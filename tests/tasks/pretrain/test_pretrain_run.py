@@ -12,7 +12,7 @@ import zarr
 from PIL import Image
 from safetensors.torch import load_file
 
-from common.errors import DataError, UserError
+from common.errors import DataError, StageFailed, UserError
 from damages import damaged_in_turn, emptied
 from geomim_configs import geomim_batches, geomim_config
 from models.names import CAMERAS, CLASSES
@@ -23,7 +23,6 @@ from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
 from tasks.backbone import build_backbone
 from tasks.batches.geomim import GeoMIMBatches
-from tasks.engine.child import StageFailed
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.held_out import HeldOut

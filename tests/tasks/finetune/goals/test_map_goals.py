@@ -24,7 +24,7 @@ from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.network import build_detector, load_detector
 from tasks.finetune.run import run
 from tasks.finetune.task import DetectorTask
-from tasks.training.ranks import run_ranks, shares
+from training.ranks import run_ranks, shares
 
 SEGMENTATION = {"task": "segmentation", "depth_weight": 0.0}
 OCCUPANCY = {

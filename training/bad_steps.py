@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
-from tasks.training.ranks import gathered
+from training.ranks import gathered
 
 # A bad sample spoils a step now and then, and in bf16 chance does. So many in a row are neither, and teach nothing.
 MOST_IN_A_ROW = 8

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from common.errors import DataError
+from dataroot.jpeg import jpeg_head
 from tasks.batches.images import ImageDraw, load_image
 from tasks.ingest.config import IngestConfig
-from tasks.ingest.jpeg import jpeg_head
 from tasks.ingest.run import ingest
 
 WHOLE = ImageDraw(1.0, (0, 0))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
+from dataroot.clouds import TAKE_OUT, cloud_fault
 from dataroot.points import read_cloud
-from tasks.ingest.clouds import TAKE_OUT, cloud_fault
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 

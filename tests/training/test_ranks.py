@@ -14,7 +14,7 @@ from common.errors import UserError
 from driver import wait_for
 from models.sync_norm import SyncNorm, synchronise_norms
 from rank_jobs import fail_at_rank_1, gradients
-from tasks.training.ranks import choose_ranks, gathered, rank, rank_count, run_ranks, sum_over_ranks
+from training.ranks import choose_ranks, gathered, rank, rank_count, run_ranks, sum_over_ranks
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def test_ranks_die_with_the_process_that_started_them(tmp_path):
         from pathlib import Path
         import torch
         from rank_jobs import sleep
-        from tasks.training.ranks import run_ranks
+        from training.ranks import run_ranks
         run_ranks(2, torch.device("cpu"), sleep, Path({str(tmp_path)!r}))
     """)
     parent = subprocess.Popen(

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from common.progress import progress, say
-from tasks.training.bad_steps import BadSteps, Statistics, not_finite
-from tasks.training.checkpoint import Checkpoint
-from tasks.training.ema import Ema
-from tasks.training.log import MetricLog
-from tasks.training.prefetch import Prefetcher
-from tasks.training.ranks import gathered, rank, rank_count, shares, sum_over_ranks, wait_for_ranks, without_averaging
-from tasks.training.schedule import Schedule
-from tasks.training.task import AnyBatch, Batch, Task
+from training.bad_steps import BadSteps, Statistics, not_finite
+from training.checkpoint import Checkpoint
+from training.ema import Ema
+from training.log import MetricLog
+from training.prefetch import Prefetcher
+from training.ranks import gathered, rank, rank_count, shares, sum_over_ranks, wait_for_ranks, without_averaging
+from training.schedule import Schedule
+from training.task import AnyBatch, Batch, Task
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_tasks import Part, Rates, SmallTask
-from tasks.training.checkpoint import Checkpoint
-from tasks.training.log import MetricLog
-from tasks.training.loop import TrainSpec, train
-from tasks.training.order import generator_at, positions_at, sample_at
-from tasks.training.schedule import Schedule
+from training.checkpoint import Checkpoint
+from training.log import MetricLog
+from training.loop import TrainSpec, train
+from training.order import generator_at, positions_at, sample_at
+from training.schedule import Schedule
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,10 +27,10 @@ RUN = textwrap.dedent("""
     import os, signal, sys
     from pathlib import Path
     import torch
-    from tasks.training.checkpoint import Checkpoint
+    from training.checkpoint import Checkpoint
     from small_tasks import Part, Rates, SmallTask
-    from tasks.training.loop import TrainSpec, train
-    from tasks.training.order import generator_at
+    from training.loop import TrainSpec, train
+    from training.order import generator_at
 
     folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
     torch.manual_seed(3)

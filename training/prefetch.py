@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import torch
 
 from common.cores import available_cores
-from tasks.training.device import loader_threads
+from training.device import loader_threads
 
 Batch = TypeVar("Batch")
 

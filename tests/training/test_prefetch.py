@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from tasks.training import prefetch
-from tasks.training.prefetch import Prefetcher, choose_loaders
+from training import prefetch
+from training.prefetch import Prefetcher, choose_loaders
 
 ROOT = Path(__file__).parents[3]
 
@@ -92,7 +92,7 @@ def test_a_consumer_that_stops_leaves_nothing_behind():
 def test_a_killed_process_takes_its_loaders_along():
     """Also where a load never ends: a signal ends the process and all its threads."""
     code = (
-        "import threading; from tasks.training.prefetch import Prefetcher\n"
+        "import threading; from training.prefetch import Prefetcher\n"
         "with Prefetcher(lambda step: threading.Event().wait() if step else 0, range(9), 2, 3) as batches:\n"
         "    print(next(batches), flush=True); next(batches)"
     )

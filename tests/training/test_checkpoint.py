@@ -16,9 +16,9 @@ import torch
 from damages import cut, damage, emptied, flipped, one_byte_short, zeros
 from rank_jobs import loaded_step
 from small_tasks import Part, Rates, SmallTask
-from tasks.training.checkpoint import Checkpoint
-from tasks.training.loop import TrainSpec, train
-from tasks.training.ranks import run_ranks
+from training.checkpoint import Checkpoint
+from training.loop import TrainSpec, train
+from training.ranks import run_ranks
 
 ROOT = Path(__file__).parents[3]
 STEPS = 6
@@ -164,7 +164,7 @@ SAVES = textwrap.dedent("""
     import sys
     from pathlib import Path
     import torch
-    from tasks.training.checkpoint import Checkpoint
+    from training.checkpoint import Checkpoint
 
     model = torch.nn.Linear(700, 700)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -10,12 +10,12 @@ from torch import nn
 
 from rank_jobs import spoilt_training
 from small_tasks import Part, Rates, SmallTask
-from tasks.training.bad_steps import MOST_IN_A_ROW, NonFiniteLoss
-from tasks.training.checkpoint import Checkpoint
-from tasks.training.ema import Ema
-from tasks.training.log import omissions
-from tasks.training.loop import TrainSpec, train
-from tasks.training.ranks import run_ranks
+from training.bad_steps import MOST_IN_A_ROW, NonFiniteLoss
+from training.checkpoint import Checkpoint
+from training.ema import Ema
+from training.log import omissions
+from training.loop import TrainSpec, train
+from training.ranks import run_ranks
 
 STEPS = 20
 

@@ -12,8 +12,8 @@ from common.files import patiently
 from common.progress import say
 from storage.atomic import write_bytes
 from storage.checksum import CRC_BYTES, CRC_RESIDUE, crc_of_file, crc_of_rest
-from tasks.training.ema import Ema
-from tasks.training.ranks import gathered, rank
+from training.ema import Ema
+from training.ranks import gathered, rank
 
 
 class Checkpoint:

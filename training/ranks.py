@@ -20,10 +20,10 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.cores import SharingContext
-from common.errors import FileSystemError, UserError
+from common.errors import FileSystemError, StageFailed, UserError
+from common.processes import die_with, how_it_ended
 from common.progress import say
 from models.sync_norm import synchronise_norms
-from tasks.engine.child import StageFailed, die_with, how_it_ended
 
 Result = TypeVar("Result")
 

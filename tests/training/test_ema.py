@@ -4,7 +4,7 @@ import math
 import torch
 from torch import nn
 
-from tasks.training.ema import Ema
+from training.ema import Ema
 
 
 def test_the_average_follows_weights_and_statistics_and_copies_counts():

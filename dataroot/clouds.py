@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dataroot.faults import FileFault
+from dataroot.names import LIDAR_COLUMNS
 from dataroot.points import UNMEASURED, unmeasured
-from tasks.ingest.config import LIDAR_COLUMNS
 
 REACH = 300.0  # m along an axis: no LiDAR measures farther
 MOST_FAR = 0.1  # of a cloud's points beyond it

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from common.errors import UserError
-from tasks.training.ranks import rank, rank_count
+from training.ranks import rank, rank_count
 
 # Streams of random numbers that share a seed without sharing numbers.
 ORDER, AUGMENTATION, MASKS, RESAMPLING, RANKS = range(5)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from tasks.training import order
-from tasks.training.order import AUGMENTATION, MASKS, ORDER, generator_at, positions_at, sample_at, share
+from training import order
+from training.order import AUGMENTATION, MASKS, ORDER, generator_at, positions_at, sample_at, share
 
 
 def batch_at(step, samples, batch_size, seed):
