@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ from storage.artifact import PROGRESS
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("common", "storage", "models", "dataroot", "simulate", "evaluation", "tasks", "flows", "configs")
+ROOMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
 METHOD = "pretrain.method={name: mean_colour, weight: 2}"
 SAVES = "pretrain.seconds_between_saves=0.001"
 
@@ -28,7 +29,7 @@ SAVES = "pretrain.seconds_between_saves=0.001"
 def geomim(finished, tmp_path):
     """The command line of a copy of the code that has one file more, on a root that holds the index alone."""
     done, _ = finished
-    for room in ROOMS:
+    for room in (*ROOMS, "configs"):
         shutil.copytree(ROOT / room, tmp_path / "code" / room, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests/support/mean_colour.py", tmp_path / "code/tasks/pretrain/methods/mean_colour.py")
     shutil.copytree(done.root / "ingest", tmp_path / "root" / "ingest")

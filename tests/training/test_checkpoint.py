@@ -20,7 +20,7 @@ from training.checkpoint import Checkpoint
 from training.loop import TrainSpec, train
 from training.ranks import run_ranks
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 STEPS = 6
 
 

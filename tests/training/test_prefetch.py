@@ -15,7 +15,7 @@ from common.errors import UserError
 from training import prefetch
 from training.prefetch import Prefetcher, choose_loaders
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def loaders_alive() -> list[str]:

@@ -16,7 +16,7 @@ from models.sync_norm import SyncNorm, synchronise_norms
 from rank_jobs import fail_at_rank_1, gradients
 from training.ranks import choose_ranks, gathered, rank, rank_count, run_ranks, sum_over_ranks
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 

@@ -20,7 +20,7 @@ from training.loop import TrainSpec, train
 from training.order import generator_at, positions_at, sample_at
 from training.schedule import Schedule
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 # A run of 12 steps with dropout (torch's generator) and noise (the step's own): argv = folder, step to die at or -1.
 RUN = textwrap.dedent("""

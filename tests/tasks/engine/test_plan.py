@@ -131,7 +131,7 @@ def test_a_backbone_of_the_users_needs_no_pretraining(plan, tmp_path):
 
 def test_the_arm_from_scratch_is_one_for_all_pretrainings(plan):
     keys = {p.name: p.step.artifact.key for p in plan()}
-    other = {p.name: p.step.artifact.key for p in plan("pretrain.mask_ratio=0.75")}
+    other = {p.name: p.step.artifact.key for p in plan("pretrain.method.mask_ratio=0.75")}
     alone = {p.name: p.step.artifact.key for p in plan("finetune.init=random")}
     assert {name for name in keys if keys[name] != other[name]} == {"pretrain", "finetune", "evaluate"}
     assert alone["finetune"] == keys["finetune-scratch"]

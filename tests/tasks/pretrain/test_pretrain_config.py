@@ -75,9 +75,8 @@ def test_a_method_is_named_or_stands_alone():
 
 
 def test_a_method_needs_what_it_reads():
-    nodes = {
-        n: [node.name for node in build_dag(load_config(None, [f"pretrain.method={n}"]))] for n in ("geomim", "pixels")
-    }
+    dags = {name: build_dag(load_config(None, [f"pretrain.method={name}"])) for name in ("geomim", "pixels")}
+    nodes = {name: {node.name for node in dag} for name, dag in dags.items()}
     assert nodes["geomim"] - nodes["pixels"] == {"fit", "teacher", "depth"}
 
 

@@ -229,14 +229,14 @@ def test_an_image_that_is_gone_or_damaged_is_named(world, tmp_path, change, told
 def test_the_backbone_is_what_finetuning_builds(world, tmp_path):
     pretrain(world, tmp_path, steps=1)
     weights = load_file(tmp_path / "pretrain" / ("0" * 16) / "backbone.safetensors")
-    build_backbone(PretrainConfig(**CONFIG).backbone).load_state_dict(weights)
+    build_backbone(geomim_config(**CONFIG).backbone).load_state_dict(weights)
 
 
 def test_the_backbone_can_learn_at_a_rate_of_its_own(world, tmp_path):
     """AdamW's first step moves a weight by its rate, whatever the gradient."""
     rate = {"rate": 1e-3, "weight_decay": 0.0, "steps": 1, "warmup": 0}
     torch.manual_seed(0)
-    before = build_backbone(PretrainConfig(**CONFIG).backbone).state_dict()
+    before = build_backbone(geomim_config(**CONFIG).backbone).state_dict()
     for factor in (1.0, 0.25):
         _, after = pretrain(world, tmp_path / str(factor), **rate, backbone_rate=factor)
         moved = [(after[f"backbone.{name}"] - weight).abs().max().item() for name, weight in before.items()]
@@ -279,11 +279,11 @@ def test_no_sample_counts_twice_in_place_of_one_that_is_left_out(world, tmp_path
     given = []
 
     class Seen(HeldOut):
-        def __init__(self, batches, samples, train, device):
+        def __init__(self, batches, config, samples, train, device):
             given.append(train.tolist())
-            super().__init__(batches, samples, train, device)
+            super().__init__(batches, config, samples, train, device)
 
-    monkeypatch.setattr("tasks.pretrain.run.HeldOut", Seen)
+    monkeypatch.setattr("tasks.pretrain.geomim.method.HeldOut", Seen)
     pretrain(world, tmp_path, steps=1, skip_samples=["sample-2"])
     assert given == [[0, 1, 3]]
 
@@ -335,11 +335,12 @@ def test_pixels_can_be_the_target(world, tmp_path):
     trained, marks = ([line for line in log if name in line] for name in ("pixels", "held_out_zero"))
     assert len(trained) == 30
     assert {"depth", "reconstruction"}.isdisjoint(trained[0])
-    assert trained[-1]["pixels"] < trained[0]["pixels"] - 0.1
-    # Noise: all that there is to learn is to say nothing, whose error is 767/768 for a variance over n - 1.
+    assert trained[-1]["pixels"] < trained[0]["pixels"] - 0.05
+    # Noise below ten rows of black, which are all that there is to learn: of noise alone the best answer is 0, whose
+    # error is 767/768 for a variance over n - 1.
     assert summary["held_out_zero"] == pytest.approx(767 / 768, abs=1e-3)
-    assert summary["held_out_reconstruction"] < marks[0]["held_out_reconstruction"] - 0.1
-    assert summary["held_out_reconstruction"] == pytest.approx(summary["held_out_zero"], abs=0.02)
+    assert summary["held_out_reconstruction"] < marks[0]["held_out_reconstruction"] - 0.05
+    assert summary["held_out_reconstruction"] < summary["held_out_zero"] - 0.05
     backbone = build_backbone(config.backbone)
     backbone.load_state_dict(load_file(artifact.path / "backbone.safetensors"))
     assert (artifact.path / "pretrain.png").stat().st_size > 10_000
