@@ -39,7 +39,7 @@ from models.backbones.swin import Swin  # noqa: E402
 from models.cameras import Cameras  # noqa: E402
 from models.depth_bins import DepthBins  # noqa: E402
 from models.geomim.blocks import CrossViewBlock  # noqa: E402
-from models.geomim.decoder import Decoder  # noqa: E402
+from models.geomim.decoder import Decoder, DecoderSpec  # noqa: E402
 from models.geomim.model import GeoMIM, Reconstruction  # noqa: E402
 from models.geomim.view_transform import ViewTransform  # noqa: E402
 from models.lidar.encoder import EncoderSpec, SparseEncoder  # noqa: E402
@@ -78,7 +78,7 @@ class Setup:
         dim = 512 if full else 128
         grid = BevGrid((-54.0, 54.0), (-54.0, 54.0), (-10.0, 10.0), 0.3 if full else 0.6)
         transform = ViewTransform(dim, 80, DepthBins(1.0, 60.0, 0.5), grid)
-        decoder = Decoder(backbone.channels[2], dim, 16 if full else 4)
+        decoder = Decoder(backbone.channels[2], DecoderSpec(dim, 16 if full else 4))
         model = GeoMIM(backbone, decoder, transform, heads[2], target_channels=256)
         for block in model.modules():
             if isinstance(block, CrossViewBlock):  # starts as the identity, which would hide a difference

@@ -1,5 +1,6 @@
 """GeoMIM's decoder: from half an image's tokens to a semantic and a geometry map of the whole image."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,24 @@ class DecoderMaps(NamedTuple):
     geometry: Tensor  # (2M, C, h, w)
 
 
+@dataclass(frozen=True)
+class DecoderSpec:
+    """Everything of a decoder but its weights.
+
+    width: channels. depth: blocks of the semantic branch, a multiple of 4. pos_grid: side of the stored sin-cos
+    position embedding (pretraining image size / 32). cross_view, geometry_branch, camera_aware: the paper's ablations;
+    without a geometry branch both maps are the semantic one.
+    """
+
+    width: int = 512
+    num_heads: int = 16
+    depth: int = 8
+    pos_grid: int = 7
+    cross_view: bool = True
+    geometry_branch: bool = True
+    camera_aware: bool = True
+
+
 class Decoder(nn.Module):
     """Two branches over mask and image tokens at stride 16.
 
@@ -25,34 +44,21 @@ class Decoder(nn.Module):
     cross-view attention half way through.
 
     Args:
-        in_dim: channels of the encoder's fused map. dim: width. depth: blocks of the semantic branch, a multiple of 4.
-        pos_grid: side of the stored sin-cos position embedding (pretraining image size / 32).
-        cross_view, geometry_branch, camera_aware: the paper's ablations; without a geometry branch both maps are the
-            semantic one.
+        in_dim: channels of the encoder's fused map.
         checkpointing: see `models.backbones.swin.Swin`.
     """
 
-    def __init__(
-        self,
-        in_dim: int,
-        dim: int = 512,
-        num_heads: int = 16,
-        depth: int = 8,
-        pos_grid: int = 7,
-        cross_view: bool = True,
-        geometry_branch: bool = True,
-        camera_aware: bool = True,
-        checkpointing: bool = False,
-    ):
+    def __init__(self, in_dim: int, spec: DecoderSpec, checkpointing: bool = False):
         super().__init__()
         self.checkpointing = checkpointing
-        if depth % 4:
-            raise ValueError(f"The decoder's depth is {depth}: it must be a multiple of 4.")
+        if spec.depth % 4:
+            raise ValueError(f"The decoder's depth is {spec.depth}: it must be a multiple of 4.")
+        dim, num_heads, depth, cross_view = spec.width, spec.num_heads, spec.depth, spec.cross_view
         self.embed = nn.Linear(in_dim, dim)
         init_linear(self.embed)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         nn.init.normal_(self.mask_token, std=0.02)
-        self.register_buffer("pos_embed", sincos_embedding(dim, pos_grid))
+        self.register_buffer("pos_embed", sincos_embedding(dim, spec.pos_grid))
 
         def cross_views(count: int) -> nn.ModuleList:
             return nn.ModuleList(CrossViewBlock(dim, num_heads) for _ in range(count if cross_view else 0))
@@ -63,9 +69,9 @@ class Decoder(nn.Module):
         self.cross_after = (depth // 4 - 1, 3 * depth // 4 - 1) if cross_view else ()
         self.fork_after = depth // 2 - 1
 
-        self.geometry_branch = geometry_branch
-        if geometry_branch:
-            self.camera_gate = CameraGate(dim) if camera_aware else None
+        self.geometry_branch = spec.geometry_branch
+        if spec.geometry_branch:
+            self.camera_gate = CameraGate(dim) if spec.camera_aware else None
             self.geometry_blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth // 2))
             self.geometry_cross_blocks = cross_views(1)
             self.geometry_norm = nn.LayerNorm(dim)

@@ -11,7 +11,7 @@ from typing import Any
 from models.backbones.config import SwinConfig
 from models.backbones.swin import Swin
 from models.depth_bins import DepthBins
-from models.geomim.decoder import Decoder
+from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.model import GeoMIM
 from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
@@ -22,16 +22,6 @@ from models.public.swin import read_swin
 from models.public.used import UnreadableConfig, Used
 
 _STRIDE = 16  # of the fused map: patches of 4 px, merged twice
-
-
-@dataclass(frozen=True)
-class DecoderSpec:
-    """See `models.geomim.decoder.Decoder`."""
-
-    width: int
-    num_heads: int
-    depth: int
-    pos_grid: int
 
 
 @dataclass(frozen=True)
@@ -60,8 +50,8 @@ class StudentSpec:
 
     def build(self, view: ViewSpec, target_channels: int) -> GeoMIM:
         """The whole student, with weights drawn from torch's global generator."""
-        backbone, d = Swin(self.backbone), self.decoder
-        decoder = Decoder(backbone.channels[2], d.width, d.num_heads, d.depth, d.pos_grid)
+        backbone = Swin(self.backbone)
+        decoder = Decoder(backbone.channels[2], self.decoder)
         heads = self.backbone.num_heads[2]
         return GeoMIM(backbone, decoder, view.build(), heads, target_channels, depth_weight=view.depth_weight)
 

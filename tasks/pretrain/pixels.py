@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.geomim.decoder import Decoder
+from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.pixels import PixelMIM, pixel_images, pixel_loss
 from storage.atomic import write_bytes
 from storage.index import Index
@@ -27,20 +27,10 @@ class PixelPretraining:
 
     def build(self) -> PixelMIM:
         """The decoder has GeoMIM's width and depth."""
-        backbone, d = (
-            build_backbone(self.config.backbone, checkpointing=self.config.checkpointing),
-            self.config.method.decoder,
-        )
-        decoder = Decoder(
-            backbone.channels[2],
-            d.width,
-            d.num_heads,
-            d.depth,
-            cross_view=False,
-            geometry_branch=False,
-            camera_aware=False,
-            checkpointing=self.config.checkpointing,
-        )
+        backbone = build_backbone(self.config.backbone, checkpointing=self.config.checkpointing)
+        size = self.config.method.decoder.model_dump()
+        spec = DecoderSpec(**size, cross_view=False, geometry_branch=False, camera_aware=False)
+        decoder = Decoder(backbone.channels[2], spec, self.config.checkpointing)
         return PixelMIM(backbone, decoder, self.config.backbone.num_heads[2])
 
     def batch(self, positions: range, samples: np.ndarray) -> MaskedBatch:

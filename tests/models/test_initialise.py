@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from models.geomim.blocks import CrossViewBlock
-from models.geomim.decoder import Decoder
+from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.model import Fusion
 from models.initialise import init_linear, kaiming_init
 from small_swin import small_swin
@@ -28,7 +28,7 @@ def test_linear_layers_begin_as_timms_and_mmdets():
 
 BUILDERS = {
     "swin": lambda: small_swin(embed_dim=32),
-    "decoder": lambda: Decoder(16, 64, 2),
+    "decoder": lambda: Decoder(16, DecoderSpec(64, 2)),
     "fusion": lambda: Fusion(64, 2),
 }
 

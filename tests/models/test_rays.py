@@ -16,7 +16,7 @@ from models.bevdet.cost_volume import places, rays
 from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from models.geometry import rotation_z
-from models.geomim.decoder import CameraGate, Decoder
+from models.geomim.decoder import CameraGate, Decoder, DecoderSpec
 from models.geomim.model import GeoMIM
 from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
@@ -33,7 +33,7 @@ EDGES = torch.arange(1.0, 60.0, 3.0, dtype=torch.float64)
 def tiny_geomim() -> GeoMIM:
     backbone = small_swin()
     grid = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-10.0, 10.0), 0.5)
-    return GeoMIM(backbone, Decoder(32, 16, 2, 4), ViewTransform(16, 6, DepthBins(1, 11, 1), grid), 2, 5)
+    return GeoMIM(backbone, Decoder(32, DecoderSpec(16, 2, 4)), ViewTransform(16, 6, DepthBins(1, 11, 1), grid), 2, 5)
 
 
 def test_points_return_to_their_pixels():

@@ -1,7 +1,7 @@
 """From a config and the teacher's BEV to the network that pretraining trains."""
 
 from models.depth_bins import DepthBins
-from models.geomim.decoder import Decoder
+from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.model import GeoMIM
 from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
@@ -15,19 +15,12 @@ def build_model(config: PretrainConfig, bev_channels: int, bev_range: tuple[floa
     bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
     """
     backbone = build_backbone(config.backbone, checkpointing=config.checkpointing)
-    method, d = config.method, config.method.decoder
-    decoder = Decoder(
-        backbone.channels[2],
-        d.width,
-        d.num_heads,
-        d.depth,
-        cross_view=d.cross_view,
-        geometry_branch=d.geometry_branch,
-        camera_aware=d.camera_aware,
-        checkpointing=config.checkpointing,
-    )
+    method = config.method
+    decoder = Decoder(backbone.channels[2], DecoderSpec(**method.decoder.model_dump()), config.checkpointing)
     grid = splat_grid(method.height, method.splat_ratio, bev_range, bev_cell)
-    view_transform = ViewTransform(d.width, method.context, DepthBins(*method.depth_bins), grid, method.splat_ratio)
+    view_transform = ViewTransform(
+        method.decoder.width, method.context, DepthBins(*method.depth_bins), grid, method.splat_ratio
+    )
     heads = config.backbone.num_heads[2]
     return GeoMIM(backbone, decoder, view_transform, heads, bev_channels, method.patch, method.depth_weight)
 

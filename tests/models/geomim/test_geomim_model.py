@@ -3,7 +3,7 @@ import torch
 
 from models.depth_bins import DepthBins
 from models.geomim.blocks import Block, CrossViewBlock
-from models.geomim.decoder import Decoder
+from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.model import GeoMIM
 from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
@@ -17,7 +17,7 @@ def tiny_model(**ablation):
     backbone = small_swin()
     grid = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-5.0, 5.0), 1.0)
     transform = ViewTransform(16, 6, DepthBins(1, 11, 1), grid, downsample=2)
-    return GeoMIM(backbone, Decoder(32, 16, 2, 4, **ablation), transform, 2, target_channels=5, patch=4)
+    return GeoMIM(backbone, Decoder(32, DecoderSpec(16, 2, 4, **ablation)), transform, 2, target_channels=5, patch=4)
 
 
 def tiny_inputs(batch=2, views=3):

@@ -6,7 +6,7 @@ import torch
 import geomim_reference
 from models.depth_bins import DepthBins
 from models.geomim.blocks import CrossViewBlock
-from models.geomim.decoder import Decoder
+from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.model import GeoMIM
 from models.geomim.view_transform import ViewTransform
 from models.lift_splat import BevGrid
@@ -22,7 +22,7 @@ def small_model(cells, patch):
     torch.manual_seed(0)
     backbone = small_swin(depths=(1, 1, 2, 1))
     transform = ViewTransform(16, 6, DepthBins(1, 11, 1), BevGrid((-cells, cells), (-cells, cells), (-5.0, 5.0), 1.0))
-    model = GeoMIM(backbone, Decoder(32, 16, 2, 4), transform, 2, target_channels=5, patch=patch).double()
+    model = GeoMIM(backbone, Decoder(32, DecoderSpec(16, 2, 4)), transform, 2, target_channels=5, patch=patch).double()
     for block in model.modules():
         if isinstance(block, CrossViewBlock):  # starts as the identity
             torch.nn.init.normal_(block.attn.proj.weight, std=0.2)

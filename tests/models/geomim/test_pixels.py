@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.geomim.decoder import Decoder
+from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.pixels import PixelMIM, pixel_loss, pixel_target
 from models.masking import draw_halves
 from small_swin import small_swin
@@ -11,7 +11,7 @@ from small_swin import small_swin
 def model():
     torch.manual_seed(0)
     backbone = small_swin(windows=(8, 4, 4, 2))
-    return PixelMIM(backbone, Decoder(32, 16, 2, 4, cross_view=False, geometry_branch=False), 2)
+    return PixelMIM(backbone, Decoder(32, DecoderSpec(16, 2, 4, cross_view=False, geometry_branch=False)), 2)
 
 
 def slow_target(image):
