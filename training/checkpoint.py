@@ -87,7 +87,7 @@ class Checkpoint:
 
     def _last_whole(self) -> tuple[Path | None, list[Path]]:
         """(the file to go on from, those that were damaged and are removed)."""
-        damaged = []
+        damaged: list[Path] = []
         for path in (self._new, self.path, self.before):
             if not path.is_file():
                 continue

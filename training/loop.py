@@ -98,17 +98,17 @@ def train(
         # One transfer for all that the ranks must agree on.
         others = torch.stack([norm, statistics.largest(norm), norm.new_tensor(due)])
         shared = torch.cat([torch.stack(losses).mean(0), others])
-        *values, norms, due = (sum_over_ranks(shared) / rank_count()).tolist()
-        values = dict(zip(("loss", *terms, "gradient_norm"), values, strict=True))
+        *means, norms, due = (sum_over_ranks(shared) / rank_count()).tolist()
+        values: dict[str, float] = dict(zip(("loss", *terms, "gradient_norm"), means, strict=True))
         return Gradient(batches, losses, values, not_finite(values | {"a batch norm's statistic": norms}), due)
 
     first = rank() == 0
     saved = time.monotonic()
     todo = range(done, steps)
     history, statistics = BadSteps(done, steps, spec.skip_samples), Statistics(model)
-    log = MetricLog(log_folder, done) if first else nullcontext()
-    with log, Prefetcher(load, todo, spec.loaders, ahead=spec.loaders) as coming:
-        if first and spec.skip_samples:
+    log = MetricLog(log_folder, done) if first else None
+    with log or nullcontext(), Prefetcher(load, todo, spec.loaders, ahead=spec.loaders) as coming:
+        if log and spec.skip_samples:
             log.note(done, {"skip_samples": list(spec.skip_samples)})
         for step in progress(todo, what, total=steps, unit="steps", done=done) if first else todo:
             start, last = time.monotonic(), step + 1 == steps
@@ -125,7 +125,7 @@ def train(
                 bad = [batch for batch, loss in zip(batches, losses) if not loss.isfinite().all()]
                 tokens = tokens_in(bad) or tokens_in(batches)
                 history.bad(step, tokens)
-                if first:
+                if log:
                     log.note(step, {"skipped": problem, "samples": tokens})
                     say(f"{what}: step {step} is skipped: {problem}; samples {', '.join(tokens)}")
                 if last or history.too_many:
@@ -139,12 +139,12 @@ def train(
                 optimizer.step()
                 if ema is not None:
                     ema.update(model, step)
-                if first:
+                if log:
                     seconds = {"seconds": time.monotonic() - start, "seconds_waiting": waited}
                     log.write(step, values | {"rate": max(g["lr"] for g in optimizer.param_groups)} | seconds)
 
             if last or (spec.evaluate_every and (step + 1) % spec.evaluate_every == 0):
-                if first and (metrics := task.evaluate(step + 1)):
+                if log and (metrics := task.evaluate(step + 1)):
                     if nothing := not_finite(metrics):
                         say(f"{what}: after {step + 1} steps {nothing}")
                     measured = {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -93,7 +93,7 @@ def _result(outcomes: dict[multiprocessing.connection.Connection, int], processe
         ready = multiprocessing.connection.wait(outcomes, deadline and deadline - time.monotonic())
         if not ready:
             break
-        for receive in ready:
+        for receive in [connection for connection in outcomes if connection in ready]:
             number = outcomes.pop(receive)
             name = f"rank {number} of {len(processes)}"
             try:
@@ -116,6 +116,7 @@ def _result(outcomes: dict[multiprocessing.connection.Connection, int], processe
 def _rank(parent: int, group: tuple[int, int, int, str], outcome: Any, work: bytes) -> None:
     die_with([parent])
     number, count, port, device = group
+    report: tuple[Any, Exception | str | None]
     try:
         gpu = torch.device("cuda", number) if device == "cuda" else None
         if gpu:
@@ -132,15 +133,15 @@ def _rank(parent: int, group: tuple[int, int, int, str], outcome: Any, work: byt
         result = run(*args)
         wait_for_ranks()  # whoever leaves closes its connections
         distributed.destroy_process_group()
-        told = result, None
+        report = result, None
     except (UserError, FileSystemError) as error:
-        told = None, error
+        report = None, error
     except OSError as error:  # such as a full disk, of which those who run stages tell
         error.add_note(traceback.format_exc())
-        told = None, error
+        report = None, error
     except Exception:
-        told = None, traceback.format_exc()
-    outcome.send_bytes(pickle.dumps(told))  # (torch's way of sending a tensor needs the sender to live on)
+        report = None, traceback.format_exc()
+    outcome.send_bytes(pickle.dumps(report))  # (torch's way of sending a tensor needs the sender to live on)
 
 
 def rank() -> int:

@@ -84,7 +84,8 @@ def fill(
     names = checkpoint.names
     weights = {name: tensor for name, tensor in checkpoint.weights.items() if name.startswith(prefix)}
     beside = [names[name] for name in checkpoint.weights if name not in weights]
-    given, resized = {}, Counter()
+    given: dict[str, Tensor] = {}
+    resized: Counter[str] = Counter()
     for name in filter(weights.__contains__, own):
         given[name], what = resize(name, weights[name], own[name].shape) if resize else (weights[name], "")
         if what:

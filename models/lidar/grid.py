@@ -22,7 +22,8 @@ class VoxelGrid:
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along x, y, z."""
         low, high = self.point_range[:3], self.point_range[3:]
-        return tuple(round((b - a) / size) for a, b, size in zip(low, high, self.voxel_size))
+        x, y, z = (round((b - a) / size) for a, b, size in zip(low, high, self.voxel_size))
+        return x, y, z
 
     @property
     def sparse_shape(self) -> tuple[int, int, int]:
@@ -39,10 +40,9 @@ def encoder_output_shape(
     sparse_shape: tuple[int, int, int], out_width: int, paddings: tuple[tuple[int, int, int], ...] = PADDINGS
 ) -> tuple[int, int, int]:
     """(channels, X, Y) of the sparse encoder's map. Raises ValueError where its strides leave no height."""
-    size = sparse_shape
+    x, y, z = sparse_shape
     for padding in paddings:
-        size = tuple((side + 2 * pad - 3) // 2 + 1 for side, pad in zip(size, padding))
-    x, y, z = size
+        x, y, z = ((side + 2 * pad - 3) // 2 + 1 for side, pad in zip((x, y, z), padding))
     z = (z - 3) // 2 + 1
     if min(x, y, z) < 1:
         raise ValueError(f"a grid of {sparse_shape} voxels is too small for the encoder's strides")

@@ -28,7 +28,8 @@ class Used:
     def __init__(self, values: Any, place: str):
         if not isinstance(values, Mapping):
             raise UnreadableConfig(f"{place or 'the config'} must be a section of keys, not {_shown(values)}")
-        self._values, self._place, self._read = values, place, set()
+        self._values, self._place = values, place
+        self._read: set[str] = set()
 
     def __enter__(self) -> "Used":
         return self
@@ -118,7 +119,7 @@ class Used:
         found = self.numbers(key, least=least)
         if len(found) < 2:
             raise UnreadableConfig(f"{self.at(key)} must have x and y, not {_shown(found)}")
-        return found[:2]
+        return found[0], found[1]
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(self._one(key, one, str, "names") for one in self._list(key, _REQUIRED))
