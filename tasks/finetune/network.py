@@ -11,17 +11,17 @@ from models.bevdet.layout import fill_bevdet, read_bevdet
 from models.bevdet.necks import FpnSpec
 from models.depth_bins import DepthBins
 from models.layouts import Checkpoint, WeightsMismatch, fill_backbone, read_layout
-from models.layouts.files import read_metadata, read_tensors
 from models.lift_splat import BevGrid
 from models.norm import Norm
 from models.public.bevdet import read_bevdet as read_bevdet_config
-from models.public.files import read_public_config
 from models.public.used import UnreadableConfig
 from storage.atomic import write_bytes
 from tasks.backbone import build_backbone
+from tasks.checkpoints import read_metadata, read_tensors
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals import goal_of
 from tasks.finetune.meaning import BEFORE, DETECTOR, check, check_public, metadata, taken_from
+from tasks.public_config import read_public_config
 
 OURS = "geomim"  # the layout of a file that we write
 

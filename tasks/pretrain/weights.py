@@ -32,12 +32,12 @@ from models.layouts import (
     with_prefix,
     without_prefix,
 )
-from models.layouts.files import read_tensors
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.bev import BevReader
 from storage.manifest import read_manifest
 from tasks.backbone import BackboneConfig, build_backbone
+from tasks.checkpoints import read_tensors
 from tasks.engine.config import explain
 from tasks.engine.integrity import check_file
 from tasks.pretrain.geomim.model import splat_grid

@@ -10,7 +10,6 @@ from safetensors.torch import save
 
 from common.progress import progress
 from models.boxes import Boxes
-from models.layouts.files import read_tensors
 from models.lidar.detector import LidarDetector
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_json
@@ -18,6 +17,7 @@ from storage.index import Index
 from tasks.batches.cbgs import class_balanced
 from tasks.batches.train_split import check_boxes, training_samples
 from tasks.batches.voxels import LidarBatches
+from tasks.checkpoints import read_tensors
 from tasks.engine.stage import Inputs
 from tasks.teacher.config import FitConfig
 from tasks.teacher.network import WEIGHTS, build_detector, fit_metadata

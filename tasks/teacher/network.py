@@ -14,7 +14,6 @@ from common.progress import say
 from dataroot.points import load_points
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec
 from models.layouts import WeightsMismatch, grouped
-from models.layouts.files import read_metadata, read_tensors
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
 from models.lidar.checkpoint import convention_of, described, load_detector, load_encoder, why_encoder_alone
 from models.lidar.detector import LidarDetector, LidarSpec, voxel_batch
@@ -25,11 +24,12 @@ from models.lidar.transfusion import TransFusionSpec
 from models.names import CLASSES
 from models.norm import LIKE_SECOND, Norm
 from models.public.bevfusion import read_lidar, read_sweeps
-from models.public.files import read_public_config
 from models.public.used import UnreadableConfig
 from storage.index import Index
+from tasks.checkpoints import read_metadata, read_tensors
 from tasks.engine.config import explain
 from tasks.meaning import first_difference, plain
+from tasks.public_config import read_public_config
 from tasks.teacher.config import ATTENTION_HEADS, FitConfig, LidarConfig, TeacherConfig
 
 WEIGHTS = "detector.safetensors"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from common.errors import UserError
 from models.geomim.model import GeoMIM
-from models.public.files import read_public_config
 from models.public.geomim import read_geomim
 from models.public.used import UnreadableConfig
 from tasks.pretrain.config import PretrainConfig
+from tasks.public_config import read_public_config
 
 
 def check_public(config: PretrainConfig, model: GeoMIM) -> None:

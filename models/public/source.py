@@ -1,4 +1,4 @@
-"""A public config file as plain values: JSON, YAML, or OpenMMLab's Python, which is read here and never run.
+"""The text of a public config as plain values: JSON, YAML, or OpenMMLab's Python, which is read here and never run.
 
 Of a Python file the assignments to names are taken, one after the other: literals, `dict(...)`, names defined above,
 arithmetic, subscripts, `len`, `range`, `list` and `tuple`; and, as BEVDet's files have it, `x[key].update(section)`,
@@ -47,21 +47,15 @@ _Loader.add_constructor(
 )
 
 
-def read_public_config(path: Path) -> dict[str, Any]:
-    """The values of a file by name. Raises UserError for one that is missing, no config, or cannot be read whole."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".py":
-            return _Assignments(path, ast.parse(text)).wanted()
-        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); name a public config file") from None
-    except (ValueError, SyntaxError, yaml.YAMLError, RecursionError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: is no config in JSON, YAML or Python, by its name's ending ({reason})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold sections such as `model:`, not a {type(values).__name__}")
-    return values
+def parse(text: str, path: Path) -> Any:
+    """What a file's text holds; its kind is told by the ending of `path`.
+
+    Raises UserError where a part that readers look for could not be told without running the file, and ValueError,
+    SyntaxError, yaml.YAMLError, RecursionError or MemoryError where the text is none of its kind.
+    """
+    if path.suffix == ".py":
+        return _Assignments(path, ast.parse(text)).wanted()
+    return json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
 
 
 class _Unreadable(Exception):

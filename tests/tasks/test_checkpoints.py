@@ -11,7 +11,7 @@ from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
 from common.errors import UserError
-from models.layouts.files import read_metadata, read_tensors
+from tasks.checkpoints import read_metadata, read_tensors
 
 
 def test_mmengine_checkpoints_are_read_without_running_their_objects(tmp_path):

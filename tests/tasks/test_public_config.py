@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from common.errors import UserError
-from models.public.files import read_public_config
+from tasks.public_config import read_public_config
 
 
 @pytest.fixture
