@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.files import of_sample
 from models.boxes import Boxes
 from models.cameras import Cameras
 from models.depth_bins import DepthBins
@@ -17,7 +16,7 @@ from storage.index import Index
 from tasks.batches.depth_maps import nearest_depths
 from tasks.batches.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
 from tasks.batches.image_config import ImageConfig
-from tasks.batches.images import ImageDraw, draw_test, draw_training, load_image, normalise, post_homography
+from tasks.batches.images import ImageDraw, draws_of, load_images, normalise, post_homography
 from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
 from tasks.batches.view_config import ViewConfig
 from training.order import generator_at, sample_at
@@ -116,11 +115,7 @@ class Batches:
         scene = np.eye(4)
         if random is not None:
             scene[:3, :3] = self.scene.draw(random)
-        sizes = [tuple(map(int, width_height)) for width_height in index.image_size[sample]]
-        if random is None:
-            draws = [draw_test(self.config.image, s) for s in sizes]
-        else:
-            draws = [draw_training(self.config.image, s, random) for s in sizes]
+        draws = draws_of(index, sample, self.config.image, random)
         post = np.stack([post_homography(draw, size) for draw in draws])  # (N, 4, 4)
         frames = frames_of(index, sample, view.images)
         to_key_ego = camera_to_key_ego(index, sample, frames, view.key_ego)
@@ -144,14 +139,7 @@ class Batches:
 
     def _images(self, frame: int, draws: list[ImageDraw]) -> np.ndarray:
         """A frame's images (N, H, W, 3), augmented as the key frame's of the same cameras are."""
-        index, size = self.index, self.config.image.size
-        with of_sample(index.token[frame]):
-            images = np.stack(
-                [
-                    load_image(self.dataroot / str(path), draw, size, tuple(map(int, width_height)))
-                    for path, draw, width_height in zip(index.camera_path[frame], draws, index.image_size[frame])
-                ]
-            )
+        images = load_images(self.index, self.dataroot, frame, draws, self.config.image.size)
         return images[..., ::-1].copy() if self.config.view.channels == "bgr" else images
 
     def _depth_labels(self, sample: int, posts: np.ndarray) -> Tensor:

@@ -4,6 +4,7 @@ The recipe is the original GeoMIM's and BEVDet's: resize, crop at the bottom, mi
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,14 +161,26 @@ def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: 
     return apply_draw(read_image(path, wanted if smaller else None), draw, size, source_size)
 
 
-def load_images(index: Index, dataroot: Path, sample: int, config: ImageConfig) -> np.ndarray:
-    """A sample's images (N, H, W, 3) uint8 as they are evaluated. Raises as `read_image` does, naming the sample."""
+def draws_of(
+    index: Index, sample: int, config: ImageConfig, generator: np.random.Generator | None = None
+) -> list[ImageDraw]:
+    """A draw for each camera of a sample, one after the other; nothing random without a generator."""
     sizes = [tuple(size) for size in index.image_size[sample].tolist()]
+    if generator is None:
+        return [draw_test(config, size) for size in sizes]
+    return [draw_training(config, size, generator) for size in sizes]
+
+
+def load_images(
+    index: Index, dataroot: Path, sample: int, draws: Sequence[ImageDraw], size: tuple[int, int]
+) -> np.ndarray:
+    """A sample's images (N, H, W, 3) uint8 of `size` (H, W). Raises as `read_image` does, naming the sample."""
+    sizes = [tuple(source) for source in index.image_size[sample].tolist()]
     with of_sample(index.token[sample]):
         return np.stack(
             [
-                load_image(dataroot / str(path), draw_test(config, size), config.size, size)
-                for path, size in zip(index.camera_path[sample], sizes)
+                load_image(dataroot / str(path), draw, size, source)
+                for path, draw, source in zip(index.camera_path[sample], draws, sizes)
             ]
         )
 

@@ -1,6 +1,6 @@
 """Images of a sample, augmented, and the halves to hide of them: what masked pretraining begins with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.files import of_sample
 from models.masking import draw_halves
 from storage.index import Index
 from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
-from tasks.batches.images import draw_test, draw_training, load_image, normalise, post_homography
+from tasks.batches.images import draws_of, load_images, normalise, post_homography
 from tasks.batches.mask_config import MaskConfig
 from training.order import MASKS, generator_at, sample_at
 
@@ -74,8 +73,10 @@ class MaskedImages:
 
     def images(self, sample: int, generator: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
         """Images (N, H, W, 3) uint8 and their homographies (N, 4, 4); nothing random without a generator."""
-        images, posts = zip(*(self._image(sample, camera, generator) for camera in range(len(self.index.cameras))))
-        return np.stack(images), np.stack(posts)
+        size = self.config.image.size
+        draws = draws_of(self.index, sample, self.config.image, generator)
+        images = load_images(self.index, self.dataroot, sample, draws, size)
+        return images, np.stack([post_homography(draw, size) for draw in draws])
 
     def training_groups(self, positions: range) -> Tensor:
         """The halves of what stands at these positions, drawn from the seed and the position; or from the seed and the
@@ -88,14 +89,6 @@ class MaskedImages:
         """The halves of these samples, the same whenever they are asked for."""
         return self._groups(len(samples), int(samples[0]))
 
-    def _image(self, sample: int, camera: int, generator: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-        config = self.config.image
-        source = tuple(self.index.image_size[sample, camera].tolist())
-        draw = draw_test(config, source) if generator is None else draw_training(config, source, generator)
-        path = self.dataroot / str(self.index.camera_path[sample, camera])
-        with of_sample(self.index.token[sample]):
-            return load_image(path, draw, config.size, source), post_homography(draw, config.size)
-
     def _groups(self, samples: int, seed: int) -> Tensor:
         """Random halves of the tokens of so many samples: (1, H/32, W/32) if shared, else one for each image."""
         mask, generator = self.mask, torch.Generator().manual_seed(seed)
@@ -104,6 +97,6 @@ class MaskedImages:
         cells = mask.mask_cell // self.stride
         return groups.repeat_interleave(cells, 1).repeat_interleave(cells, 2)
 
-    def _batch(self, samples, images: list[np.ndarray], groups: Tensor) -> MaskedBatch:
+    def _batch(self, samples: Sequence[int], images: list[np.ndarray], groups: Tensor) -> MaskedBatch:
         tokens = [str(self.index.token[sample]) for sample in samples]
         return MaskedBatch(tokens, torch.from_numpy(np.stack(images)), groups)

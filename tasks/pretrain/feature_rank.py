@@ -9,7 +9,7 @@ from torch import Tensor
 from models.backbones.swin import Swin
 from storage.index import Index
 from tasks.batches.image_config import ImageConfig
-from tasks.batches.images import load_images, normalise
+from tasks.batches.images import draws_of, load_images, normalise
 
 
 @torch.no_grad()
@@ -21,7 +21,8 @@ def feature_rank(backbone: Swin, config: ImageConfig, index: Index, dataroot: Pa
     training, device, sums = backbone.training, next(backbone.parameters()).device, 0
     backbone.eval()
     for sample in samples:
-        images = torch.from_numpy(load_images(index, dataroot, int(sample), config)).to(device)
+        draws = draws_of(index, int(sample), config)
+        images = torch.from_numpy(load_images(index, dataroot, int(sample), draws, config.size)).to(device)
         features = backbone(normalise(images))[2].permute(0, 2, 3, 1).flatten(0, 2).double()
         ones = torch.cat([features, features.new_ones(len(features), 1)], 1)
         sums = sums + ones.T @ ones

@@ -11,7 +11,7 @@ from PIL import Image
 
 from made_up_batches import CONFIG
 from tasks.backbone import build_backbone
-from tasks.batches.images import load_images, normalise
+from tasks.batches.images import draws_of, load_images, normalise
 from tasks.pretrain.feature_rank import effective_rank, feature_rank
 
 
@@ -54,7 +54,9 @@ def test_of_a_backbone(tmp_path):
     index = SimpleNamespace(camera_path=paths, image_size=np.full((3, 2, 2), (96, 64)), token=np.array(["a", "b", "c"]))
     got = feature_rank(backbone, CONFIG.image, index, tmp_path, np.arange(3))
     assert backbone.training
-    images = torch.from_numpy(np.concatenate([load_images(index, tmp_path, s, CONFIG.image) for s in range(3)]))
+    draws = [draws_of(index, s, CONFIG.image) for s in range(3)]
+    images = [load_images(index, tmp_path, s, draws[s], CONFIG.image.size) for s in range(3)]
+    images = torch.from_numpy(np.concatenate(images))
     features = backbone.eval()(normalise(images))[2].detach().permute(1, 0, 2, 3).flatten(1)
     eigenvalues = np.linalg.eigvalsh(np.corrcoef(features.double().numpy()))
     assert got == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-3)
