@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from common.settings import Settings
 
-# Fields that came after the first artifacts: at these values they are in no key.
-_LATER = {"name": "swin", "patch_size": 4, "mlp_ratio": 4.0}
+# Fields of a Swin that came after the first artifacts: at their defaults they are in no key.
+_LATER = ("name", "patch_size", "mlp_ratio")
 
 
 class SwinConfig(Settings):
@@ -34,7 +34,8 @@ class SwinConfig(Settings):
         return self
 
     def key_fields(self) -> dict[str, Any]:
-        return {name: value for name, value in super().key_fields().items() if value != _LATER.get(name)}
+        defaults = {name: type(self).model_fields[name].default for name in _LATER}
+        return {name: value for name, value in super().key_fields().items() if (name, value) not in defaults.items()}
 
     @property
     def channels(self) -> tuple[int, ...]:

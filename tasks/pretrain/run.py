@@ -66,10 +66,10 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         torch.manual_seed(seed_of_rank(config.seed))  # the same weights, but a drop path of its own
     ema = Ema(model, config.ema) if config.ema and first else None
     result = ema.model if ema else model
-    task = PretrainTask(config, method, model, drawn_from)
+    figures = None
     if first:
         evaluator = method.evaluator(held_out_samples, train_samples, device)
-        task.figures = HeldOutFigures(config, evaluator, result, index, inputs.dataroot, held_out_samples)
+        figures = HeldOutFigures(config, evaluator, result, index, inputs.dataroot, held_out_samples)
     spec = TrainSpec(
         "pretrain",
         Schedule(config.steps, config.warmup),
@@ -79,9 +79,9 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         choose_loaders(config.loaders, device, rank_count()),
         config.skip_samples,
     )
-    figures = train(
+    measured = train(
         spec,
-        task,
+        PretrainTask(config, method, model, drawn_from, figures),
         model.train(),
         torch.optim.AdamW(parameter_groups(model, config), config.rate, weight_decay=config.weight_decay, fused=True),
         Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
@@ -92,8 +92,8 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     if first:
         evaluator.draw(result, artifact.path)
         export(result, artifact.path)
-        figures |= omissions(artifact.path)
-    return {"steps": config.steps, "samples": len(train_samples), "held_out": len(held_out_samples), **figures}
+        measured |= omissions(artifact.path)
+    return {"steps": config.steps, "samples": len(train_samples), "held_out": len(held_out_samples), **measured}
 
 
 def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict[str, Any]]:

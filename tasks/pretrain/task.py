@@ -47,13 +47,18 @@ class HeldOutFigures:
 
 
 class PretrainTask:
-    """A `training.task.Task`. samples: rows of the index to draw from."""
+    """A `training.task.Task`. samples: rows of the index to draw from. figures: on rank 0, which alone evaluates."""
 
-    figures: HeldOutFigures  # on rank 0
-
-    def __init__(self, config: PretrainConfig, method: Method[AnyBatch], model: nn.Module, samples: np.ndarray):
+    def __init__(
+        self,
+        config: PretrainConfig,
+        method: Method[AnyBatch],
+        model: nn.Module,
+        samples: np.ndarray,
+        figures: HeldOutFigures | None,
+    ):
         self.config, self.method, self.model, self.samples = config, method, model, samples
-        self.network = distribute(model)
+        self.network, self.figures = distribute(model), figures
 
     def load(self, step: int) -> list[AnyBatch]:
         parts = parts_at(step, self.config.batch_size, self.config.accumulate)
@@ -66,4 +71,4 @@ class PretrainTask:
         return self.method.terms(self.model, self.network, batch)
 
     def evaluate(self, steps: int) -> dict[str, float]:
-        return self.figures(steps)
+        return self.figures(steps) if self.figures else {}

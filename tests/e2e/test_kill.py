@@ -6,9 +6,8 @@ import signal
 import numpy as np
 import psutil
 import pytest
-import zarr
-from safetensors.numpy import load_file
 
+from contents import contents_of
 from driver import wait_for
 from storage.artifact import Artifact
 from storage.lock import lock_file
@@ -21,17 +20,6 @@ SAVES = {
     "pretrain": ["--set", "pretrain.seconds_between_saves=0.01"],
     "finetune": ["--set", "finetune.seconds_between_saves=0.01"],
 }
-
-
-def contents_of(folder):
-    """Everything that counts in an artifact: arrays of its stores, weights, metrics."""
-    found = {}
-    for store in sorted(folder.glob("*.zarr")):
-        for name, array in zarr.open_group(str(store), mode="r").arrays():
-            found[f"{store.name}/{name}"] = array[...]
-    for file in sorted(folder.rglob("*.safetensors")):
-        found |= {f"{file.relative_to(folder)}/{name}": value for name, value in load_file(file).items()}
-    return found
 
 
 # The stage's own process is killed in every stage; the waiting command, in one with a store and one that trains.

@@ -66,7 +66,7 @@ class GeoMIMPretraining:
         return [term for term in terms if term.weight > 0]
 
     def evaluator(self, held_out: np.ndarray, train: np.ndarray, device: torch.device) -> "GeoMIMEvaluator":
-        return GeoMIMEvaluator(HeldOut(self.batches, self.method, held_out, train, device))
+        return GeoMIMEvaluator(self.batches, self.method, held_out, train, device)
 
     def _check(self, index: Index, bev: BevReader, depth: DepthReader) -> None:
         if list(index.token) != bev.tokens:
@@ -86,15 +86,9 @@ class GeoMIMPretraining:
             )
 
 
-class GeoMIMEvaluator:
+class GeoMIMEvaluator(HeldOut):
     """A `tasks.pretrain.method.Evaluator`."""
-
-    def __init__(self, held_out: HeldOut):
-        self.held_out = held_out
-
-    def evaluate(self, model: GeoMIM) -> dict[str, float]:
-        return self.held_out.evaluate(model)
 
     def draw(self, model: GeoMIM, folder: Path) -> None:
         (folder / COLOURS_FILE).unlink(missing_ok=True)  # of an interrupted run: nothing vouches for it
-        draw_picture(folder / "pretrain.png", model, self.held_out, self.held_out.samples[:PICTURED])
+        draw_picture(folder / "pretrain.png", model, self, self.samples[:PICTURED])

@@ -25,7 +25,7 @@ from tasks.backbone import build_backbone
 from tasks.batches.geomim import GeoMIMBatches
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
-from tasks.pretrain.geomim.held_out import HeldOut
+from tasks.pretrain.geomim.method import GeoMIMEvaluator
 from tasks.pretrain.geomim.picture import COLOURS_FILE
 from tasks.pretrain.run import export, run
 from tasks.pretrain.samples import split_samples
@@ -278,12 +278,12 @@ def test_no_sample_counts_twice_in_place_of_one_that_is_left_out(world, tmp_path
     """In the answers of who sees nothing, and in the probe."""
     given = []
 
-    class Seen(HeldOut):
+    class Seen(GeoMIMEvaluator):
         def __init__(self, batches, config, samples, train, device):
             given.append(train.tolist())
             super().__init__(batches, config, samples, train, device)
 
-    monkeypatch.setattr("tasks.pretrain.geomim.method.HeldOut", Seen)
+    monkeypatch.setattr("tasks.pretrain.geomim.method.GeoMIMEvaluator", Seen)
     pretrain(world, tmp_path, steps=1, skip_samples=["sample-2"])
     assert given == [[0, 1, 3]]
 
