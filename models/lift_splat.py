@@ -21,32 +21,49 @@ from models.shapes import check_shape
 
 @dataclass(frozen=True)
 class BevGrid:
-    """Square cells of one height slab: x and y in [low, high) m in steps of `cell` m, z in [low, high) m."""
+    """Cells of a map or a volume: x and y in [low, high) m in steps of `cell` m, z in [low, high) m in equal slabs."""
 
     x: tuple[float, float]
     y: tuple[float, float]
     z: tuple[float, float]
     cell: float
+    heights: int = 1  # slabs
 
     @property
     def shape(self) -> tuple[int, int]:
         """(cells along x, cells along y)."""
         return round((self.x[1] - self.x[0]) / self.cell), round((self.y[1] - self.y[0]) / self.cell)
 
+    @property
+    def num_cells(self) -> int:
+        """Of all slabs."""
+        nx, ny = self.shape
+        return self.heights * nx * ny
+
+    @property
+    def low(self) -> tuple[float, float, float]:
+        """The corner x, y, z (m) from which cells are counted."""
+        return self.x[0], self.y[0], self.z[0]
+
+    @property
+    def high(self) -> tuple[float, float, float]:
+        """The opposite corner."""
+        return self.x[1], self.y[1], self.z[1]
+
 
 def bev_cells(points: Tensor, grid: BevGrid, order: Literal["xy", "yx"] = "xy", truncate: bool = False) -> Tensor:
     """Flat cell (int32) of every point (..., 3), or -1 outside the grid.
 
-    order: "xy" counts x * ny + y, "yx" counts y * nx + x. truncate: rounds toward zero instead of down, as the
+    order: "xy" counts x * ny + y, "yx" counts y * nx + x, slab by slab from the lowest. truncate: rounds toward zero instead of down, as the
     original code does, which pulls points up to one cell outside the lower borders into the first cell.
     """
     check_shape("points", points, *points.shape[:-1], 3)
-    sizes = grid.cell, grid.cell, grid.z[1] - grid.z[0]
+    sizes = grid.cell, grid.cell, (grid.z[1] - grid.z[0]) / grid.heights
     places = [(p - axis[0]) / size for p, axis, size in zip(points.unbind(-1), (grid.x, grid.y, grid.z), sizes)]
     x, y, z = (place.trunc() if truncate else place.floor() for place in places)
     nx, ny = grid.shape
-    inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny) & (z == 0)
-    flat = x * ny + y if order == "xy" else y * nx + x
+    inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny) & (z >= 0) & (z < grid.heights)
+    flat = z * (nx * ny) + (x * ny + y if order == "xy" else y * nx + x)
     return torch.where(inside, flat, -1).int()
 
 

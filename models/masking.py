@@ -2,6 +2,8 @@
 
 GeoMIM encodes both halves in one pass (attention never crosses between them) and reconstructs the BEV twice, each time
 from one half, with a mask token in place of the other. No pixel is mixed or removed.
+
+MIM4D hides a share of every image instead, whatever share (`draw_visible`).
 """
 
 from fractions import Fraction
@@ -38,6 +40,16 @@ def draw_halves(
 ) -> Tensor:
     """Random halves (1, h, w) shared by all images, or (images, h, w), one draw each."""
     return halves(permutations(1 if shared else images, grid[0] * grid[1], generator), grid, ratio)
+
+
+def draw_visible(images: int, grid: tuple[int, int], generator: torch.Generator, ratio: float) -> Tensor:
+    """Which cells of each image are seen, bool (images, h, w); of L cells round(L * (1 - ratio)), drawn for each."""
+    length = grid[0] * grid[1]
+    if not 0 <= ratio < 1:
+        raise ValueError(f"The mask ratio is {ratio}: it must be in [0, 1).")
+    visible = torch.zeros(images, length, dtype=torch.bool)
+    visible.scatter_(1, permutations(images, length, generator)[:, : max(1, round(length * (1 - ratio)))], True)
+    return visible.view(images, *grid)
 
 
 def upsample_groups(groups: Tensor, height: int, width: int) -> Tensor:

@@ -138,12 +138,11 @@ class BevDet(nn.Module):
 
     def frame_geometry(self, cameras: Cameras, frame: int) -> FrameGeometry:
         """What `lift` takes of a frame's cameras."""
-        nx, ny = self.spec.grid.shape
         compared = self.spec.stereo and frame + 1 < cameras.intrinsics.shape[1]
         moved = self.spec.align_after_splat and frame > 0
         return FrameGeometry(
             cameras.scene_vector(frame),
-            SplatPlan.of(self.cells(cameras, frame), nx * ny),
+            SplatPlan.of(self.cells(cameras, frame), self.spec.grid.num_cells),
             cost_volume.rays(cameras, frame, self.spec.image_size, self.backbone.strides[0]) if compared else None,
             sampling_grid(cameras, frame, self.spec.grid, self.spec.align_at_corners) if moved else None,
         )

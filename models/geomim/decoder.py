@@ -77,11 +77,16 @@ class Decoder(nn.Module):
             self.geometry_norm = nn.LayerNorm(dim)
             self.geometry_cross_after = (depth // 4 - 1,) if cross_view else ()
 
-    def forward(self, fused: Tensor, groups: Tensor, camera: Tensor | None, views: int) -> DecoderMaps:
-        """fused: (M, h, w, in_dim), M = batch x views; groups: (1 or M, h, w); camera: (M, 22), where a gate asks."""
-        tokens = self.embed(fused)
-        visible = torch.cat([(groups == half).expand(tokens.shape[:3]) for half in (0, 1)]).unsqueeze(-1)
-        x = torch.where(visible, tokens.repeat(2, 1, 1, 1), self.mask_token.unsqueeze(0).to(tokens.dtype))
+    def forward(
+        self, fused: Tensor, groups: Tensor, camera: Tensor | None, views: int, halves: tuple[int, ...] = (0, 1)
+    ) -> DecoderMaps:
+        """fused: (M, h, w, in_dim), M = batch x views; groups: (1 or M, h, w); camera: (M, 22), where a gate asks.
+
+        halves: the groups from which is reconstructed, both or one.
+        """
+        tokens, count = self.embed(fused), len(halves)
+        visible = torch.cat([(groups == half).expand(tokens.shape[:3]) for half in halves]).unsqueeze(-1)
+        x = torch.where(visible, tokens.repeat(count, 1, 1, 1), self.mask_token.unsqueeze(0).to(tokens.dtype))
         x = x + self.position_embedding(x.shape[1], x.shape[2]).to(x.dtype)
 
         semantic, fork = self._run(x, views, self.blocks, self.cross_blocks, self.cross_after, self.fork_after)
@@ -89,7 +94,7 @@ class Decoder(nn.Module):
         if not self.geometry_branch:
             return DecoderMaps(semantic, semantic)
         if self.camera_gate is not None:
-            fork = self.camera_gate(fork, camera.repeat(2, 1))
+            fork = self.camera_gate(fork, camera.repeat(count, 1))
         blocks, crosses = self.geometry_blocks, self.geometry_cross_blocks
         geometry, _ = self._run(fork, views, blocks, crosses, self.geometry_cross_after)
         return DecoderMaps(semantic, self.geometry_norm(geometry).permute(0, 3, 1, 2))

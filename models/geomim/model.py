@@ -104,15 +104,17 @@ class GeoMIM(nn.Module):
             halves.append((self.head(bev), depth_prob))
         return Reconstruction(*(torch.stack(parts) for parts in zip(*halves, strict=True)))
 
-    def decode(self, images: Tensor, camera_vector: Tensor, groups: Tensor) -> DecoderMaps:
+    def decode(
+        self, images: Tensor, camera_vector: Tensor, groups: Tensor, halves: tuple[int, ...] = (0, 1)
+    ) -> DecoderMaps:
         """Semantic and geometry maps (2 * B * N, C, H/stride, W/stride), group 0's images first.
 
-        camera_vector: (B, N, 22).
+        camera_vector: (B, N, 22). halves: see `Decoder.forward`.
         """
         _, _, c4, c5 = self.backbone(images.flatten(0, 1), groups)
         fused_groups = upsample_groups(groups, *c4.shape[-2:])
         fused = self.fusion(c4, c5, fused_groups)
-        return self.decoder(fused, fused_groups, camera_vector.flatten(0, 1), views=images.shape[1])
+        return self.decoder(fused, fused_groups, camera_vector.flatten(0, 1), images.shape[1], halves)
 
     def losses(self, made: Reconstruction, lidar_bev: Tensor, depth_map: Tensor) -> Losses:
         """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, h, w), m, 0 where unknown."""

@@ -43,8 +43,7 @@ class ViewTransform(nn.Module):
 
     def plan(self, cameras: Cameras, image_size: tuple[int, int], stride: int) -> SplatPlan:
         """Of the splats of the cameras' images, both halves'."""
-        nx, ny = self.grid.shape
-        return SplatPlan.of(self.cells(cameras, image_size, stride), nx * ny)
+        return SplatPlan.of(self.cells(cameras, image_size, stride), self.grid.num_cells)
 
     def cells(self, cameras: Cameras, image_size: tuple[int, int], stride: int) -> Tensor:
         """Flat BEV cell of every frustum point, int32 (B, N, D, h, w), -1 outside."""
@@ -54,14 +53,20 @@ class ViewTransform(nn.Module):
 
     def forward(self, semantic: Tensor, geometry: Tensor, plan: SplatPlan) -> tuple[Tensor, Tensor]:
         """BEV (B, context, X, Y) and depth probabilities (B, N, D, h, w) of maps (B, N, dim, h, w)."""
-        batch, views = semantic.shape[:2]
-        bins = self.bins.count
-        out = self.depth_net(torch.cat([geometry, semantic], 2).flatten(0, 1)).unflatten(0, (batch, views))
-        depth_prob = out[:, :, :bins].softmax(2)
-        bev = splat(depth_prob, out[:, :, bins:], plan)
+        depth_prob, context = self.lift(semantic, geometry)
+        return self.to_bev(depth_prob, context, plan), depth_prob
+
+    def lift(self, semantic: Tensor, geometry: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth probabilities (B, N, D, h, w) and context (B, N, context, h, w) of maps (B, N, dim, h, w)."""
+        out = self.depth_net(torch.cat([geometry, semantic], 2).flatten(0, 1)).unflatten(0, semantic.shape[:2])
+        return out[:, :, : self.bins.count].softmax(2), out[:, :, self.bins.count :]
+
+    def to_bev(self, depth_prob: Tensor, context: Tensor, plan: SplatPlan) -> Tensor:
+        """BEV (B, context, X, Y) of what is lifted."""
+        bev = splat(depth_prob, context, plan)
         # A cell's channels lie side by side, which is what a GPU's convolutions like: viewed in this order, torch sees
         # channels-last maps and copies nothing. A CPU's batch norm would add such maps up in fp32, too coarsely.
         bev = bev.transpose(1, 2).unflatten(1, self.grid.shape).permute(0, 3, 1, 2)
         if bev.device.type == "cpu":
             bev = bev.contiguous()
-        return self.downsample(bev), depth_prob
+        return self.downsample(bev)

@@ -175,12 +175,25 @@ def load_images(
     index: Index, dataroot: Path, sample: int, draws: Sequence[ImageDraw], size: tuple[int, int]
 ) -> np.ndarray:
     """A sample's images (N, H, W, 3) uint8 of `size` (H, W). Raises as `read_image` does, naming the sample."""
+    return load_paths(index, dataroot, sample, index.camera_path[sample], draws, size)
+
+
+def load_paths(
+    index: Index,
+    dataroot: Path,
+    sample: int,
+    paths: Sequence[str],
+    draws: Sequence[ImageDraw],
+    size: tuple[int, int],
+) -> np.ndarray:
+    """The same of other images of the sample's cameras (N,), black where the path is ""."""
     sizes = [tuple(source) for source in index.image_size[sample].tolist()]
+    black = np.zeros((*size, 3), np.uint8)
     with of_sample(index.token[sample]):
         return np.stack(
             [
-                load_image(dataroot / str(path), draw, size, source)
-                for path, draw, source in zip(index.camera_path[sample], draws, sizes)
+                load_image(dataroot / str(path), draw, size, source) if path else black
+                for path, draw, source in zip(paths, draws, sizes)
             ]
         )
 

@@ -27,9 +27,14 @@ class MaskConfig(Settings):
 
         stride: pixels a side of the backbone's coarsest token. Raises ValueError where one does not divide the other.
         """
-        if self.mask_cell % stride:
-            raise ValueError(f"mask_cell is {self.mask_cell}: it must be a multiple of the backbone's stride, {stride}")
-        for side, pixels in zip(("height", "width"), size):
-            if pixels % self.mask_cell:
-                raise ValueError(f"the image's {side} of {pixels} is not a multiple of mask_cell, {self.mask_cell}")
-        return size[0] // self.mask_cell, size[1] // self.mask_cell
+        return mask_grid(self.mask_cell, size, stride)
+
+
+def mask_grid(mask_cell: int, size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """See `MaskConfig.mask_grid`."""
+    if mask_cell % stride:
+        raise ValueError(f"mask_cell is {mask_cell}: it must be a multiple of the backbone's stride, {stride}")
+    for side, pixels in zip(("height", "width"), size):
+        if pixels % mask_cell:
+            raise ValueError(f"the image's {side} of {pixels} is not a multiple of mask_cell, {mask_cell}")
+    return size[0] // mask_cell, size[1] // mask_cell

@@ -73,7 +73,7 @@ class PipelineConfig(Settings):
         if self.teacher.mmdet3d is None:  # whose grid is known when it is built
             finer = self.fit.upsample if self.teacher.output == "neck" and self.teacher.weights == "fit" else 1
             bev_cells = _scaled(self.lidar.bev_shape, finer)
-        self.pretrain.method.check_caches(bev_cells, self.depth.sweeps)
+        self.pretrain.method.check_caches(bev_cells, self.depth.sweeps, self.ingest.frames)
         if self.finetune.init == "pretrain" and self.evaluate.checkpoint is None:
             self.pretrain.method.check_backbone(self.backbone)
         sweeps = {"lidar.sweeps": self.lidar.sweeps, "depth.sweeps": self.depth.sweeps}

@@ -120,6 +120,7 @@ STAGES: dict[str, Stage] = {
                 "events.out.tfevents.*",
                 "pretrain.png",
                 "bev_colours.npz",
+                "rendered.png",
                 ".checkpoint.pt*",
             ),
             on_device=True,

@@ -25,11 +25,11 @@ class MethodConfig(Settings):
     def check_backbone(self, backbone: BackboneConfig) -> None:
         """Raise ValueError where the method cannot pretrain such a backbone."""
 
-    def check_caches(self, bev_cells: tuple[int, int] | None, depth_sweeps: int) -> None:
+    def check_caches(self, bev_cells: tuple[int, int] | None, depth_sweeps: int, camera_frames: int) -> None:
         """Raise ValueError where it does not go with the caches.
 
         bev_cells: cells (X, Y) of the teacher's map, None where that is known when it is built alone. depth_sweeps:
-        previous LiDAR sweeps in the depth cache.
+        previous LiDAR sweeps in the depth cache. camera_frames: previous frames of each camera in the index.
         """
 
     def method(self) -> type[Any]:

@@ -20,3 +20,9 @@ def split_samples(index: Index, most: int) -> tuple[np.ndarray, np.ndarray]:
 def spread(samples: np.ndarray, most: int) -> np.ndarray:
     """At most `most` of the samples, evenly spaced, the first and the last among them."""
     return samples[np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))]
+
+
+def far_apart(samples: np.ndarray) -> np.ndarray:
+    """The samples in an order in which neighbours are half the list apart, so rarely of one scene."""
+    half = len(samples) // 2
+    return np.concatenate([np.stack([samples[:half], samples[half : 2 * half]], 1).ravel(), samples[2 * half :]])

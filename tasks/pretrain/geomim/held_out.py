@@ -11,7 +11,7 @@ active, active_zero, ...     the four, over the cells where the teacher saw some
 depth, depth_blind           mean absolute error (m) of the expected depth, and of `baseline.Blind`
 depth_0_15, ...              the first, by the LiDAR's range (m)
 delta1, delta1_0_15, ...     share of depths within a factor 1.25
-probe_...                    see tasks/pretrain/geomim/probe.py
+probe_...                    see tasks/pretrain/probe.py; of the BEV that the prediction head gets
 """
 
 from collections import defaultdict
@@ -26,8 +26,9 @@ from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
 from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches
 from tasks.pretrain.geomim.baseline import blind_answers, labelled_depth
-from tasks.pretrain.geomim.probe import Probe
 from tasks.pretrain.methods.geomim import Config
+from tasks.pretrain.probe import Probe, ProbedGrid
+from tasks.pretrain.samples import far_apart
 
 DEPTH_RANGES = ((0, 15), (15, 30), (30, 45), (45, 60))  # m
 DELTA1 = 1.25
@@ -44,8 +45,10 @@ class HeldOut:
     ):
         self.batches, self.samples, self.device = batches, samples, device
         self.blind = blind_answers(batches, config, train)
+        grid = batches.bev.attributes
+        probed = ProbedGrid(grid.point_range[:2], grid.cell_size[0], batches.bev.shape[1:])
         most = config.probe_samples
-        self.probe = Probe(batches, most, train, samples, device) if most else None
+        self.probe = Probe(self._features, batches.index, probed, most, train, samples) if most else None
 
     def evaluate(self, model: GeoMIM) -> dict[str, float]:
         """The metrics above; those of which nothing can be said (depths at a range where none is) are left out."""
@@ -65,6 +68,9 @@ class HeldOut:
         if len(self.samples) > 1:
             bev.add("shuffled", previous, *first)
         return bev.metrics() | depth.metrics() | (self.probe.evaluate(model) if self.probe else {})
+
+    def _features(self, model: GeoMIM, sample: int) -> Tensor:
+        return frozen_bev(model, self.batches.held_out(np.array([sample])).to(self.device))[0]
 
     @torch.no_grad()
     def predictions(
@@ -141,7 +147,15 @@ class DepthErrors:
         return metrics
 
 
-def far_apart(samples: np.ndarray) -> np.ndarray:
-    """The samples in an order in which neighbours are half the list apart, so rarely of one scene."""
-    half = len(samples) // 2
-    return np.concatenate([np.stack([samples[:half], samples[half : 2 * half]], 1).ravel(), samples[2 * half :]])
+@torch.no_grad()
+def frozen_bev(model: GeoMIM, batch: GeoMIMBatch) -> Tensor:
+    """(B, context, X, Y): what the prediction head gets where the first half is the whole image."""
+    training = model.training
+    model.eval()
+    images = batch.normalised_images()
+    cameras = model.geometry(batch.cameras, tuple(images.shape[-2:]))
+    maps = model.decode(images, cameras.vector, torch.zeros_like(batch.groups))
+    whole = (m.chunk(2)[0].unflatten(0, images.shape[:2]) for m in (maps.semantic, maps.geometry))
+    bev, _ = model.view_transform(*whole, cameras.plan)
+    model.train(training)
+    return bev

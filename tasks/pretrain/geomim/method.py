@@ -1,5 +1,6 @@
 """GeoMIM on its inputs: the index's images, the teacher's BEV and LiDAR depth."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.depth_bins import NO_LABEL
-from models.geomim.model import GeoMIM
+from models.geomim.model import GeoMIM, Reconstruction
 from storage.bev import BevReader
 from storage.depth import DepthReader
 from storage.index import Index
@@ -17,7 +18,7 @@ from tasks.batches.masked import MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.held_out import HeldOut
-from tasks.pretrain.geomim.model import build_model
+from tasks.pretrain.geomim.model import AnyGeoMIM, build_model
 from tasks.pretrain.geomim.picture import COLOURS_FILE, draw_picture
 from tasks.pretrain.geomim.public import check_public
 from training.task import Term
@@ -36,9 +37,10 @@ class GeoMIMPretraining:
         masked = MaskedImages(config, self.method, index, inputs.dataroot)
         self.batches = GeoMIMBatches(masked, self.method, bev, depth)
 
-    def build(self) -> GeoMIM:
+    def build(self, make: Callable[..., AnyGeoMIM] = GeoMIM) -> AnyGeoMIM:
+        """make: see `build_model`."""
         bev = self.batches.bev
-        model = build_model(self.config, bev.shape[0], bev.attributes.point_range, bev.attributes.cell_size[0])
+        model = build_model(self.config, bev.shape[0], bev.attributes.point_range, bev.attributes.cell_size[0], make)
         for unused in (model.view_transform.downsample, model.head):
             unused.requires_grad_(self.method.reconstruction_weight > 0)  # ranks wait for whatever asks for a gradient
         if self.method.public_config:
@@ -54,10 +56,13 @@ class GeoMIMPretraining:
         return {"depth": (labels != NO_LABEL).sum()}
 
     def terms(self, model: GeoMIM, network: torch.nn.Module, batch: GeoMIMBatch) -> list[Term]:
-        """Those of weight 0 are left out."""
         cameras = model.geometry(batch.cameras, self.config.image.size)
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             reconstruction = network(batch.normalised_images(), cameras, batch.groups)
+        return self.terms_of(model, reconstruction, batch)
+
+    def terms_of(self, model: GeoMIM, reconstruction: Reconstruction, batch: GeoMIMBatch) -> list[Term]:
+        """Of what the network made of a batch. Those of weight 0 are left out."""
         losses = model.losses(reconstruction, batch.lidar_bev(), batch.depth_map)
         terms = (
             Term("reconstruction", self.method.reconstruction_weight, losses.reconstruction),

@@ -1,5 +1,8 @@
 """From a config and the teacher's BEV to the network that pretraining trains."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from models.depth_bins import DepthBins
 from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.model import GeoMIM
@@ -8,11 +11,19 @@ from models.lift_splat import BevGrid
 from tasks.backbone import build_backbone
 from tasks.pretrain.config import PretrainConfig
 
+AnyGeoMIM = TypeVar("AnyGeoMIM", bound=GeoMIM)
 
-def build_model(config: PretrainConfig, bev_channels: int, bev_range: tuple[float, ...], bev_cell: float) -> GeoMIM:
+
+def build_model(
+    config: PretrainConfig,
+    bev_channels: int,
+    bev_range: tuple[float, ...],
+    bev_cell: float,
+    make: Callable[..., AnyGeoMIM] = GeoMIM,
+) -> AnyGeoMIM:
     """GeoMIM for a teacher's BEV, initialised from torch's global generator.
 
-    bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
+    make: takes GeoMIM's arguments. bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
     """
     backbone = build_backbone(config.backbone, checkpointing=config.checkpointing)
     method = config.method
@@ -22,7 +33,7 @@ def build_model(config: PretrainConfig, bev_channels: int, bev_range: tuple[floa
         method.decoder.width, method.context, DepthBins(*method.depth_bins), grid, method.splat_ratio
     )
     heads = config.backbone.num_heads[2]
-    return GeoMIM(backbone, decoder, view_transform, heads, bev_channels, method.patch, method.depth_weight)
+    return make(backbone, decoder, view_transform, heads, bev_channels, method.patch, method.depth_weight)
 
 
 def splat_grid(height: tuple[float, float], splat_ratio: int, bev_range: tuple[float, ...], bev_cell: float) -> BevGrid:

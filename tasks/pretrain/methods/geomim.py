@@ -81,7 +81,7 @@ class Config(MaskConfig, MethodConfig):
         if self.public_config and init is None:
             raise ValueError("method.public_config describes the GeoMIM in pretrain.init: set that too")
 
-    def check_caches(self, bev_cells: tuple[int, int] | None, depth_sweeps: int) -> None:
+    def check_caches(self, bev_cells: tuple[int, int] | None, depth_sweeps: int, camera_frames: int) -> None:
         for axis, cells in zip("xy", bev_cells or ()):
             if cells % self.patch:
                 shape = "x".join(map(str, bev_cells))

@@ -13,9 +13,9 @@ from models.depth_bins import DepthBins
 from models.geomim.model import Reconstruction
 from models.geomim.target import normalise_patches
 from tasks.pretrain.geomim.baseline import labelled_depth, median_depth
-from tasks.pretrain.geomim.held_out import DEPTH_RANGES, HeldOut, far_apart
+from tasks.pretrain.geomim.held_out import DEPTH_RANGES, HeldOut, far_apart, frozen_bev
 from tasks.pretrain.geomim.model import build_model
-from tasks.pretrain.geomim.probe import Probe, frozen_bev
+from tasks.pretrain.probe import Probe, ProbedGrid
 from tasks.pretrain.samples import spread
 
 CPU = torch.device("cpu")
@@ -167,7 +167,7 @@ def test_evaluation_of_a_real_model_repeats_and_changes_nothing(model):
 class Giveaway(Probe):
     """A BEV one of whose channels has the boxes in it, beneath some noise."""
 
-    def _features(self, model, sample):
+    def _cells(self, model, sample):
         noise = torch.randn(SIDE * SIDE, 3, generator=torch.Generator().manual_seed(int(sample)), dtype=torch.float64)
         noise[:, 1] += 9 * self._occupied(sample)
         return noise
@@ -175,7 +175,8 @@ class Giveaway(Probe):
 
 def test_a_bev_that_shows_the_boxes_beats_one_that_is_not_looked_at(model):
     batches = MadeUpBatches()
-    probe = Giveaway(batches, CONFIG.method.probe_samples, TRAIN, VAL, CPU)
+    grid = ProbedGrid(batches.bev.attributes.point_range[:2], batches.bev.attributes.cell_size[0], (SIDE, SIDE))
+    probe = Giveaway(None, batches.index, grid, CONFIG.method.probe_samples, TRAIN, VAL)
     got = probe.evaluate(model)
     assert got["probe_ap"] > 0.98
     assert got["probe_iou"] > 0.8

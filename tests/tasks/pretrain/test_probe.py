@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.boxes import Boxes
-from tasks.pretrain.geomim.probe import (
+from tasks.pretrain.probe import (
     average_precision,
     balanced_rows,
     best_threshold,

@@ -1,6 +1,6 @@
 """A linear probe: how much of where things stand can be read off the frozen BEV, cell by cell, without training it.
 
-The BEV is what the prediction head gets, with no part of the images hidden. Logistic regression on its channels says
+No part of the images is hidden. Logistic regression on its channels says
 whether a cell is inside an annotated box (any detection class, at least one LiDAR point). It is fitted on training
 samples and scored on held-out ones:
 
@@ -10,20 +10,20 @@ prior_ap, prior_iou    of a probe that sees no images: how often a cell was occu
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.boxes import Boxes
-from models.geomim.model import GeoMIM
-from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches
+from storage.index import Index
 from tasks.batches.lidar import sample_boxes
-from tasks.pretrain.geomim.baseline import BEV_SAMPLES
 from tasks.pretrain.samples import spread
 
+PRIOR_SAMPLES = 512  # at most, that say how often a cell is occupied
 FEWEST_EMPTY = 64  # cells drawn from a sample with hardly a box
 RIDGE = 1e-4  # of the logistic regression, on standardised features
 
@@ -41,33 +41,49 @@ class LinearProbe(NamedTuple):
         return ((features - self.mean) / self.deviation) @ self.weight + self.bias
 
 
+class ProbedGrid(NamedTuple):
+    """Where the cells of a map lie, in the LiDAR's frame."""
+
+    low: tuple[float, float]  # x, y of its corner, m
+    cell: float  # m
+    shape: tuple[int, int]  # X, Y
+
+
 class Probe:
-    """Fits and scores a fresh probe of a model on the same samples each time, on at most so many of `train`."""
+    """Fits and scores a fresh probe of a model on the same samples each time, on at most `most` of `train`.
+
+    features: (model, sample) -> its frozen map (C, X, Y).
+    """
 
     def __init__(
-        self, batches: GeoMIMBatches, most: int, train: np.ndarray, held_out: np.ndarray, device: torch.device
+        self,
+        features: Callable[[nn.Module, int], Tensor],
+        index: Index,
+        grid: ProbedGrid,
+        most: int,
+        train: np.ndarray,
+        held_out: np.ndarray,
     ):
-        self.batches, self.device = batches, device
+        self.index, self.grid, self.features = index, grid, features
         self.train, self.held_out = spread(train, most), held_out
         self.labels = [self._occupied(sample) for sample in self.train]
         self.truth = torch.cat([self._occupied(sample) for sample in held_out])
         self.useful = bool(torch.cat(self.labels).any() and self.truth.any())
-        self.prior = self._prior_metrics(spread(train, BEV_SAMPLES)) if self.useful else {}
+        self.prior = self._prior_metrics(spread(train, PRIOR_SAMPLES)) if self.useful else {}
 
-    def evaluate(self, model: GeoMIM) -> dict[str, float]:
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The metrics above; none if the training or the held-out samples have no boxes."""
         if not self.useful:
             return {}
         features, labels, weights = [], [], []
         for sample, occupied in zip(self.train, self.labels):
             rows, weight = balanced_rows(occupied, np.random.default_rng(int(sample)))
-            features.append(self._features(model, sample)[rows])
+            features.append(self._cells(model, sample)[rows])
             labels.append(occupied[rows])
             weights.append(weight)
-        features, labels, weights = torch.cat(features), torch.cat(labels), torch.cat(weights)
-        probe = fit_logistic(features, labels, weights)
-        threshold = best_threshold(probe(features), labels, weights)
-        scores = torch.cat([probe(self._features(model, sample)) for sample in self.held_out])
+        probe = fit_logistic(torch.cat(features), torch.cat(labels), torch.cat(weights))
+        threshold = best_threshold(probe(torch.cat(features)), torch.cat(labels), torch.cat(weights))
+        scores = torch.cat([probe(self._cells(model, sample)) for sample in self.held_out])
         return {
             "probe_ap": average_precision(scores, self.truth),
             "probe_iou": overlap(scores >= threshold, self.truth),
@@ -84,28 +100,12 @@ class Probe:
         }
 
     def _occupied(self, sample: int) -> Tensor:
-        bev = self.batches.bev
-        boxes = sample_boxes(self.batches.index, int(sample), min_lidar_points=1)
-        mask = occupied_cells(boxes, bev.attributes.point_range[:2], bev.attributes.cell_size[0], bev.shape[1:])
-        return torch.from_numpy(mask).flatten()
+        boxes = sample_boxes(self.index, int(sample), min_lidar_points=1)
+        return torch.from_numpy(occupied_cells(boxes, *self.grid)).flatten()
 
-    def _features(self, model: GeoMIM, sample: int) -> Tensor:
-        bev = frozen_bev(model, self.batches.held_out(np.array([sample])).to(self.device))
-        return bev[0].flatten(1).T.double().cpu()
-
-
-@torch.no_grad()
-def frozen_bev(model: GeoMIM, batch: GeoMIMBatch) -> Tensor:
-    """(B, context, X, Y): what the prediction head gets where the first half is the whole image."""
-    training = model.training
-    model.eval()
-    images = batch.normalised_images()
-    cameras = model.geometry(batch.cameras, tuple(images.shape[-2:]))
-    maps = model.decode(images, cameras.vector, torch.zeros_like(batch.groups))
-    whole = (m.chunk(2)[0].unflatten(0, images.shape[:2]) for m in (maps.semantic, maps.geometry))
-    bev, _ = model.view_transform(*whole, cameras.plan)
-    model.train(training)
-    return bev
+    def _cells(self, model: nn.Module, sample: int) -> Tensor:
+        """(X * Y, C) float64."""
+        return self.features(model, int(sample)).flatten(1).T.double().cpu()
 
 
 def occupied_cells(boxes: Boxes, low: tuple[float, float], cell: float, shape_XY: tuple[int, int]) -> np.ndarray:
