@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from clip_world import clip_world, opened  # noqa: F401
 from models import geometry
-from simulate.config import SimulateConfig
-from simulate.write import simulate
-from storage.index import Index, write_index
+from storage.index import Index
 from tasks.batches.clips import Clips, ClipSpec, draw_targets, frames_of, joined, others_of
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.rays import Box
-from tasks.ingest.config import IngestConfig
-from tasks.ingest.run import ingest
 
 SPEC = ClipSpec(3, 0.3, 32, 24, Box((-40.0, -40.0, -5.0), (40.0, 40.0, 3.0)))
 CONFIG = SimpleNamespace(
@@ -24,14 +21,9 @@ CONFIG = SimpleNamespace(
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    """(dataroot, index) of three key frames with five camera frames between each two, of which three are kept."""
-    folder = tmp_path_factory.mktemp("clips")
-    config = SimulateConfig(keyframes=3, image_scale=0.1, lidar_rate=2, workers=1, camera_sweeps=True)
-    simulate(config, folder / "data", ("scene-0061",))
-    arrays, attributes, _ = ingest(folder / "data", "v1.0-mini", IngestConfig(sweeps=0, frames=3))
-    write_index(folder / "index.zarr", arrays, attributes)
-    return folder / "data", Index.open(folder / "index.zarr")
+def scene(clip_world):  # noqa: F811
+    """(dataroot, index)."""
+    return clip_world.dataroot, opened(clip_world["ingest"].path)
 
 
 @pytest.fixture(scope="module")

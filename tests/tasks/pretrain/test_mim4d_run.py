@@ -1,0 +1,111 @@
+"""MIM4D, UniPAD and GeoMIM + MIM4D on a simulated scene, through the real loop."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clip_world import clip_world  # noqa: F401
+from storage.artifact import Artifact
+from tasks.engine.stage import Inputs
+from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.run import run
+
+MIM4D = {
+    "name": "mim4d",
+    "frames": 3,
+    "depth_bins": (1, 33, 4.0),
+    "width": 8,
+    "context": 8,
+    "volume": {"range": (-32, -32, -5, 32, 32, 3), "cell": 4.0, "heights": 2, "channels": 8},
+    "temporal": {"width": 16, "short_ffn": 16, "long_ffn": 16},
+    "render": {"rays": 8, "samples": 8, "importance": 4},
+    "probe_samples": 2,
+}
+GEOMIM = {
+    "name": "geomim",
+    "decoder": {"width": 16, "num_heads": 2, "depth": 4},
+    "depth_bins": (1.0, 33.0, 4.0),
+    "depth_sweeps": 0,
+    "context": 8,
+    "patch": 4,
+    "bev_flip": False,
+    "probe_samples": 2,
+}
+JOINT_MIM4D = {name: value for name, value in MIM4D.items() if name not in ("depth_bins", "width", "context")}
+METHODS = {
+    "mim4d": MIM4D,
+    "unipad": MIM4D | {"frames": 1},
+    "joint": {"name": "joint", "geomim": GEOMIM, "mim4d": JOINT_MIM4D, "mim4d_weight": 0.5},
+}
+CONFIG = {
+    "backbone": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4), "window_sizes": (8, 4, 4, 2)},
+    "image": {"size": (64, 160)},
+    "steps": 5,
+    "batch_size": 2,
+    "warmup": 1,
+    "evaluate_every": 3,
+    "threads": 1,
+    "device": "cpu",
+    "seconds_between_saves": 1e-9,
+}
+
+
+class InterruptedAt3(Artifact):
+    def write_progress(self, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+
+def pretrain(world: Inputs, folder: Path, method: str, kind: type[Artifact] = Artifact, **fields):
+    """(summary, weights)."""
+    artifact = kind(folder, "pretrain", "0" * 64)
+    artifact.path.mkdir(parents=True, exist_ok=True)
+    summary = run(PretrainConfig(**CONFIG | {"method": METHODS[method]} | fields), world, artifact)
+    return summary, load_file(artifact.path / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(clip_world, tmp_path, method):  # noqa: F811
+    summary, weights = pretrain(clip_world, tmp_path / "whole", method)
+    folder = tmp_path / "whole/pretrain" / ("0" * 16)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if "loss" in line]
+    assert {"direct_rgb", "direct_depth"} <= trained[0].keys()
+    assert ("rebuilt_depth" in trained[0]) == (method != "unipad")
+    assert ("reconstruction" in trained[0]) == (method == "joint")
+    prefix = "held_out_rendered_" if method == "joint" else "held_out_"
+    assert {f"{prefix}depth", f"{prefix}depth_blind", f"{prefix}psnr", "held_out_rank", "held_out_probe_ap"} <= summary.keys()
+    assert (folder / "pretrain.png").stat().st_size > 10_000
+    assert (folder / "rendered.png").is_file() == (method == "joint")
+    assert load_file(folder / "backbone.safetensors").keys() == {
+        name.removeprefix("backbone.") for name in weights if name.startswith("backbone.")
+    }
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(clip_world, tmp_path / "stopped", method, kind=InterruptedAt3)
+    again, resumed = pretrain(clip_world, tmp_path / "stopped", method)
+    assert again == summary
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_a_convnext_is_pretrained_alike(clip_world, tmp_path):  # noqa: F811
+    summary, weights = pretrain(
+        clip_world, tmp_path, "unipad", backbone={"name": "convnext", "size": "tiny"}, steps=1, image={"size": (32, 64)}
+    )
+    assert "backbone.stem.0.weight" in weights
+    assert summary["held_out_depth"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_two_ranks_learn_as_one_does(clip_world, tmp_path):  # noqa: F811
+    """One sample has no earlier frames, so that the parts of a step have unequally many rays."""
+    fields = {"batch_size": 4, "evaluate_every": 100, "steps": 4}
+    losses = {}
+    for ranks, accumulate in ((1, 1), (2, 2)):
+        pretrain(clip_world, tmp_path / str(ranks), "mim4d", ranks=ranks, accumulate=accumulate, **fields)
+        lines = (tmp_path / str(ranks) / "pretrain" / ("0" * 16) / "metrics.jsonl").read_text().splitlines()
+        losses[ranks] = [json.loads(line)["loss"] for line in lines if '"loss"' in line]
+    assert losses[2] == pytest.approx(losses[1], rel=1e-3)
