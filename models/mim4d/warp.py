@@ -22,7 +22,7 @@ def warp(volume: Tensor, low: Place, high: Place, target_to_source: Tensor) -> T
     other shapes.
 
     What the original calls scene flow is this motion of the ego: nothing that moves by itself is followed. Places are
-    data, the same in every precision, and are read in float32: in bf16 they would be off by a quarter of a voxel in 128.
+    data, the same in every precision, and read in float32: in bf16 they would be off by a quarter of a voxel in 128.
     """
     check_shape("volume", volume, *[None] * 5)
     check_shape("target_to_source", target_to_source, len(volume), 4, 4)

@@ -181,5 +181,5 @@ def test_what_does_not_fit_is_refused():
         TemporalSpec((4, 3), reduction=3)
     with pytest.raises(ValueError, match="short branch has 30 channels"):
         TemporalSpec((4, 3), width=30)
-    with pytest.raises(ValueError, match="long branch has 64 channels.*its 3 heads"):
+    with pytest.raises(ValueError, match=r"long branch has 64 channels.*its 3 heads"):
         TemporalSpec((4, 3), long_heads=3)
