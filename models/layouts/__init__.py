@@ -6,6 +6,7 @@ from models.layouts.convnext import (
     convnext_to_original,
     convnext_to_timm,
     convnext_to_torchvision,
+    convnext_to_uvtr,
 )
 from models.layouts.filling import Checkpoint, Filled, WeightsMismatch, grouped
 from models.layouts.geomim import geomim_from_original, geomim_to_original, original_constants
@@ -28,6 +29,7 @@ __all__ = [
     "convnext_to_original",
     "convnext_to_timm",
     "convnext_to_torchvision",
+    "convnext_to_uvtr",
     "fill_backbone",
     "fill_geomim",
     "geomim_from_original",

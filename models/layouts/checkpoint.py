@@ -23,6 +23,7 @@ from models.layouts.geomim import (
     decoder_from_mixmae,
     geomim_from_original,
 )
+from models.layouts.mim4d import read_mim4d
 from models.layouts.resnet import read_resnet, resnet_sizes
 from models.layouts.swin import (
     BUFFERS,
@@ -46,7 +47,7 @@ def read_layout(tensors: dict[str, Tensor]) -> Checkpoint:
     backbone of a kind."""
     anchors = [found for name in tensors if (found := _ANCHOR.fullmatch(name))]
     if not anchors:
-        if (other := read_convnext(tensors) or read_resnet(tensors)) is not None:
+        if (other := read_mim4d(tensors) or read_convnext(tensors) or read_resnet(tensors)) is not None:
             return other
         shown = ", ".join(sorted(tensors)[:3]) or "no tensors"
         raise WeightsMismatch(
@@ -123,8 +124,8 @@ def fill_backbone(backbone: Backbone, checkpoint: Checkpoint) -> Filled:
 
 
 def _backbone_of(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without its decoder."""
-    weights = {name: tensor for name, tensor in checkpoint.weights.items() if not name.startswith("decoder.")}
+    """The checkpoint without what it has beside its backbone."""
+    weights = {name: tensor for name, tensor in checkpoint.weights.items() if name.startswith("backbone.")}
     unused = [name for ours, name in checkpoint.names.items() if ours not in weights]
     return replace(checkpoint, weights=weights, ignored=sorted([*checkpoint.ignored, *unused]))
 

@@ -11,8 +11,10 @@
 | norm2                     | none      | none                       | the same                 | none               |
 | norm3                     | head.norm | classifier.0               | the same                 | norm               |
 
-norm3 is what classifiers have behind their pooling. Where mmpretrain's pointwise convolutions are 1x1 convolutions
-(`linear_pw_conv=False`), they are read as the linear layers that they are, and written as such.
+norm3 is what classifiers have behind their pooling. Detectors on the original's code (UVTR, and so MIM4D and UniPAD)
+name the norms of their maps by stage, as mmpretrain does; all else in them is the original's. Where mmpretrain's
+pointwise convolutions are 1x1 convolutions (`linear_pw_conv=False`), they are read as the linear layers that they are,
+and written as such.
 """
 
 import re
@@ -56,15 +58,9 @@ _MMPRETRAIN = Renaming(
         (".pointwise_conv2.", ".mlp.fc2."),
     )
 )
-_ORIGINAL = Renaming(
-    (
-        *_DOWNSAMPLE_LAYERS,
-        ("norm.", "norm3."),
-        (".dwconv.", ".conv_dw."),
-        (".pwconv1.", ".mlp.fc1."),
-        (".pwconv2.", ".mlp.fc2."),
-    )
-)
+_ORIGINAL_BLOCK: Rules = ((".dwconv.", ".conv_dw."), (".pwconv1.", ".mlp.fc1."), (".pwconv2.", ".mlp.fc2."))
+_ORIGINAL = Renaming((*_DOWNSAMPLE_LAYERS, ("norm.", "norm3."), *_ORIGINAL_BLOCK))
+UVTR = Renaming((*_DOWNSAMPLE_LAYERS, ("norm2.", "norm2."), ("norm3.", "norm3."), *_ORIGINAL_BLOCK))
 
 # What the first block's depthwise convolution is called -> the layout, and its names.
 _LAYOUTS = {
@@ -88,6 +84,8 @@ def read_convnext(tensors: dict[str, Tensor]) -> Checkpoint | None:
     inside = without_prefix(tensors, prefix)
     if layout == "geomim" and not any(name.startswith("norm2.") for name in inside):
         layout, renaming = "timm", _TIMM
+    if layout == "convnext" and any(name.startswith(("norm2.", "norm3.")) for name in inside):
+        layout, renaming = "uvtr", UVTR
     names = renaming.read(inside)
     weights = with_prefix({ours: _as_ours(ours, inside[theirs]) for ours, theirs in names.items()}, "backbone.")
     in_file = {f"backbone.{ours}": prefix + theirs for ours, theirs in names.items()}
@@ -112,6 +110,11 @@ def convnext_to_mmpretrain(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def convnext_to_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our names (no prefix) to the original's. norm2 has no place there."""
     return _written(state, _ORIGINAL)
+
+
+def convnext_to_uvtr(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our names (no prefix) to those of detectors on the original's code, which look for them below `img_backbone.`."""
+    return _written(state, UVTR)
 
 
 def convnext_sizes(state: dict[str, Tensor]) -> dict[str, Any]:

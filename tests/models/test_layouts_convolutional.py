@@ -16,6 +16,7 @@ from models.layouts import (
     convnext_to_original,
     convnext_to_timm,
     convnext_to_torchvision,
+    convnext_to_uvtr,
     fill_backbone,
     network_sizes,
     read_layout,
@@ -30,8 +31,9 @@ WRITERS = {
     "torchvision": convnext_to_torchvision,
     "mmdet": convnext_to_mmpretrain,
     "convnext": convnext_to_original,
+    "uvtr": convnext_to_uvtr,
 }
-KEEP_ALL = ("geomim", "mmdet")  # the others have no norm2
+KEEP_ALL = ("geomim", "mmdet", "uvtr")  # the others have no norm2
 
 
 def a_convnext(depths=(1, 2, 1, 1), channels=(4, 6, 8, 10)) -> ConvNeXt:

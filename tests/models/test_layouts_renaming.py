@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from models.bevdet.layout import _PUBLIC
 from models.layouts import WeightsMismatch
 from models.layouts.geomim import _ORIGINAL
+from models.layouts.mim4d import _DECODER, _TRUNKS
 from models.layouts.renaming import Renaming
 from models.layouts.swin import _MMDET as SWIN_MMDET
 from models.layouts.swin import _ORIGINAL as SWIN_ORIGINAL
 from models.lidar.checkpoint import LAYOUTS, MMDET3D
 
-TABLES = [_PUBLIC, _ORIGINAL, SWIN_MMDET, SWIN_ORIGINAL, *(layout.names for layout in LAYOUTS)]
+TABLES = [_PUBLIC, _ORIGINAL, _DECODER, _TRUNKS, SWIN_MMDET, SWIN_ORIGINAL, *(layout.names for layout in LAYOUTS)]
 
 
 def slowly(name: str, rules) -> str | None:
