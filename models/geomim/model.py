@@ -89,6 +89,10 @@ class GeoMIM(nn.Module):
         return CameraGeometry(cameras.vector(), self.view_transform.plan(cameras, image_size, self.stride))
 
     def forward(self, images: Tensor, cameras: CameraGeometry, groups: Tensor) -> Reconstruction:
+        """See `reconstruct`."""
+        return self.reconstruct(images, cameras, groups)
+
+    def reconstruct(self, images: Tensor, cameras: CameraGeometry, groups: Tensor) -> Reconstruction:
         """Both reconstructions of the BEV.
 
         images: (B, N, 3, H, W); cameras: see `geometry`; groups: (1 or B*N, h, w), see `models.masking`.

@@ -51,7 +51,7 @@ class Joint(GeoMIM):
 
     def forward(self, images: Tensor, cameras: CameraGeometry, groups: Tensor, clip: Clip) -> JointOutputs:  # type: ignore[override]
         """GeoMIM's outputs of its inputs, and the clip's frames, rendered."""
-        return JointOutputs(super().forward(images, cameras, groups), self.render(clip))
+        return JointOutputs(self.reconstruct(images, cameras, groups), self.render(clip))
 
     def render(self, clip: Clip) -> VideoRendered:
         """The target frames of a clip."""

@@ -83,7 +83,7 @@ class HeldOut:
             for sample in self.samples if samples is None else samples:
                 batch = self.batches.held_out(np.array([sample])).to(self.device)
                 cameras = model.geometry(batch.cameras, self.batches.image_size)
-                yield batch, model(batch.normalised_images(), cameras, batch.groups)
+                yield batch, model.reconstruct(batch.normalised_images(), cameras, batch.groups)
         finally:
             model.train(training)
 

@@ -38,7 +38,7 @@ class Oracle(nn.Module):
         assert image_size == CONFIG.image.size
         return cameras
 
-    def forward(self, images, cameras, groups):
+    def reconstruct(self, images, cameras, groups):
         self.shown += [s for s, known in enumerate(self.known) if torch.equal(known, images)]
         target = normalise_patches(self.batches.maps[self.shown[-1:]].float(), self.patch)
         depth = torch.zeros(2, 1, VIEWS, 48, 4, 6)
