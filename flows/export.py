@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 # Stands here, not with the code that writes them, so that the command line can list them without torch.
-Layout = Literal["geomim", "mmdet", "bevdet", "swin", "timm", "torchvision", "convnext", "original"]
+Layout = Literal["geomim", "mmdet", "bevdet", "swin", "timm", "torchvision", "convnext", "uvtr", "original"]
 
 
 def export_weights(source: Path, out: Path, layout: Layout) -> None:

@@ -54,8 +54,9 @@ class BevGrid:
 def bev_cells(points: Tensor, grid: BevGrid, order: Literal["xy", "yx"] = "xy", truncate: bool = False) -> Tensor:
     """Flat cell (int32) of every point (..., 3), or -1 outside the grid.
 
-    order: "xy" counts x * ny + y, "yx" counts y * nx + x, slab by slab from the lowest. truncate: rounds toward zero instead of down, as the
-    original code does, which pulls points up to one cell outside the lower borders into the first cell.
+    order: "xy" counts x * ny + y, "yx" counts y * nx + x, slab by slab from the lowest.
+    truncate: rounds toward zero instead of down, as the original code does, which pulls points up to one cell outside
+    the lower borders into the first cell.
     """
     check_shape("points", points, *points.shape[:-1], 3)
     sizes = grid.cell, grid.cell, (grid.z[1] - grid.z[0]) / grid.heights

@@ -11,6 +11,7 @@ from tasks.engine.experiment import PRETRAINING, SCRATCH, Arm
 from tasks.engine.plan import Planned, make_plan
 from tasks.engine.stage import Step
 from tasks.pretrain.methods import CONFIGS
+from tasks.pretrain.methods.joint import LIFT
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,24 @@ def _config(config: PipelineConfig, arm: Arm, fraction: float, seed: int) -> Pip
     """From scratch, the config has no stage of pretraining: such a run outlives all changes there."""
     base: dict[str, Any] = config.model_dump(mode="json") | {"preset": None}
     init = "random" if arm == SCRATCH else "pretrain"
-    if arm == "pixels":
-        base["pretrain"]["method"] = _pixels(base["pretrain"]["method"])
+    base["pretrain"]["method"] = _method(base["pretrain"]["method"], arm, base["experiment"]["mim4d"])
     of_run = {
         "pretrain": PRETRAINING[arm] | {"seed": seed if config.experiment.pretrain_seeds else config.pretrain.seed},
         "finetune": {"seed": seed, "label_fraction": fraction, "init": init, "from_scratch": False},
     }
     return PipelineConfig.model_validate(merged(base, of_run))
+
+
+def _method(method: dict[str, Any], arm: Arm, mim4d: dict[str, Any]) -> dict[str, Any]:
+    """An arm's, from a GeoMIM and a MIM4D."""
+    if arm == "pixels":
+        return _pixels(method)
+    if arm in ("mim4d", "unipad"):
+        return mim4d if arm == "mim4d" else mim4d | {"frames": 1}
+    if arm == "geomim+mim4d":
+        beside = {name: value for name, value in mim4d.items() if name not in LIFT}
+        return {"name": "joint", "geomim": method, "mim4d": beside}
+    return method
 
 
 def _pixels(method: dict[str, Any]) -> dict[str, Any]:

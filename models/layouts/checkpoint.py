@@ -39,6 +39,7 @@ from models.layouts.tables import resize_bias_table, resize_position_embedding
 _ANCHOR = re.compile(r"((?:.*\.)?)patch_embed\.(projection|proj)\.weight")  # one a Swin
 _MMDET_SWIN = re.compile(r"patch_embed\.|absolute_pos_embed$|stages\.|norm[23]\.")
 _ORIGINAL_SWIN = re.compile(r"patch_embed\.|absolute_pos_embed$|layers\.|norm\.")
+_VIDEO = re.compile(r"video\.")  # what renders beside a GeoMIM, of which no file of GeoMIM's has anything
 _MAY_LACK = re.compile(r"backbone\.(absolute_pos_embed$|norm[23]\.)")  # what a Swin pretrained elsewhere may not have
 
 
@@ -109,7 +110,7 @@ def fill_geomim(model: nn.Module, checkpoint: Checkpoint) -> Filled:
 
     MixMAE's decoder begins the model's where its blocks have the same number and sizes, as in the original.
     """
-    may_lack = None
+    may_lack = _VIDEO
     if not checkpoint.whole:
         may_lack = re.compile(rf"(?!backbone\.)|{_MAY_LACK.pattern}")
         if _shapes_below("decoder.blocks.", checkpoint.weights) != _shapes_below("decoder.blocks.", model.state_dict()):

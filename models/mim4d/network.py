@@ -44,7 +44,7 @@ class MIM4D(nn.Module):
     def __init__(self, backbone: Swin | ConvNeXt, lift: LiftSpec, render: RenderSpec, temporal: TemporalSpec | None):
         super().__init__()
         self.backbone, self.spec, self.stride = backbone, lift, backbone.strides[2]
-        self.neck = Neck(backbone.channels[2:], lift.width)
+        self.neck = Neck(backbone.channels[2], backbone.channels[3], lift.width)
         width = lift.width
         self.depth_net = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
@@ -94,9 +94,9 @@ class Neck(nn.Module):
     Cell by cell, so that nothing passes from a hidden place to its neighbours before it is replaced.
     """
 
-    def __init__(self, channels: tuple[int, int], width: int):
+    def __init__(self, fine: int, coarse: int, width: int):
         super().__init__()
-        self.fine, self.coarse = (nn.Conv2d(count, width, 1) for count in channels)
+        self.fine, self.coarse = nn.Conv2d(fine, width, 1), nn.Conv2d(coarse, width, 1)
         self.mask_token = nn.Parameter(torch.zeros(width, 1, 1))
         nn.init.normal_(self.mask_token, std=0.02)
 

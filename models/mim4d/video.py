@@ -46,7 +46,7 @@ class VideoRendering(nn.Module):
 
     def __init__(self, context: int, render: RenderSpec, temporal: TemporalSpec | None):
         super().__init__()
-        # A norm within a frame: with batch norm every frame's statistics would hold a little of the one that is dropped.
+        # A norm within a frame: batch norm's statistics would tell every frame a little of the one that is dropped.
         self.project = nn.Sequential(
             nn.Conv3d(context, render.channels, 3, padding=1, bias=False),
             nn.GroupNorm(min(GROUPS, render.channels), render.channels),
@@ -66,6 +66,7 @@ class VideoRendering(nn.Module):
     def rebuild(self, volumes: Tensor, targets: Targets) -> Tensor:
         """The target frames' volumes (B, K, C, Z, Y, X) from those of the others, (B, T, C, Z, Y, X)."""
         batch, count, frames = targets.others.shape
+        assert self.temporal is not None
         others = chosen(volumes, targets.others.flatten(1)).flatten(0, 1)
         spec = self.renderer.spec
         moved = warp(others, spec.low, spec.high, targets.to_other.flatten(0, 2)).unflatten(0, (batch * count, frames))

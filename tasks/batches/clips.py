@@ -208,9 +208,7 @@ def frames_of(index: Index, sample: int, count: int) -> Frames:
         lined_up(index.camera_to_ego, index.frame_camera_to_ego),
         lined_up(index.camera_ego_to_global, index.frame_ego_to_global),
     )
-    intrinsics, to_ego, to_global = (
-        np.where(there[..., None, None], values, values[:1]) for values in matrices
-    )
+    intrinsics, to_ego, to_global = (np.where(there[..., None, None], values, values[:1]) for values in matrices)
     first = np.where(there.any(1), there.argmax(1), 0)
     ego_to_global = to_global[np.arange(count), first]
     lidar_to_global = ego_to_global @ index.lidar_to_ego[sample]

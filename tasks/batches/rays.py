@@ -41,7 +41,9 @@ class View(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8, the network's input
 
 
-def draw_rays(points: np.ndarray, views: list[View | None], count: int, box: Box, random: np.random.Generator) -> RaySet:
+def draw_rays(
+    points: np.ndarray, views: list[View | None], count: int, box: Box, random: np.random.Generator
+) -> RaySet:
     """`count` rays of each view, none of a view that is None.
 
     points: (n, 3) m, in the LiDAR's frame. Those in the box that fall into the image come first, at random where there
@@ -87,16 +89,19 @@ def _through(
 
 def visible_points(points: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
     """Which points (k,) fall into the network's input, and their pixels (k, 2) int64, row and column."""
-    place, depth = geometry.project(
-        geometry.apply(geometry.inverse(view.camera_to_lidar), points), view.intrinsics
-    )
+    place, depth = geometry.project(geometry.apply(geometry.inverse(view.camera_to_lidar), points), view.intrinsics)
     (xx, xy, _, x0), (yx, yy, _, y0), *_ = view.post_homography
     height, width = view.image.shape[:2]
     with np.errstate(invalid="ignore", over="ignore"):
         column, row = xx * place[:, 0] + xy * place[:, 1] + x0, yx * place[:, 0] + yy * place[:, 1] + y0
         seen = np.flatnonzero(
-            (depth > NEAREST) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            & (place >= 0).all(1) & (place < view.source_size).all(1)
+            (depth > NEAREST)
+            & (column >= 0)
+            & (column < width)
+            & (row >= 0)
+            & (row < height)
+            & (place >= 0).all(1)
+            & (place < view.source_size).all(1)
         )
     return seen, np.stack([row[seen], column[seen]], 1).astype(np.int64)
 

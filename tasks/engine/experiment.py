@@ -5,10 +5,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from common.settings import Settings
+from tasks.pretrain.methods.mim4d import Config as MIM4DConfig
 
 VERSION = 1
 
-Arm = Literal["scratch", "pixels", "geomim", "no-cross-view", "no-geometry-branch"]
+Arm = Literal["scratch", "pixels", "geomim", "no-cross-view", "no-geometry-branch", "mim4d", "unipad", "geomim+mim4d"]
 SCRATCH: Arm = "scratch"
 
 # What each pretraining changes in the config's own, which is GeoMIM's.
@@ -18,6 +19,9 @@ PRETRAINING: dict[Arm, dict[str, Any]] = {
     "geomim": {},
     "no-cross-view": {"method": {"decoder": {"cross_view": False}}},
     "no-geometry-branch": {"method": {"decoder": {"geometry_branch": False}}},
+    "mim4d": {},  # `experiment.mim4d`
+    "unipad": {},  # the same of one frame
+    "geomim+mim4d": {},  # both at once
 }
 TITLES: dict[Arm, str] = {
     "scratch": "(a) from scratch",
@@ -25,6 +29,9 @@ TITLES: dict[Arm, str] = {
     "geomim": "(c) GeoMIM",
     "no-cross-view": "(d) GeoMIM without cross-view attention",
     "no-geometry-branch": "(e) GeoMIM without the geometry branch",
+    "mim4d": "(f) MIM4D",
+    "unipad": "(g) UniPAD",
+    "geomim+mim4d": "(h) GeoMIM + MIM4D",
 }
 
 
@@ -37,6 +44,9 @@ class ExperimentConfig(Settings):
         True, description="Pretrain anew for every seed; false: once, and seeds vary finetuning alone."
     )
     fractions: tuple[float, ...] = Field((0.1,), description="Shares of the train split's scenes with labels.")
+    mim4d: MIM4DConfig = Field(
+        default_factory=MIM4DConfig, description="The method of arm mim4d; unipad is the same of one frame."
+    )
 
     @model_validator(mode="after")
     def _compares(self) -> "ExperimentConfig":

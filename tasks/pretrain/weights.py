@@ -6,12 +6,11 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import UserError
 from models.backbones.config import SwinConfig, published
 from models.depth_bins import DepthBins
-from models.geomim.model import GeoMIM
 from models.layouts import (
     Checkpoint,
     WeightsMismatch,
@@ -19,6 +18,7 @@ from models.layouts import (
     convnext_to_original,
     convnext_to_timm,
     convnext_to_torchvision,
+    convnext_to_uvtr,
     fill_backbone,
     fill_geomim,
     geomim_to_original,
@@ -32,6 +32,8 @@ from models.layouts import (
     with_prefix,
     without_prefix,
 )
+from models.mim4d.layout import fill_mim4d
+from models.mim4d.network import MIM4D
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.bev import BevReader
@@ -58,6 +60,7 @@ BACKBONE_LAYOUTS = {
         "timm": convnext_to_timm,
         "torchvision": convnext_to_torchvision,
         "convnext": convnext_to_original,
+        "uvtr": lambda state: with_prefix(convnext_to_uvtr(state), "img_backbone."),
     },
     "resnet": {
         "geomim": dict,
@@ -70,15 +73,16 @@ BACKBONE_LAYOUTS = {
 ORIGINAL = "original"  # the layout that holds the whole model
 
 
-def initialise(model: GeoMIM, path: Path) -> str:
+def initialise(model: nn.Module, path: Path) -> str:
     """Fill a freshly built model in place from a checkpoint in any known layout; what was done, in a few lines.
 
-    A GeoMIM pretraining checkpoint (the original's or ours) fills all of it, any other the backbone, MixMAE's also the
-    decoder's blocks. Raises UserError, and changes nothing, where tensors do not fit.
+    A GeoMIM pretraining checkpoint (the original's or ours) fills all of a GeoMIM, any other the backbone, MixMAE's
+    also the decoder's blocks; of a MIM4D its released files fill backbone, temporal decoder and field. Raises
+    UserError, and changes nothing, where tensors do not fit.
     """
     try:
         checkpoint = read_layout(read_tensors(path))
-        filled = fill_geomim(model, checkpoint)
+        filled = (fill_mim4d if isinstance(model, MIM4D) else fill_geomim)(model, checkpoint)
     except WeightsMismatch as error:
         remedy = "set the config to its sizes, or begin with its backbone alone (`geomim export`)"
         raise UserError(f"pretrain.init: {path}: does not fit the model: {error}; {remedy}") from None
@@ -108,9 +112,12 @@ def export(source: Path, out: Path, layout: str) -> str:
         if not checkpoint.whole:
             raise UserError(f"{file}: holds a backbone alone, and {ORIGINAL} is the whole model: name its folder")
         constants = _view_transform_constants(source, config.strides[2])
-        state = geomim_to_original(checkpoint.weights) | constants
+        rendering = [name for name in checkpoint.weights if name.startswith("video.")]
+        state = geomim_to_original({n: w for n, w in checkpoint.weights.items() if n not in rendering}) | constants
         if not constants:
             without = "vtransform's dx, bx, nx and frustum, which the original makes from its config"
+        if rendering:
+            without = " and ".join(filter(None, [without, f"{grouped(rendering)}, which it does not have"]))
     else:
         backbone = {name: value for name, value in checkpoint.weights.items() if name.startswith("backbone.")}
         layouts = BACKBONE_LAYOUTS[config.name]

@@ -23,7 +23,8 @@ def build_model(
 ) -> AnyGeoMIM:
     """GeoMIM for a teacher's BEV, initialised from torch's global generator.
 
-    make: takes GeoMIM's arguments. bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
+    bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
+    make: takes GeoMIM's arguments.
     """
     backbone = build_backbone(config.backbone, checkpointing=config.checkpointing)
     method = config.method

@@ -15,7 +15,7 @@ LIFT = ("depth_bins", "width", "context")  # of MIM4D's own lift, which is GeoMI
 
 
 class Config(MethodConfig):
-    """Both methods, each with a weight. What is lifted, and by which network, is GeoMIM's; the rest is each one's own."""
+    """Both methods, each with a weight. What is lifted, and by which network, is GeoMIM's; all else is each one's."""
 
     name: Literal["joint"] = "joint"
     needs: ClassVar[tuple[StageName, ...]] = ("ingest", "teacher", "depth")
@@ -29,7 +29,10 @@ class Config(MethodConfig):
     @model_validator(mode="after")
     def _one_lift(self) -> "Config":
         for name in LIFT:
-            if name in self.mim4d.model_fields_set and getattr(self.mim4d, name) != MIM4DConfig.model_fields[name].default:
+            if (
+                name in self.mim4d.model_fields_set
+                and getattr(self.mim4d, name) != MIM4DConfig.model_fields[name].default
+            ):
                 raise ValueError(f"mim4d.{name} is of a lift that is not there: with GeoMIM it is geomim's own")
         return self
 

@@ -17,7 +17,7 @@ from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.method import GeoMIMEvaluator, GeoMIMPretraining
 from tasks.pretrain.mim4d.held_out import HeldOutVideo
-from tasks.pretrain.mim4d.method import MIM4DPretraining, counts_of, rays_of, targets_of, terms_of
+from tasks.pretrain.mim4d.method import MIM4DPretraining, counts_of, targets_of, terms_of
 from tasks.pretrain.mim4d.model import render_spec, temporal_spec, volume_grid
 from training.task import Term
 

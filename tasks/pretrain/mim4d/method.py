@@ -1,7 +1,5 @@
 """MIM4D on its inputs: the index's images and LiDAR sweeps, and nothing else."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn

@@ -26,9 +26,7 @@ def volume_grid(method: Config) -> BevGrid:
 def render_spec(method: Config) -> RenderSpec:
     """How the volume is rendered."""
     volume, render = method.volume, method.render
-    return RenderSpec(
-        volume.low, volume.high, volume.channels, samples=render.samples, importance=render.importance
-    )
+    return RenderSpec(volume.low, volume.high, volume.channels, samples=render.samples, importance=render.importance)
 
 
 def temporal_spec(method: Config) -> TemporalSpec | None:

@@ -43,7 +43,9 @@ def dense(clip: ClipBatch) -> ClipBatch:
         origins.append(np.broadcast_to(view.camera_to_lidar[:3, 3], (len(pixels), 3)))
     origin, direction = (torch.from_numpy(np.concatenate(a)).float()[None, None] for a in (origins, directions))
     count = origin.shape[2]
-    key = {name: getattr(clip, name)[:, :1] for name in ("target", "target_there", "others", "others_there", "to_other")}
+    key = {
+        name: getattr(clip, name)[:, :1] for name in ("target", "target_there", "others", "others_there", "to_other")
+    }
     return clip._replace(
         **key,
         origins=origin,
@@ -77,9 +79,9 @@ def _lidar(clip: ClipBatch, shape: tuple[int, int, int]) -> np.ndarray:
     known = clip.depths[0, 0] > 0
     camera, row, column = clip.pixels[0, 0][known].unbind(1)
     out = np.full(shape, np.nan)
-    out[camera, (row // STEP).clamp(max=shape[1] - 1), (column // STEP).clamp(max=shape[2] - 1)] = (
-        clip.depths[0, 0][known].numpy()
-    )
+    out[camera, (row // STEP).clamp(max=shape[1] - 1), (column // STEP).clamp(max=shape[2] - 1)] = clip.depths[0, 0][
+        known
+    ].numpy()
     return out
 
 

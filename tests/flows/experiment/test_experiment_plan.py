@@ -40,6 +40,29 @@ def test_arms_differ_in_pretraining_alone():
         assert config.model_copy(update={"pretrain": made["geomim"].pretrain}) == made["geomim"]
 
 
+def test_arms_that_render():
+    fields = "{frames: 2, volume: {cell: 1.2, range: [-48, -48, -5, 48, 48, 3]}, depth_bins: [1, 50, 1], context: 16}"
+    config = load_config(
+        None, ["ingest.frames=1", "pretrain.method.context=24", f"experiment.mim4d={fields}",
+               "experiment.arms=[geomim, mim4d, unipad, geomim+mim4d]"]
+    )  # fmt: skip
+    made = {run.arm: run.config.pretrain.method for run in runs(config)}
+    assert made["mim4d"] == config.experiment.mim4d
+    assert made["unipad"] == made["mim4d"].model_copy(update={"frames": 1})
+    joint = made["geomim+mim4d"]
+    assert joint.geomim == made["geomim"] == config.pretrain.method
+    assert joint.mim4d.volume == made["mim4d"].volume
+    assert joint.mim4d.frames == 2
+    stages = {run.arm: [node.name for node in build_dag(run.config)] for run in runs(config)}
+    assert stages["mim4d"] == ["ingest", "pretrain", "finetune", "evaluate"]
+    assert "teacher" in stages["geomim+mim4d"]
+
+
+def test_an_arm_that_renders_video_needs_its_frames():
+    with pytest.raises(ValueError, match=r"set ingest\.frames to 2"):
+        planned("arms=[scratch, mim4d]")
+
+
 def test_pretraining_can_be_shared_by_the_seeds():
     made = planned("pretrain_seeds=false", "seeds=3")
     assert {run.config.pretrain.seed for run in made} == {0}

@@ -52,7 +52,9 @@ def inputs(batch: int = 1, frames: int = FRAMES):
     others = torch.tensor([[[t for t in range(frames) if t != k] for k in target[0].tolist()]]).expand(batch, -1, -1)
     moved = torch.eye(4, dtype=torch.float64).repeat(batch, target.shape[1], frames - 1, 1, 1)
     moved[..., 0, 3] = 0.3
-    directions = torch.nn.functional.normalize(torch.randn(batch, target.shape[1], RAYS, 3, generator=generator), dim=-1)
+    directions = torch.nn.functional.normalize(
+        torch.randn(batch, target.shape[1], RAYS, 3, generator=generator), dim=-1
+    )
     noise = torch.rand(2, batch, target.shape[1], RAYS, generator=generator)
     targets = Targets(target, others.long(), torch.ones_like(others, dtype=torch.bool), moved)
     return images, visible, targets, RayBundle(torch.zeros_like(directions), directions, noise)
@@ -63,7 +65,7 @@ def inputs(batch: int = 1, frames: int = FRAMES):
 def test_a_dropped_frame_cannot_leak(backbone, training):
     """What is rebuilt for a frame has no gradient at all with regard to its images; its own volume has."""
     model = network(backbone).train(training)
-    images, visible, targets, rays = inputs()
+    images, visible, targets, _ = inputs()
     images.requires_grad_()
     plan = model.geometry(looking_around(1), SIZE)
     lifted = model.lift(images, visible, plan).volumes
@@ -118,7 +120,9 @@ def test_one_frame_is_unipad():
     of_key = RayBundle(rays.origins[:, :1], rays.directions[:, :1], rays.noise[:, :, :1])
     whole = video(images, visible, video.geometry(looking_around(1), SIZE), targets, rays)
     _, _, alone, _ = inputs(frames=1)
-    alone = Targets(torch.zeros(1, 1).long(), torch.zeros(1, 1, 0).long(), torch.zeros(1, 1, 0).bool(), torch.zeros(1, 1, 0, 4, 4))
+    alone = Targets(
+        torch.zeros(1, 1).long(), torch.zeros(1, 1, 0).long(), torch.zeros(1, 1, 0).bool(), torch.zeros(1, 1, 0, 4, 4)
+    )
     plan = single.geometry(looking_around(1, 1), SIZE)
     out = single(images[:, :1], visible[:VIEWS], plan, alone, of_key)
     assert out.rebuilt is None

@@ -51,9 +51,7 @@ def test_frames_have_their_own_poses(scene):
     np.testing.assert_array_equal(frames.lidar_to_global[0], index.lidar_to_global(1))
     # The LiDAR of an earlier frame is mounted as the key frame's on the ego at the first camera's time.
     ego_to_lidar = geometry.inverse(index.lidar_to_ego[1])
-    np.testing.assert_allclose(
-        frames.lidar_to_global[2] @ ego_to_lidar, index.frame_ego_to_global[1, 0, 1], atol=1e-9
-    )
+    np.testing.assert_allclose(frames.lidar_to_global[2] @ ego_to_lidar, index.frame_ego_to_global[1, 0, 1], atol=1e-9)
     steps = np.linalg.norm(np.diff(frames.lidar_to_global[:, :3, 3], axis=0), axis=1)
     assert (steps > 0.01).all()  # it drives
 

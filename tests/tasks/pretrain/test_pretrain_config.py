@@ -39,12 +39,12 @@ def test_impossible_configs_are_refused(fields, sentence):
 
 def test_the_patch_divides_the_teachers_grid():
     method = PretrainConfig().method
-    method.check_caches((180, 180), 10)
-    method.check_caches(None, 10)
+    method.check_caches((180, 180), 10, 0)
+    method.check_caches(None, 10, 0)
     with pytest.raises(ValueError, match=r"pretrain.method.patch is 18, .* 180x128 cells along y"):
-        method.check_caches((180, 128), 10)
+        method.check_caches((180, 128), 10, 0)
     with pytest.raises(ValueError, match=r"depth_sweeps is 9, but the cache keeps depth.sweeps = 5"):
-        method.check_caches((180, 180), 5)
+        method.check_caches((180, 180), 5, 0)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,10 @@ def test_the_patch_divides_the_teachers_grid():
             r"unknown field pretrain.method.mask_rato; did you mean .*mask_ratio",
         ),
         ("pretrain.method.decoder.widht=64", r"unknown field .*method.decoder.widht; did you mean .*decoder.width\?"),
-        ("pretrain.method=mae", r"pretrain.method.name: there is no 'mae'; there are 'geomim', 'pixels'"),
+        (
+            "pretrain.method=mae",
+            r"pretrain.method.name: there is no 'mae'; there are 'geomim', 'joint', 'mim4d', 'pixels'",
+        ),
     ],
 )
 def test_one_sentence_says_what_to_write(override, sentence):
@@ -84,3 +87,32 @@ def test_how_it_runs_is_not_part_of_the_key():
     how = PretrainConfig(device="cuda", threads=4, ranks=8, checkpointing=True)
     assert how.key_fields() == PretrainConfig().key_fields()
     assert PretrainConfig(seed=1).key_fields() != PretrainConfig().key_fields()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["pretrain.method.name=mim4d"], "set ingest.frames to 2"),
+        (["pretrain.method={name: mim4d, frames: 1, volume: {cell: 0.7}}"], "cell 0.7 does not divide the 108 m"),
+        (["pretrain.method={name: mim4d, frames: 1, volume: {range: [1, 0, 0, 0, 1, 1]}}"], "minimum, then maximum"),
+        (["pretrain.method={name: mim4d, frames: 1, mask_cell: 48}"], "multiple of the backbone's stride"),
+        (["pretrain.method={name: mim4d, frames: 1, width: 20}"], "width is 20: it must be a multiple of 8"),
+        (["pretrain.method={name: mim4d, frames: 1, render: {rgb_weight: 0, depth_weight: 0}}"], "nothing to learn"),
+        (["pretrain.method={name: mim4d, frames: 1, temporal: {width: 12}}"], "multiple of 4 . reduction"),
+        (["pretrain.method={name: mim4d, frames: 1, volume: {cell: 0.01, range: [-50, -50, -5, 50, 50, 3]}}"],
+         "would take .* GB"),
+        (["pretrain.method={name: mim4d, frames: 1}", "backbone.name=resnet"], "looks at hidden pixels"),
+        (["pretrain.method={name: joint, mim4d: {frames: 1, context: 7}}"], "of a lift that is not there"),
+    ],
+)  # fmt: skip
+def test_what_no_mim4d_can_be_is_refused(overrides, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_config(None, overrides)
+
+
+def test_unipad_needs_neither_teacher_nor_depth():
+    config = load_config(None, ["pretrain.method={name: mim4d, frames: 1}", "backbone={name: convnext, size: small}"])
+    assert config.pretrain.needs == ("ingest",)
+    assert load_config(None, ["pretrain.method={name: joint, mim4d: {frames: 1}}"]).pretrain.needs == (
+        "ingest", "teacher", "depth"
+    )  # fmt: skip
