@@ -16,6 +16,19 @@ from tasks.engine.stage import Inputs
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 
+# A small MIM4D.
+MIM4D = {
+    "name": "mim4d",
+    "frames": 3,
+    "depth_bins": (1, 33, 4.0),
+    "width": 8,
+    "context": 8,
+    "volume": {"range": (-32, -32, -5, 32, 32, 3), "cell": 4.0, "heights": 2, "channels": 8},
+    "temporal": {"width": 16, "short_ffn": 16, "long_ffn": 16},
+    "render": {"rays": 8, "samples": 8, "importance": 4},
+    "probe_samples": 2,
+}
+
 
 @pytest.fixture(scope="session")
 def clip_world(tmp_path_factory) -> Inputs:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clip_world import clip_world, opened  # noqa: F401
+from clip_world import MIM4D, clip_world, opened  # noqa: F401
 from storage.artifact import Artifact
 from tasks.batches.clips import joined
 from tasks.engine.stage import Inputs
@@ -15,17 +15,6 @@ from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.mim4d.method import MIM4DPretraining
 from tasks.pretrain.run import run
 
-MIM4D = {
-    "name": "mim4d",
-    "frames": 3,
-    "depth_bins": (1, 33, 4.0),
-    "width": 8,
-    "context": 8,
-    "volume": {"range": (-32, -32, -5, 32, 32, 3), "cell": 4.0, "heights": 2, "channels": 8},
-    "temporal": {"width": 16, "short_ffn": 16, "long_ffn": 16},
-    "render": {"rays": 8, "samples": 8, "importance": 4},
-    "probe_samples": 2,
-}
 GEOMIM = {
     "name": "geomim",
     "decoder": {"width": 16, "num_heads": 2, "depth": 4},
