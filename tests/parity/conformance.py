@@ -35,6 +35,7 @@ from oracles import (
     depth,
     depth_net,
     geomim,
+    mim4d_render,
     teacher,
     view_transform,
 )
@@ -52,7 +53,7 @@ KINDS = (
     *depth_net.KINDS,
     *center_head.KINDS,
     *bevdet_aug.KINDS,
-    Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
+    *mim4d_render.KINDS,
     Kind("mim4d_temporal", ("inputs/volume0", "out/volume")),
 )
 
