@@ -35,6 +35,7 @@ from oracles import (
     depth,
     depth_net,
     geomim,
+    mim4d_render,
     mim4d_temporal,
     teacher,
     view_transform,
@@ -53,7 +54,7 @@ KINDS = (
     *depth_net.KINDS,
     *center_head.KINDS,
     *bevdet_aug.KINDS,
-    Kind("mim4d_render", ("inputs/ray_o", "inputs/volume")),
+    *mim4d_render.KINDS,
     *mim4d_temporal.KINDS,
 )
 
