@@ -8,6 +8,9 @@ gradients of the signed distance and all derivatives of both to autograd. `loop`
 a process of its own, with the same weights, rays and losses; loss and gradients must agree (else exit code 1). Times
 are medians: CPU time on a CPU (it may be busy with other work), wall time on a GPU. Memory is what the first step added
 to the process's peak, or what was allocated at most on a GPU.
+
+On one thread of a busy server, as called by default: ours 530 rays a second and 1.4 GiB, gather 400 and 1.9 GiB, loop
+400 and 1.3 GiB; with `--rays 128` 510, 340 and 210; with `--rays 32` 450, 380 and 90. Most of it is the two MLPs.
 """
 
 import argparse

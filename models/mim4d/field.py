@@ -61,11 +61,12 @@ class SdfTrunk(Trunk):
     def _layers(self, points: Tensor, features: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What comes out, and what goes into each softplus."""
         x, before = self.point(points), []
-        for layer, addition in zip(self.layers, self.additions(features)):
-            x = layer(x + addition)
-            before.append(x)
-            x = F.softplus(x, beta=_STEEP)
-        return before[-1], before[:-1]
+        *hidden, last = zip(self.linears, self.additions(features))
+        for layer, addition in hidden:
+            before.append(layer(x + addition))
+            x = F.softplus(before[-1], beta=_STEEP)
+        layer, addition = last
+        return layer(x + addition), before
 
 
 class ColourTrunk(Trunk):

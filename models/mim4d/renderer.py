@@ -137,10 +137,10 @@ class Renderer(nn.Module):
             alphas = self.field.alphas(sdf, gradients, directions, scaled.diff(dim=-1), anneal)
             weights = torch.where(stretch.hit[..., None], sampler.compose(alphas), 0.0)
             rgb = (weights[..., None] * colours).sum(-2)
-            # Not clipped to the samples' range, as in the original: a mean lies in it.
+            # The original also clips it to the range of all samples, in which a mean of some lies anyway.
             depth = (weights * starts).sum(-1) / (weights.sum(-1) + 1e-10)
-            metres = depth / scale, sdf / scale
-            return Rendered(rgb, metres[0], stretch.hit, weights, edges, metres[1], gradients, alphas, colours)
+            depth, sdf = depth / scale, sdf / scale
+            return Rendered(rgb, depth, stretch.hit, weights, edges, sdf, gradients, alphas, colours)
 
     def distances(self, points: Tensor, table: Table) -> Tensor:
         """Signed distances (B, R, S) at points (B, R, S, 3), both scaled."""

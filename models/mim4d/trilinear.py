@@ -3,8 +3,8 @@
 A sample is the weighted sum of its eight corners' rows of a table (voxels x channels). That is linear in the weights
 and linear in the table, so three operations are each other's derivatives and close on themselves: rows summed up by
 weights (`weighted`), rows multiplied with a vector (`products`), and vectors put into rows (`_Put`). None of them
-keeps a tensor of (points, 8, channels). On a CPU, of 295,000 points and 32 channels, they are about six times as fast
-as a plain gather with autograd; see bench/render.py.
+makes a tensor of (points, 8, channels), and what is added up into a row is so in one order. bench/render.py compares
+them with a plain gather.
 
 Places count voxels: i is the centre of voxel i. Beyond the outermost centres a sample fades to zero within one voxel.
 """
@@ -77,7 +77,8 @@ def _along(place: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     neighbours = torch.stack([lower, lower + 1], -1)
     there = (neighbours >= 0) & (neighbours < size)
     weights = torch.stack([1 - share, share], -1) * there
-    slopes = there.to(place.dtype) * torch.tensor([-1, 1], dtype=place.dtype, device=place.device)
+    lower_there, upper_there = there.to(place.dtype).unbind(-1)
+    slopes = torch.stack([-lower_there, upper_there], -1)
     return neighbours.clamp(0, size - 1).int(), weights, slopes
 
 
@@ -109,6 +110,11 @@ def trilinear(volume: Tensor, places: Tensor) -> Tensor:
     return weighted(Corners.of(places, table), table).unflatten(0, places.shape[:2])
 
 
+def _bags(index: Tensor, rows: Tensor, starts: Tensor | None, weights: Tensor) -> Tensor:
+    """Weighted sums of rows. Detached: else it would also make, slowly, what its own backward pass needs."""
+    return F.embedding_bag(index, rows.detach(), starts, mode="sum", per_sample_weights=weights.detach())
+
+
 class _Weighted(torch.autograd.Function):
     """out[p] = sum over k of weights[p, k] * rows[voxels[p, k]]."""
 
@@ -117,7 +123,7 @@ class _Weighted(torch.autograd.Function):
         ctx: Any, weights: Tensor, rows: Tensor, voxels: Tensor, order: Tensor | None, starts: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(weights, rows, voxels, order, starts)
-        return F.embedding_bag(voxels, rows, mode="sum", per_sample_weights=weights)
+        return _bags(voxels, rows, None, weights)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -173,7 +179,7 @@ class _Put(torch.autograd.Function):
         ctx.save_for_backward(weights, vectors, voxels, order, starts)
         # Each row gathers what belongs to it: several times as fast as adding into the rows, and always in one order.
         by_row = weights.reshape(-1).index_select(0, order)
-        return F.embedding_bag(order // _CORNERS, vectors.contiguous(), starts, mode="sum", per_sample_weights=by_row)
+        return _bags(order // _CORNERS, vectors.contiguous(), starts, by_row)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
