@@ -109,6 +109,7 @@ class BevDet(nn.Module):
         fine, coarse = backbone.out_indices
         self.image_neck = FpnLss((backbone.channels[fine], backbone.channels[coarse]), spec.image_neck, norm)
         image_out, bins, context = spec.image_neck.out, spec.depth_bins.count, spec.context
+        self.depth_net: CameraDepthNet | nn.Conv2d
         if spec.camera_aware:
             self.depth_net = CameraDepthNet(image_out, bins, context, spec.aspp_width, spec.stereo, norm)
         else:
@@ -116,8 +117,8 @@ class BevDet(nn.Module):
         before = ResidualSpec((context,), (spec.pre_blocks,), (1,))
         self.pre_encoder = ResidualEncoder(context, before, norm) if spec.frames > 1 else None
         self.bev_encoder = ResidualEncoder(context * spec.frames, spec.bev_encoder, norm)
-        neck_channels = tuple(spec.bev_encoder.widths[stage] for stage in spec.bev_neck.inputs)
-        self.bev_neck = FpnLss(neck_channels, spec.bev_neck, norm)
+        fine, coarse = spec.bev_neck.inputs
+        self.bev_neck = FpnLss((spec.bev_encoder.widths[fine], spec.bev_encoder.widths[coarse]), spec.bev_neck, norm)
         self.head = head
 
     @property
@@ -172,7 +173,8 @@ class BevDet(nn.Module):
         """Each frame's map (B, context, Y, X) in the key frame's place, and the key frame's depth probabilities."""
         if images.shape[1] != self.input_frames:
             raise ValueError(f"the detector looks at {self.input_frames} frames, not at {images.shape[1]}")
-        maps, fine = [], None
+        maps: list[Tensor] = []
+        fine = None
         if with_previous:
             with torch.no_grad():
                 if self.spec.stereo:

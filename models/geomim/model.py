@@ -124,6 +124,8 @@ class GeoMIM(nn.Module):
         """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, h, w), m, 0 where unknown."""
         target = normalise_patches(lidar_bev.float(), self.patch)
         labels = self.view_transform.bins.labels(depth_map)
-        reconstruction = sum(reconstruction_loss(bev, target) for bev in made.bev) / 2
-        depth = sum(depth_loss(prob, labels) for prob in made.depth_prob) / 2
+        first, second = (reconstruction_loss(bev, target) for bev in made.bev)
+        reconstruction = (first + second) / 2
+        first, second = (depth_loss(prob, labels) for prob in made.depth_prob)
+        depth = (first + second) / 2
         return Losses(reconstruction + self.depth_weight * depth, reconstruction, depth)
