@@ -19,6 +19,7 @@ from models import nms
 from models.boxes import Boxes
 from models.center_codes import PARTS, Targets, code_losses, codes_at
 from models.focal_loss import heatmap_loss
+from models.head import Head
 from models.heatmap import draw_centers
 from models.initialise import init_scores, kaiming_init
 from models.layers import ModuleList
@@ -105,7 +106,7 @@ class CenterHeadSpec:
         return np.array([*low, -KEEP_HEIGHT]), np.array([*high, KEEP_HEIGHT])
 
 
-class CenterPointHead(nn.Module):
+class CenterPointHead(Head):
     """Heatmap of centres per class, and at each centre offset, height, log size, (sin, cos) of yaw and velocity."""
 
     def __init__(self, spec: CenterHeadSpec):

@@ -27,6 +27,7 @@ from models.bevdet.encoder import ResidualEncoder, ResidualSpec
 from models.bevdet.necks import FpnLss, FpnSpec
 from models.cameras import Cameras
 from models.depth_bins import DepthBins
+from models.head import Head
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.norm import LIKE_TORCH, Norm
 from models.rays import Rays, feature_pixels, pixel_rays
@@ -102,7 +103,7 @@ class BevDet(nn.Module):
     detector. norm: of all between the two.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, spec: BevDetSpec, norm: Norm = LIKE_TORCH):
+    def __init__(self, backbone: Backbone, head: Head, spec: BevDetSpec, norm: Norm = LIKE_TORCH):
         super().__init__()
         self.spec = spec
         self.backbone = backbone
