@@ -4,12 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from common.settings import Settings, external_file, runtime
+from common.settings import Settings, external_file
 from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.mask_config import MaskConfig
 from tasks.engine.stage import StageName
 from tasks.memory import camera_sizes, check_memory
+from tasks.pretrain.lift_config import LiftConfig
 from tasks.pretrain.method_config import MethodConfig
 
 
@@ -35,7 +36,7 @@ class DecoderConfig(DecoderSize):
     camera_aware: bool = Field(True, description="Gate the geometry branch by the camera's parameters.")
 
 
-class Config(MaskConfig, MethodConfig):
+class Config(MaskConfig, LiftConfig, MethodConfig):
     """Masked multi-view images in, the LiDAR teacher's BEV features out. Defaults are the original's."""
 
     name: Literal["geomim"] = "geomim"
@@ -48,7 +49,6 @@ class Config(MaskConfig, MethodConfig):
         "The public config of a whole GeoMIM in `pretrain.init`, whose attention heads no shape tells: its YAML file. "
         "It must agree with ours.",
     )
-    depth_bins: tuple[float, float, float] = Field((1.0, 60.0, 0.5), description="Nearest, farthest and step (m).")
     depth_sweeps: int = Field(9, ge=0, le=10, description="Previous LiDAR sweeps in the depth target.")
     reconstruction_weight: float = Field(1.0, ge=0, description="Of the BEV's loss; 0: depth is the only target.")
     depth_weight: float = Field(0.01, ge=0, description="Of the depth loss; 0: the BEV is the only target.")
@@ -59,16 +59,9 @@ class Config(MaskConfig, MethodConfig):
     bev_flip: bool = Field(
         True, description="Mirror the scene at random along x and along y; exactly, if teacher.flips are cached."
     )
-    # What is measured on the way; the weights are the same.
-    probe_samples: int = runtime(
-        64, "Training samples to fit the linear probe on at each evaluation; 0: no probe.", ge=0
-    )
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
-        low, high, step = self.depth_bins
-        if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
-            raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
         if self.reconstruction_weight == self.depth_weight == 0:
             raise ValueError("reconstruction_weight and depth_weight are both 0: there is nothing to learn")
         if self.height[0] >= self.height[1]:

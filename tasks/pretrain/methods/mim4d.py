@@ -4,12 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from common.settings import Settings, runtime
+from common.settings import Settings
 from models.backbones.config import ConvNeXtConfig, ResNetConfig, SwinConfig
 from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.mask_config import mask_grid
 from tasks.memory import FLOAT, camera_sizes, check_memory
+from tasks.pretrain.lift_config import LiftConfig
 from tasks.pretrain.method_config import MethodConfig
 
 
@@ -89,7 +90,7 @@ class RenderConfig(Settings):
         return self
 
 
-class Config(MethodConfig):
+class Config(LiftConfig, MethodConfig):
     """Masked video in, what its frames look like and how far away it is out. With `frames: 1` UniPAD (2310.08370)."""
 
     name: Literal["mim4d"] = "mim4d"
@@ -98,22 +99,14 @@ class Config(MethodConfig):
     frames: int = Field(3, ge=1, le=8, description="The key frame and the camera frames (12 Hz) before it; 1: UniPAD.")
     mask_ratio: float = Field(0.3, ge=0, lt=1, description="Share hidden of every image.")
     mask_cell: int = Field(32, ge=1, description="Pixels a side of what is hidden as one.")
-    depth_bins: tuple[float, float, float] = Field((1.0, 60.0, 0.5), description="Nearest, farthest and step (m).")
     width: int = Field(256, ge=1, description="Channels of the map that is lifted.")
     context: int = Field(128, ge=1, description="Channels lifted into the volume.")
     volume: VolumeConfig = Field(default_factory=VolumeConfig)
     temporal: TemporalConfig = Field(default_factory=TemporalConfig)
     render: RenderConfig = Field(default_factory=RenderConfig)
-    # What is measured on the way; the weights are the same.
-    probe_samples: int = runtime(
-        64, "Training samples to fit the linear probe on at each evaluation; 0: no probe.", ge=0
-    )
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
-        low, high, step = self.depth_bins
-        if not 0 < low < high or step <= 0 or round((high - low) / step) < 2:
-            raise ValueError(f"depth_bins {self.depth_bins} must be nearest < farthest and a step: two bins at least")
         for name, width in (("width", self.width), ("volume.channels", self.volume.channels)):
             if width > 8 and width % 8:
                 raise ValueError(f"{name} is {width}: it must be a multiple of 8")

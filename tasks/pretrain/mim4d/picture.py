@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STEP = 4  # px between the rays of the picture
 VIEW_INCHES = 2.9
+LIDAR = "LiDAR depth"
 CAMERA_FIELDS = ("camera_to_frame", "intrinsics", "post_homography")
 
 
@@ -63,10 +64,9 @@ def draw_picture(path: Path, panoramas: Sequence[Panorama], names: tuple[str, ..
     from matplotlib.figure import Figure  # no pyplot: no global state
 
     height, width = panoramas[0].clip.images.shape[3:5]
-    rows = 7
-    inches = rows * (VIEW_INCHES * height / width + 0.12) + 0.4
-    figure = Figure(figsize=(VIEW_INCHES * len(names) + 0.8, inches * len(panoramas)), layout="constrained")
-    blocks = figure.subfigures(len(panoramas), squeeze=False)[:, 0]
+    inches = [len(_rows(panorama)) * (VIEW_INCHES * height / width + 0.12) + 0.4 for panorama in panoramas]
+    figure = Figure(figsize=(VIEW_INCHES * len(names) + 0.8, sum(inches)), layout="constrained")
+    blocks = figure.subfigures(len(panoramas), squeeze=False, height_ratios=inches)[:, 0]
     for panorama, block in zip(panoramas, blocks):
         _draw(block, panorama, names)
     buffer = io.BytesIO()
@@ -74,55 +74,44 @@ def draw_picture(path: Path, panoramas: Sequence[Panorama], names: tuple[str, ..
     write_bytes(path, buffer.getvalue())
 
 
-def _lidar(clip: ClipBatch, shape: tuple[int, int, int]) -> np.ndarray:
-    """Distances (m) along the clip's rays through LiDAR points, NaN between them."""
-    known = clip.depths[0, 0] > 0
-    camera, row, column = clip.pixels[0, 0][known].unbind(1)
-    out = np.full(shape, np.nan)
-    out[camera, (row // STEP).clamp(max=shape[1] - 1), (column // STEP).clamp(max=shape[2] - 1)] = clip.depths[0, 0][
-        known
-    ].numpy()
-    return out
-
-
-def _draw(figure: "SubFigure", panorama: Panorama, names: tuple[str, ...]) -> None:
-    clip, direct, rebuilt, farthest = panorama
-    figure.suptitle(f"sample {clip.tokens[0]}", fontsize=10)
+def _rows(panorama: Panorama) -> dict[str, np.ndarray]:
+    """What is drawn of every camera (N, h, w) or (N, h, w, 3), by name; NaN where there is nothing."""
+    clip = panorama.clip
     images = clip.images[0, 0].numpy()
     count, height, width, _ = images.shape
     cell = height // clip.visible.shape[1]
     visible = clip.visible.unflatten(0, clip.images.shape[:3])[0, 0].numpy().repeat(cell, 1).repeat(cell, 2)[..., None]
     shape = (count, len(range(STEP // 2, height, STEP)), len(range(STEP // 2, width, STEP)))
-    grey = np.full((*shape, 3), 0.5)
-
-    def colours(rendered: Rendered | None) -> np.ndarray:
-        if rendered is None:
-            return grey
-        return rendered.rgb[0].float().cpu().reshape(*shape, 3).numpy().clip(0, 1)
-
-    def depths(rendered: Rendered | None) -> np.ndarray:
-        if rendered is None:
-            return np.full(shape, np.nan)
+    rows = {"image": images, "what is shown": np.where(visible, images, 128).astype(np.uint8)}
+    parts = {"rendered": panorama.direct, "from earlier\nframes": panorama.rebuilt}
+    made = {name: rendered for name, rendered in parts.items() if rendered is not None}
+    for name, rendered in made.items():
+        rows[f"colour,\n{name}"] = rendered.rgb[0].float().cpu().reshape(*shape, 3).numpy().clip(0, 1)
+    rows[LIDAR] = np.full(shape, np.nan)
+    for name, rendered in made.items():
         depth = torch.where(rendered.hit[0], rendered.depth[0], torch.nan)
-        return depth.float().cpu().reshape(shape).numpy()
+        rows[f"depth,\n{name}"] = depth.float().cpu().reshape(shape).numpy()
+    return rows
 
-    shown = [
-        ("image", images),
-        ("what is shown", np.where(visible, images, 128).astype(np.uint8)),
-        ("colour, rendered", colours(direct)),
-        ("colour, from earlier frames", colours(rebuilt)),
-        ("LiDAR depth", _lidar(clip, shape)),
-        ("depth, rendered", depths(direct)),
-        ("depth, from earlier frames", depths(rebuilt)),
-    ]
+
+def _draw(figure: "SubFigure", panorama: Panorama, names: tuple[str, ...]) -> None:
+    clip, farthest = panorama.clip, panorama.farthest
+    figure.suptitle(f"sample {clip.tokens[0]}", fontsize=10)
+    rows = _rows(panorama)
+    known = clip.depths[0, 0] > 0
+    pixels, distances = clip.pixels[0, 0][known], clip.depths[0, 0][known]
     ahead = clip.cameras.camera_to_bev()[0, :, :2, 2]
-    axes = figure.subplots(len(shown), count, squeeze=False)
+    axes = figure.subplots(len(rows), len(names), squeeze=False)
     for column, camera in enumerate(torch.atan2(ahead[:, 0], ahead[:, 1]).argsort().tolist()):  # from left to right
         axes[0, column].set_title(names[camera].removeprefix("CAM_").replace("_", " ").lower(), fontsize=9)
-        for row, (_, pictures) in enumerate(shown):
-            drawn = axes[row, column].imshow(pictures[camera], vmin=0, vmax=farthest, cmap="turbo_r")
-    for row, (name, _) in enumerate(shown):
-        axes[row, 0].set_ylabel(name, fontsize=8)
-    figure.colorbar(drawn, ax=axes[4:], label="m", shrink=0.8)
+        for axis, (name, pictures) in zip(axes[:, column], rows.items()):
+            drawn = axis.imshow(pictures[camera], vmin=0, vmax=farthest, cmap="turbo_r")
+            if name == LIDAR:
+                mine = pixels[:, 0] == camera
+                y, x = (pixels[mine][:, 1:].T - STEP // 2) / STEP
+                axis.scatter(x, y, s=6, c=distances[mine], vmin=0, vmax=farthest, cmap="turbo_r", linewidths=0)
+    for axis, name in zip(axes[:, 0], rows):
+        axis.set_ylabel(name, fontsize=8)
+    figure.colorbar(drawn, ax=axes[list(rows).index(LIDAR) :], label="m", shrink=0.8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

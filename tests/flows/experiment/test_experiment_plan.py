@@ -2,7 +2,7 @@ import pytest
 
 from common.errors import UserError
 from flows.experiment.plan import runs
-from tasks.engine.config import load_config
+from tasks.engine.config import PRESETS, load_config
 from tasks.engine.dag import build_dag
 
 
@@ -56,6 +56,14 @@ def test_arms_that_render():
     stages = {run.arm: [node.name for node in build_dag(run.config)] for run in runs(config)}
     assert stages["mim4d"] == ["ingest", "pretrain", "finetune", "evaluate"]
     assert "teacher" in stages["geomim+mim4d"]
+
+
+def test_the_demo_and_the_experiment_share_their_mim4d():
+    """So that a run of the one is not run again by the other."""
+    demo = load_config(PRESETS / "demo-mim4d.yaml")
+    made = {run.arm: run.config for run in runs(load_config(PRESETS / "experiment-mim4d.yaml")) if run.seed == 0}
+    assert made["mim4d"].pretrain == demo.pretrain
+    assert made["scratch"].finetune.model_copy(update={"init": "pretrain", "from_scratch": True}) == demo.finetune
 
 
 def test_an_arm_that_renders_video_needs_its_frames():

@@ -108,3 +108,18 @@ def test_parts_weighted_by_their_counts_are_the_whole(clip_world):  # noqa: F811
         assert sum(count[name] for count in counts[1:]) == counts[0][name]
         weighted = sum(loss[name] * count[name] for loss, count in zip(losses[1:], counts[1:])) / counts[0][name]
         torch.testing.assert_close(weighted, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_bf16_loses_little(clip_world):  # noqa: F811
+    """The field is float32 in either; what is lifted is not."""
+    losses = []
+    for precision in ("fp32", "bf16"):
+        config = PretrainConfig(**CONFIG | {"method": MIM4D, "precision": precision})
+        method = MIM4DPretraining(config, clip_world, opened(clip_world["ingest"].path))
+        torch.manual_seed(0)
+        model = method.build()
+        losses.append(
+            {term.name: float(term.mean.detach()) for term in method.terms(model, model, method.clips.held_out([1]))}
+        )
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[1] != losses[0]
