@@ -202,7 +202,9 @@ class BevDet(nn.Module):
         fine = stages[0]
         features = self.image_neck(*(stages[index] for index in self.backbone.out_indices))
         if self.spec.camera_aware:
-            cost = self.compare(fine, earlier, cameras.earlier) if self.spec.stereo and earlier is not None else None
+            cost = None
+            if earlier is not None and cameras.earlier is not None:
+                cost = self.compare(fine, earlier, cameras.earlier)
             lifted = self.depth_net(features, cameras.vector.flatten(0, 1), cost)
         else:
             lifted = self.depth_net(features)

@@ -157,7 +157,8 @@ def frozen_bev(model: GeoMIM, batch: GeoMIMBatch) -> Tensor:
     training = model.training
     model.eval()
     images = batch.normalised_images()
-    cameras = model.geometry(batch.cameras, tuple(images.shape[-2:]))
+    height, width = images.shape[-2:]
+    cameras = model.geometry(batch.cameras, (height, width))
     maps = model.decode(images, cameras.vector, torch.zeros_like(batch.groups))
     whole = (m.chunk(2)[0].unflatten(0, images.shape[:2]) for m in (maps.semantic, maps.geometry))
     bev, _ = model.view_transform(*whole, cameras.plan)

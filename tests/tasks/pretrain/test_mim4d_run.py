@@ -115,7 +115,7 @@ def test_bf16_loses_little(clip_world):  # noqa: F811
     losses = []
     for precision in ("fp32", "bf16"):
         config = PretrainConfig(**CONFIG | {"method": MIM4D, "precision": precision})
-        method = MIM4DPretraining(config, clip_world, opened(clip_world["ingest"].path))
+        method = MIM4DPretraining(config, config.method, clip_world, opened(clip_world["ingest"].path))
         torch.manual_seed(0)
         model = method.build()
         losses.append(
