@@ -1,8 +1,10 @@
 """What holds for all tests."""
 
 import gc
+import multiprocessing
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from common.cores import available_cores
@@ -24,6 +26,17 @@ FIRST = (
     "e2e",
     "tasks",
 )
+
+
+@pytest.fixture
+def forked_ranks(monkeypatch):
+    """Ranks that are forks of one process that has imported what each of them would import for seconds.
+
+    For tests of what ranks compute; how a user's ranks are started, and end, training/test_ranks.py and e2e see.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch._dynamo", "tasks.teacher.fit", "tasks.pretrain.run", "tasks.finetune.run"])
+    monkeypatch.setattr("training.ranks.SharingContext", lambda threads: server)
 
 
 def pytest_xdist_auto_num_workers():

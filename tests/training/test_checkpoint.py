@@ -153,6 +153,7 @@ def test_a_full_disk_is_told_through_ranks(tmp_path):
         run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 100_000)
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.timeout(300)
 def test_ranks_go_back_together(tmp_path):
     assert run_ranks(2, torch.device("cpu"), loaded_steps, tmp_path, flipped) == [[0, 0], [2, 2], [1, 1]]
