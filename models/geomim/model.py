@@ -15,6 +15,7 @@ from models.geomim.view_transform import ViewTransform
 from models.initialise import init_linear
 from models.lift_splat import SplatPlan
 from models.masking import upsample_groups
+from models.uncompiled import uncompiled
 
 
 class CameraGeometry(NamedTuple):
@@ -82,7 +83,7 @@ class GeoMIM(nn.Module):
         self.head = nn.Conv2d(view_transform.context, target_channels, 1)
         self.patch, self.depth_weight = patch, depth_weight
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.no_grad()
     def geometry(self, cameras: Cameras, image_size: tuple[int, int]) -> CameraGeometry:
         """What `forward` takes of the cameras; made outside of it, once a batch. image_size: (H, W) of its images."""
