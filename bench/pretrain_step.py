@@ -39,9 +39,9 @@ from models.backbones.swin import Swin  # noqa: E402
 from models.cameras import Cameras  # noqa: E402
 from models.depth_bins import DepthBins  # noqa: E402
 from models.geomim.blocks import CrossViewBlock  # noqa: E402
-from models.geomim.decoder import Decoder, DecoderSpec  # noqa: E402
-from models.geomim.model import GeoMIM, Reconstruction  # noqa: E402
-from models.geomim.view_transform import ViewTransform  # noqa: E402
+from models.geomim.decoder import DecoderSpec  # noqa: E402
+from models.geomim.model import GeoMIM, GeoMIMSpec, Reconstruction  # noqa: E402
+from models.geomim.view_transform import ViewTransformSpec  # noqa: E402
 from models.lidar.encoder import EncoderSpec, SparseEncoder  # noqa: E402
 from models.lift_splat import BevGrid  # noqa: E402
 from models.masking import draw_halves  # noqa: E402
@@ -77,9 +77,9 @@ class Setup:
         backbone = Swin(SwinConfig(embed_dim=width, depths=(2, 2, 18, 2) if full else (2, 2, 2, 2), num_heads=heads))
         dim = 512 if full else 128
         grid = BevGrid((-54.0, 54.0), (-54.0, 54.0), (-10.0, 10.0), 0.3 if full else 0.6)
-        transform = ViewTransform(dim, 80, DepthBins(1.0, 60.0, 0.5), grid)
-        decoder = Decoder(backbone.channels[2], DecoderSpec(dim, 16 if full else 4))
-        model = GeoMIM(backbone, decoder, transform, heads[2], target_channels=256)
+        view = ViewTransformSpec(DepthBins(1.0, 60.0, 0.5), grid)
+        spec = GeoMIMSpec(DecoderSpec(dim, 16 if full else 4), view, heads[2], target_channels=256)
+        model = GeoMIM(backbone, spec)
         for block in model.modules():
             if isinstance(block, CrossViewBlock):  # starts as the identity, which would hide a difference
                 nn.init.normal_(block.attn.proj.weight, std=0.02)

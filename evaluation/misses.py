@@ -6,7 +6,6 @@ import numpy as np
 
 from evaluation.ground_truth import ground_truth
 from evaluation.metrics import DISTANCES, ERRORS_AT
-from evaluation.submission import required_scores
 from models.boxes import Boxes
 from models.names import CLASSES, EVALUATION_RANGE
 from storage.index import Index
@@ -44,7 +43,7 @@ def misses(index: Index, sample: int, predicted: Boxes) -> Misses:
     """
     true = _in_range(index, sample, ground_truth(index, sample))
     predicted = _in_range(index, sample, predicted)
-    scores = required_scores(predicted)
+    scores = predicted.required_scores
     selected = (scores >= MIN_SCORE) | (np.arange(len(predicted)) < ALWAYS)
     predicted, scores = predicted[selected], scores[selected]
     free, correct = np.ones(len(true), bool), np.zeros(len(predicted), bool)

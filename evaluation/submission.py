@@ -65,13 +65,6 @@ def motion_attributes(boxes: Boxes) -> list[str]:
     return [MOTION_ATTRIBUTES[CLASSES[label]][0 if moves else 1] for label, moves in zip(boxes.labels, moving)]
 
 
-def required_scores(boxes: Boxes) -> np.ndarray:
-    """(N,) scores of predicted boxes; ValueError where they have none."""
-    if boxes.scores is None:
-        raise ValueError("predicted boxes need scores")
-    return boxes.scores
-
-
 def _best(
     index: Index, predictions: Mapping[int, Boxes], attributes: Mapping[int, Sequence[str]] | None
 ) -> Iterator[tuple[int, Boxes, list[str]]]:
@@ -79,7 +72,7 @@ def _best(
     for sample, boxes in predictions.items():
         token = str(index.token[sample])
         names = list(attributes[sample]) if attributes is not None else motion_attributes(boxes)
-        scores = required_scores(boxes)
+        scores = boxes.required_scores
         if len(names) != len(boxes):
             raise ValueError(f"sample {token}: {len(names)} attributes for {len(boxes)} boxes")
         rows = np.argsort(-scores, kind="stable")[:MAX_BOXES]
@@ -97,7 +90,7 @@ def _records(token: str, boxes: Boxes, attributes: list[str]) -> list[dict]:
         boxes.quaternions().tolist(),
         boxes.velocities.tolist(),
         boxes.labels,
-        required_scores(boxes).tolist(),
+        boxes.required_scores.tolist(),
         attributes,
     )
     return [

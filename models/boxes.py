@@ -34,6 +34,17 @@ class Boxes:
         selected: dict[str, Any] = {k: None if v is None else v[select] for k, v in values.items()}
         return Boxes(**selected)
 
+    @property
+    def required_scores(self) -> np.ndarray:
+        """(N,) scores of predicted boxes; ValueError where they have none."""
+        if self.scores is None:
+            raise ValueError("predicted boxes need scores")
+        return self.scores
+
+    def best_first(self) -> np.ndarray:
+        """(N,) their positions by falling score; of equal ones the first comes first."""
+        return np.argsort(-self.required_scores, kind="stable")
+
     @classmethod
     def empty(cls) -> "Boxes":
         return cls(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 2)), np.zeros(0, np.int64))

@@ -19,8 +19,10 @@ from models import nms
 from models.boxes import Boxes
 from models.center_codes import PARTS, Targets, code_losses, codes_at
 from models.focal_loss import heatmap_loss
+from models.head import Head
 from models.heatmap import draw_centers
-from models.initialise import kaiming_init
+from models.initialise import init_scores, kaiming_init
+from models.layers import ModuleList
 from models.names import CLASSES
 from models.norm import LIKE_TORCH, Norm
 
@@ -35,7 +37,6 @@ SIX_GROUPS = (
 )
 ONE_GROUP = (CLASSES,)
 
-HEATMAP_BIAS = -2.19  # sigmoid(-2.19) = 0.1: without it the first focal loss explodes
 LARGEST_LOG_SIZE = 5.0  # 148 m: only a network that has learnt nothing says more, and exp of it may overflow
 KEEP_MARGIN, KEEP_HEIGHT = 10.0, 10.0  # m beyond the map, m from zero: boxes farther out are not predicted
 HEATMAP_CLAMP = 1e-4  # of its loss
@@ -105,7 +106,7 @@ class CenterHeadSpec:
         return np.array([*low, -KEEP_HEIGHT]), np.array([*high, KEEP_HEIGHT])
 
 
-class CenterPointHead(nn.Module):
+class CenterPointHead(Head):
     """Heatmap of centres per class, and at each centre offset, height, log size, (sin, cos) of yaw and velocity."""
 
     def __init__(self, spec: CenterHeadSpec):
@@ -154,7 +155,7 @@ class CenterPointHead(nn.Module):
 
     def targets(self, boxes: Sequence[Boxes]) -> list[Targets]:
         """What each class group should say of the samples' boxes; drawn on the CPU, and moved at once."""
-        device = self.net.shared_conv.conv.weight.device
+        device = next(self.parameters()).device
         out = []
         for group in self.class_groups:
             labels = [CLASSES.index(name) for name in group]
@@ -224,14 +225,14 @@ class CenterPointHead(nn.Module):
     def _kept(self, boxes: Boxes) -> Boxes:
         low, high = self.spec.kept
         inside = ((boxes.centers >= low) & (boxes.centers <= high)).all(1)
-        return boxes[inside & (boxes.scores > self.spec.score_threshold)]
+        return boxes[inside & (boxes.required_scores > self.spec.score_threshold)]
 
 
 class _Net(nn.Module):
     def __init__(self, spec: CenterHeadSpec):
         super().__init__()
         self.shared_conv = _conv_norm_relu(spec.in_channels, spec.width, 3, spec.norm)
-        self.task_heads = nn.ModuleList(
+        self.task_heads = ModuleList(
             nn.ModuleDict(
                 {
                     name: _branch(spec, channels, depth)
@@ -242,9 +243,7 @@ class _Net(nn.Module):
         )
         kaiming_init(self)
         for branches in self.task_heads:
-            # Scores begin at the bias's 0.1 everywhere; random scores near 1 would cost the first dozens of steps.
-            nn.init.normal_(branches["heatmap"][-1].weight, std=0.01)
-            nn.init.constant_(branches["heatmap"][-1].bias, HEATMAP_BIAS)
+            init_scores(branches["heatmap"])
 
     def forward(self, bev: Tensor) -> Predictions:
         shared = self.shared_conv(bev)

@@ -7,7 +7,7 @@ import numpy as np
 
 def draw_centers(
     shape: tuple[int, int, int],
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     cells: np.ndarray,
     sizes: np.ndarray,
     overlap: float,

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+SCORE_BIAS = -2.19  # sigmoid(-2.19) = 0.1: without it the first focal loss explodes
+
 
 def kaiming_init(module: nn.Module) -> None:
     """Initialise convolutions as mmdet3d's `init_cfg` asks for: mmengine's init_weights() without its pages of log."""
@@ -10,6 +12,16 @@ def kaiming_init(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def init_scores(branch: nn.Module) -> None:
+    """Initialise the last layer of what says a heatmap's scores: they begin at the bias's 0.1 everywhere.
+
+    Random scores near 1 would cost the first dozens of steps.
+    """
+    *_, last = branch.children()
+    nn.init.normal_(last.get_parameter("weight"), std=0.01)
+    nn.init.constant_(last.get_parameter("bias"), SCORE_BIAS)
 
 
 def init_linear(module: nn.Module) -> None:

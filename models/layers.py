@@ -1,11 +1,24 @@
 """Layers that transformers and convolutional networks share, and how they are run."""
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+if TYPE_CHECKING:
+
+    class ModuleList(nn.ModuleList, Generic[Layer]):
+        """torch's, which forgets of what kind its layers are."""
+
+        def __init__(self, layers: Iterable[Layer] = ()): ...
+        def __iter__(self) -> Iterator[Layer]: ...
+else:
+    ModuleList = nn.ModuleList
 
 
 class Mlp(nn.Module):

@@ -6,6 +6,7 @@ once; the lists of the published detectors stand below.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -38,7 +39,7 @@ class CircleNms:
     most: int | None = None
 
     def keep(self, boxes: Boxes) -> np.ndarray:
-        order = np.argsort(-boxes.scores, kind="stable")
+        order = boxes.best_first()
         x, y = boxes.centers[order, :2].T
         near = (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2 <= self.radius**2
         return order[_unsuppressed(near)][: self.most]
@@ -62,7 +63,7 @@ class RotatedNms:
         return tuple(self.scales)
 
     def keep(self, boxes: Boxes) -> np.ndarray:
-        order = np.argsort(-boxes.scores, kind="stable")[: self.most_before]
+        order = boxes.best_first()[: self.most_before]
         factors = np.array([self.scales.get(name, 1.0) for name in CLASSES])
         best = boxes[order]
         grown = replace(best, sizes=best.sizes * factors[best.labels, None])
@@ -84,8 +85,8 @@ def suppressed(boxes: Boxes, rules: Sequence[Nms]) -> Boxes:
     for rule in rules:
         own = np.flatnonzero(np.isin(boxes.labels, [CLASSES.index(name) for name in rule.classes]))
         kept.append(own[rule.keep(boxes[own])])
-    rows = np.concatenate(kept)
-    return boxes[rows[np.argsort(-boxes.scores[rows], kind="stable")]]
+    left = boxes[np.concatenate(kept)]
+    return left[left.best_first()]
 
 
 # CenterPoint's radii, each class by itself.
@@ -127,12 +128,12 @@ BEVDET = (
 )
 
 # That of the stereo configs, with a head of six groups.
-_SIX = {"overlap": 0.125, "most_before": 1000, "most": 83}
+_six = partial(RotatedNms, overlap=0.125, most_before=1000, most=83)
 BEVDET_STEREO = (
-    RotatedNms({"car": 0.7}, **_SIX),
-    RotatedNms({"truck": 0.4, "construction_vehicle": 0.6}, **_SIX),
-    RotatedNms({"bus": 0.3, "trailer": 0.4}, **_SIX),
+    _six({"car": 0.7}),
+    _six({"truck": 0.4, "construction_vehicle": 0.6}),
+    _six({"bus": 0.3, "trailer": 0.4}),
     CircleNms(("barrier",), 1.0, most=83),
-    RotatedNms({"motorcycle": 1.0, "bicycle": 1.0}, **_SIX),
-    RotatedNms({"pedestrian": 1.5, "traffic_cone": 2.5}, **_SIX),
+    _six({"motorcycle": 1.0, "bicycle": 1.0}),
+    _six({"pedestrian": 1.5, "traffic_cone": 2.5}),
 )

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.head import Head
 from models.names import OCCUPANCY_CLASSES
 from models.occupancy import SHAPE
 
 CLASSES = len(OCCUPANCY_CLASSES)
 
 
-class OccupancyHead(nn.Module):
+class OccupancyHead(Head):
     """`channels` of the BEV map, which covers just the voxels' range; `width` of the hidden layer."""
 
     def __init__(self, channels: int, width: int):

@@ -14,12 +14,10 @@ import logging
 import sys
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import Any, NoReturn
 
 
 class DetectorUnavailable(ValueError):
@@ -29,11 +27,11 @@ class DetectorUnavailable(ValueError):
 class MissingOperators(types.ModuleType):
     """Stands in for `mmcv._ext`: every attribute is a function that raises NotImplementedError when called."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def missing(*_, **__):
+        def missing(*_: Any, **__: Any) -> NoReturn:
             raise NotImplementedError(f"mmcv's compiled operator '{name}' is not installed (mmcv-lite has none)")
 
         return missing
@@ -62,6 +60,7 @@ def quiet() -> Iterator[None]:
 
 
 with quiet():
+    from mmdet3d.models.detectors import Base3DDetector
     from mmdet3d.models.voxel_encoders.pillar_encoder import DynamicScatter
     from mmdet3d.registry import MODELS
     from mmdet3d.structures import Box3DMode, Det3DDataSample, LiDARInstance3DBoxes
@@ -69,6 +68,7 @@ with quiet():
     from mmengine.registry import DefaultScope
 
 __all__ = [
+    "Base3DDetector",
     "Box3DMode",
     "Det3DDataSample",
     "DetectorUnavailable",
@@ -94,7 +94,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise DetectorUnavailable(f"{path}: is no mmdet3d config that can be read ({_one_line(error)})") from error
 
 
-def build_detector(model: Mapping[str, Any]) -> nn.Module:
+def build_detector(model: Mapping[str, Any]) -> Base3DDetector:
     """The detector of a config's `model`, in eval mode, its weights drawn from torch's global generator.
 
     `init_cfg` and `pretrained` are never acted on: mmengine downloads only where init_weights() is called. Raises

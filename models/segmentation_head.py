@@ -7,11 +7,12 @@ focal loss (arXiv 1708.02002, gamma 2, no alpha). Layers overlap: a vehicle stan
 from torch import Tensor, nn
 
 from models.focal_loss import focal_loss
+from models.head import Head
 from models.names import BEV_LAYERS
 from models.norm import LIKE_TORCH, Norm
 
 
-class SegmentationHead(nn.Module):
+class SegmentationHead(Head):
     """`channels` of the BEV map, `width` of the two hidden layers."""
 
     def __init__(self, channels: int, width: int, norm: Norm = LIKE_TORCH):

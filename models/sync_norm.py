@@ -3,6 +3,8 @@
 torch's SyncBatchNorm does this on CUDA only. Here it is for any device and back end of torch.distributed.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
@@ -26,6 +28,11 @@ class SyncNorm(_BatchNorm):
 
     In evaluation, and where there is one process, it is torch's batch norm.
     """
+
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     @classmethod
     def of(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> "SyncNorm":
@@ -78,13 +85,15 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, mean, variance, count, weight, bias, eps):
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, variance: Tensor, count: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
         ctx.save_for_backward(x, mean, (variance + eps).rsqrt(), count, weight)
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, inverse_deviation, count, weight = ctx.saved_tensors
         along_channels = (-1, *(1,) * (x.ndim - 2))
         normal = (x.float() - mean.view(along_channels)) * inverse_deviation.view(along_channels)

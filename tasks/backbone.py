@@ -1,6 +1,6 @@
 """The camera backbone's config, shared by pretraining and finetuning: what one writes, the other must read."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 from pydantic import BeforeValidator, Field
 
@@ -8,6 +8,8 @@ from models.backbones.config import ConvNeXtConfig, ResNetConfig, SwinConfig
 
 if TYPE_CHECKING:
     from models.backbones.backbone import Backbone
+    from models.backbones.convnext import ConvNeXt
+    from models.backbones.swin import Swin
 
 
 def _named(given: Any) -> Any:
@@ -20,6 +22,18 @@ BackboneConfig = Annotated[
 ]
 
 
+@overload
+def build_backbone(
+    config: SwinConfig, drop_path: float = 0.0, checkpointing: bool = False, norm_momentum: float = 0.1
+) -> "Swin": ...
+@overload
+def build_backbone(
+    config: SwinConfig | ConvNeXtConfig, drop_path: float = 0.0, checkpointing: bool = False, norm_momentum: float = 0.1
+) -> "Swin | ConvNeXt": ...
+@overload
+def build_backbone(
+    config: BackboneConfig, drop_path: float = 0.0, checkpointing: bool = False, norm_momentum: float = 0.1
+) -> "Backbone": ...
 def build_backbone(
     config: BackboneConfig, drop_path: float = 0.0, checkpointing: bool = False, norm_momentum: float = 0.1
 ) -> "Backbone":
@@ -34,5 +48,6 @@ def build_backbone(
 
     if isinstance(config, ResNetConfig):
         return ResNet(config, Norm(momentum=norm_momentum), drop_path=drop_path, checkpointing=checkpointing)
-    network = Swin if isinstance(config, SwinConfig) else ConvNeXt
-    return network(config, drop_path=drop_path, checkpointing=checkpointing)
+    if isinstance(config, ConvNeXtConfig):
+        return ConvNeXt(config, drop_path=drop_path, checkpointing=checkpointing)
+    return Swin(config, drop_path=drop_path, checkpointing=checkpointing)

@@ -1,6 +1,7 @@
 """Reading and writing checkpoint files: tensors only, never code."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,15 @@ def _no_attribute(*_: Any) -> None:
 
 # What checkpoints hold beside tensors: mmengine's the numbers of the training log, MixMAE's the arguments of the run.
 # Code of mmengine or of the file is never run: its names lead to the two stand-ins above.
-_ALLOWED = [
+_ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
     (_Ignored, "argparse.Namespace"),
     (_no_attribute, "builtins.getattr"),
-    (np.core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    (np.core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
-    (np.core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np.core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    *(
+        (getattr(np.core.multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for core in ("core", "_core")
+    ),
     np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "U")),

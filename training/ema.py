@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -9,14 +10,17 @@ from torch import nn
 RAMP = 2000  # updates; a young average forgets fast
 
 
-class Ema:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Ema(Generic[Model]):
     """A copy of `model` whose floating-point tensors (statistics of batch norms too) follow it.
 
     average <- d average + (1 - d) weights, with d = decay (1 - exp(-n / RAMP)) at the n-th update, as in BEVDet. A run
     much shorter than RAMP ends close to its last weights.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: Model, decay: float):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
 

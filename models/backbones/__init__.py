@@ -1,1 +1,1 @@
-"""Camera backbones behind one protocol (`backbone`), each built from a frozen config (`config`)."""
+"""Camera backbones of one kind (`backbone`), each built from a frozen config (`config`)."""

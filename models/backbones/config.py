@@ -105,6 +105,7 @@ class ResNetConfig(Settings):
 
 def published(name: str, depths: Sequence[int], channels: Sequence[int]) -> ConvNeXtConfig | ResNetConfig | None:
     """The ConvNeXt or ResNet of so many blocks and channels by stage; None where there is no such."""
-    configs = (*(ConvNeXtConfig(size=s) for s in ("tiny", "small", "base")), *(ResNetConfig(depth=d) for d in (18, 50)))
+    configs: list[ConvNeXtConfig | ResNetConfig] = [ConvNeXtConfig(size=size) for size in ("tiny", "small", "base")]
+    configs += [ResNetConfig(depth=depth) for depth in (18, 50)]
     sizes = name, tuple(depths), tuple(channels)
     return next((config for config in configs if (config.name, config.depths, config.channels) == sizes), None)

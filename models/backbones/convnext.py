@@ -8,8 +8,9 @@ import re
 import torch
 from torch import Tensor, nn
 
+from models.backbones.backbone import Backbone
 from models.backbones.config import ConvNeXtConfig
-from models.layers import DropPath, Mlp, run_block
+from models.layers import DropPath, Mlp, ModuleList, run_block
 from models.masking import upsample_groups
 
 EPS = 1e-6  # of its norms
@@ -17,7 +18,7 @@ LAYER_SCALE = 1e-6  # with which a block's branch begins
 _BLOCK = re.compile(r"stages\.(\d+)\.(?:blocks\.(\d+)|downsample)\.")
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(Backbone):
     """Four stages of 7x7 depthwise convolutions and MLPs, 2x2 convolutions between them.
 
     Args:
@@ -39,13 +40,14 @@ class ConvNeXt(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, self.channels[0], 4, 4), LayerNorm2d(self.channels[0]))
         rates = torch.linspace(0, drop_path, sum(self.depths), device="cpu").split(self.depths)
         below = (None, *self.channels[:-1])
-        self.stages = nn.ModuleList(map(Stage, below, self.channels, (rate.tolist() for rate in rates)))
+        self.stages = ModuleList(map(Stage, below, self.channels, (rate.tolist() for rate in rates)))
         for stage in out_indices:
             self.add_module(f"norm{stage}", LayerNorm2d(self.channels[stage]))
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor, visible: Tensor | None = None, stop_at: int | None = None) -> list[Tensor]:
         """Maps of the stages up to `stop_at` (all if None), (M, C_i, H/s_i, W/s_i).
@@ -85,7 +87,7 @@ class Stage(nn.Module):
         self.downsample = None
         if channels_in is not None:
             self.downsample = nn.Sequential(LayerNorm2d(channels_in), nn.Conv2d(channels_in, channels, 2, 2))
-        self.blocks = nn.ModuleList(Block(channels, rate) for rate in drop_path)
+        self.blocks = ModuleList(Block(channels, rate) for rate in drop_path)
 
 
 class Block(nn.Module):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from models.backbones.backbone import Backbone
 from models.backbones.config import ResNetConfig
 from models.initialise import kaiming_init
 from models.layers import DropPath
@@ -18,7 +19,7 @@ from models.norm import LIKE_TORCH, Norm
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A 7x7 stem, max pooling and four stages of residual blocks.
 
     Args:
@@ -60,7 +61,7 @@ class ResNet(nn.Module):
         maps = []
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, padding=1)
         for number in range(len(self.depths)):
-            for block in self.get_submodule(f"layer{number + 1}"):
+            for block in self.get_submodule(f"layer{number + 1}").children():
                 x = self._run(block, x)
             maps.append(x)
             if number == stop_at:
@@ -97,7 +98,7 @@ class BasicBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     @property
-    def last_norm(self) -> nn.Module:
+    def last_norm(self) -> nn.BatchNorm2d:
         return self.bn2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ class Bottleneck(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     @property
-    def last_norm(self) -> nn.Module:
+    def last_norm(self) -> nn.BatchNorm2d:
         return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,13 +140,16 @@ def shortcut(channels_in: int, channels: int, stride: int, norm: Norm) -> nn.Mod
 @contextmanager
 def norms_at_rest(module: nn.Module) -> Iterator[None]:
     """Batch norms inside normalise by the batch and leave their running statistics: a block's second run counts not."""
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
-    kept = [(norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()) for norm in norms]
+    statistics = [
+        norm.get_buffer(name)
+        for norm in module.modules()
+        if isinstance(norm, _BatchNorm)
+        for name in ("running_mean", "running_var", "num_batches_tracked")
+    ]
+    kept = [tensor.clone() for tensor in statistics]
     try:
         yield
     finally:
         with torch.no_grad():
-            for norm, (mean, variance, count) in zip(norms, kept):
-                norm.running_mean.copy_(mean)
-                norm.running_var.copy_(variance)
-                norm.num_batches_tracked.copy_(count)
+            for tensor, before in zip(statistics, kept):
+                tensor.copy_(before)

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.backbones.backbone import Backbone
 from models.backbones.config import SwinConfig
 from models.backbones.window_attention import WindowAttention, Windows
 from models.initialise import init_linear
-from models.layers import DropPath, Mlp, run_block
+from models.layers import DropPath, Mlp, ModuleList, run_block
 from models.masking import upsample_groups
 
 _BLOCK = re.compile(r"stages\.(\d+)\.(?:blocks\.(\d+)|(downsample))\.")
 _STEM = ("patch_embed.", "absolute_pos_embed")
 
 
-class Swin(nn.Module):
+class Swin(Backbone):
     """Four stages of window-attention blocks, patch merging between them.
 
     Args:
@@ -54,7 +55,7 @@ class Swin(nn.Module):
         nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
 
         rates = iter(torch.linspace(0, drop_path, sum(self.depths)).tolist())
-        self.stages = nn.ModuleList()
+        self.stages: ModuleList[Stage] = ModuleList()
         for channels, depth, heads, window in zip(self.channels, self.depths, config.num_heads, config.window_sizes):
             blocks = [
                 SwinBlock(channels, heads, window, config.mlp_ratio, next(rates), padding_visible) for _ in range(depth)
@@ -75,7 +76,8 @@ class Swin(nn.Module):
         x = x + self.position_embedding(x.shape[1], x.shape[2]).to(x.dtype)
         for number, stage in enumerate(self.stages):
             stage_groups = None if groups is None else upsample_groups(groups, x.shape[1], x.shape[2])
-            windows = stage.blocks[0].attn.windows(x, stage_groups)
+            first, *_ = stage.blocks
+            windows = first.attn.windows(x, stage_groups)
             for block in stage.blocks:
                 x = run_block(block, self.checkpointing, x, windows)
             out = self.get_submodule(f"norm{number}")(x) if number in self.out_indices else x
@@ -103,9 +105,9 @@ class Swin(nn.Module):
 
 
 class Stage(nn.Module):
-    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None):
+    def __init__(self, blocks: "list[SwinBlock]", downsample: nn.Module | None):
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = ModuleList(blocks)
         self.downsample = downsample
 
 

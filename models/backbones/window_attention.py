@@ -7,6 +7,7 @@ are batched and groups are a mask.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class WindowAttention(nn.Module):
         # A window that overhangs a small map is cut to it where its padding would not be seen anyway.
         wh, ww = (min(self.window, height), min(self.window, width)) if hidden_padding else (self.window, self.window)
         padding = -height % wh, -width % ww
-        if one_group:
+        if groups is None:
             groups = torch.zeros(1, height, width, dtype=torch.int64, device=x.device)
         offsets = relative_position_index(wh, ww, self.window, x.device).flatten()
         if x.device.type == "cpu" if by_clique is None else by_clique:
@@ -106,11 +107,11 @@ class WindowAttention(nn.Module):
         down, across = windows.padding
         if down or across:
             x = F.pad(x, (0, 0, 0, across, 0, down))
-        attend = self._masked if windows.cliques is None else self._by_clique
-        return attend(x, windows)[:, :height, :width]
-
-    def _by_clique(self, x: Tensor, windows: Windows) -> Tensor:
         cliques = windows.cliques
+        out = self._masked(x, windows) if cliques is None else self._by_clique(x, windows, cliques)
+        return out[:, :height, :width]
+
+    def _by_clique(self, x: Tensor, windows: Windows, cliques: Cliques) -> Tensor:
         tokens = x.flatten(1, 2) if cliques.shared else x.reshape(1, -1, x.shape[-1])
         qkv = self.qkv(tokens.index_select(1, cliques.order)).unflatten(-1, (3, self.num_heads, -1))
         out = _CliqueAttention.apply(qkv, self.position_bias(windows), cliques)
@@ -141,7 +142,7 @@ class _CliqueAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, bias: Tensor, cliques: Cliques) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, cliques: Cliques) -> Tensor:
         ctx.save_for_backward(qkv, bias)
         ctx.cliques = cliques
         out = torch.empty_like(qkv[:, :, 0])
@@ -152,7 +153,7 @@ class _CliqueAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad_out: Tensor):
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, None]:
         qkv, bias = ctx.saved_tensors
         cliques = ctx.cliques
         grad_qkv, grad_bias = torch.empty_like(qkv), torch.zeros_like(bias)

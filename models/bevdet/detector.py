@@ -27,6 +27,7 @@ from models.bevdet.encoder import ResidualEncoder, ResidualSpec
 from models.bevdet.necks import FpnLss, FpnSpec
 from models.cameras import Cameras
 from models.depth_bins import DepthBins
+from models.head import Head
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.norm import LIKE_TORCH, Norm
 from models.rays import Rays, feature_pixels, pixel_rays
@@ -103,13 +104,14 @@ class BevDet(nn.Module):
     detector. norm: of all between the two.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, spec: BevDetSpec, norm: Norm = LIKE_TORCH):
+    def __init__(self, backbone: Backbone, head: Head, spec: BevDetSpec, norm: Norm = LIKE_TORCH):
         super().__init__()
         self.spec = spec
         self.backbone = backbone
         fine, coarse = backbone.out_indices
         self.image_neck = FpnLss((backbone.channels[fine], backbone.channels[coarse]), spec.image_neck, norm)
         image_out, bins, context = spec.image_neck.out, spec.depth_bins.count, spec.context
+        self.depth_net: CameraDepthNet | nn.Conv2d
         if spec.camera_aware:
             self.depth_net = CameraDepthNet(image_out, bins, context, spec.aspp_width, spec.stereo, norm)
         else:
@@ -117,8 +119,8 @@ class BevDet(nn.Module):
         before = ResidualSpec((context,), (spec.pre_blocks,), (1,))
         self.pre_encoder = ResidualEncoder(context, before, norm) if spec.frames > 1 else None
         self.bev_encoder = ResidualEncoder(context * spec.frames, spec.bev_encoder, norm)
-        neck_channels = tuple(spec.bev_encoder.widths[stage] for stage in spec.bev_neck.inputs)
-        self.bev_neck = FpnLss(neck_channels, spec.bev_neck, norm)
+        fine, coarse = spec.bev_neck.inputs
+        self.bev_neck = FpnLss((spec.bev_encoder.widths[fine], spec.bev_encoder.widths[coarse]), spec.bev_neck, norm)
         self.head = head
 
     @property
@@ -173,7 +175,8 @@ class BevDet(nn.Module):
         """Each frame's map (B, context, Y, X) in the key frame's place, and the key frame's depth probabilities."""
         if images.shape[1] != self.input_frames:
             raise ValueError(f"the detector looks at {self.input_frames} frames, not at {images.shape[1]}")
-        maps, fine = [], None
+        maps: list[Tensor] = []
+        fine = None
         if with_previous:
             with torch.no_grad():
                 if self.spec.stereo:
@@ -200,7 +203,9 @@ class BevDet(nn.Module):
         fine = stages[0]
         features = self.image_neck(*(stages[index] for index in self.backbone.out_indices))
         if self.spec.camera_aware:
-            cost = self.compare(fine, earlier, cameras.earlier) if self.spec.stereo and earlier is not None else None
+            cost = None
+            if earlier is not None and cameras.earlier is not None:  # there are no rays without stereo
+                cost = self.compare(fine, earlier, cameras.earlier)
             lifted = self.depth_net(features, cameras.vector.flatten(0, 1), cost)
         else:
             lifted = self.depth_net(features)

@@ -1,5 +1,6 @@
 """GeoMIM's decoder: from half an image's tokens to a semantic and a geometry map of the whole image."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from models.cameras import VECTOR
 from models.geomim.blocks import Block, CrossViewBlock
 from models.initialise import init_linear
-from models.layers import Mlp, run_block
+from models.layers import Mlp, ModuleList, run_block
 
 
 class DecoderMaps(NamedTuple):
@@ -48,6 +49,8 @@ class Decoder(nn.Module):
         checkpointing: see `models.backbones.swin.Swin`.
     """
 
+    pos_embed: Tensor  # (1, width, pos_grid, pos_grid)
+
     def __init__(self, in_dim: int, spec: DecoderSpec, checkpointing: bool = False):
         super().__init__()
         self.checkpointing = checkpointing
@@ -60,10 +63,10 @@ class Decoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
         self.register_buffer("pos_embed", sincos_embedding(dim, spec.pos_grid))
 
-        def cross_views(count: int) -> nn.ModuleList:
-            return nn.ModuleList(CrossViewBlock(dim, num_heads) for _ in range(count if cross_view else 0))
+        def cross_views(count: int) -> "ModuleList[CrossViewBlock]":
+            return ModuleList(CrossViewBlock(dim, num_heads) for _ in range(count if cross_view else 0))
 
-        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.blocks = ModuleList(Block(dim, num_heads) for _ in range(depth))
         self.cross_blocks = cross_views(2)
         self.norm = nn.LayerNorm(dim)
         self.cross_after = (depth // 4 - 1, 3 * depth // 4 - 1) if cross_view else ()
@@ -72,7 +75,7 @@ class Decoder(nn.Module):
         self.geometry_branch = spec.geometry_branch
         if spec.geometry_branch:
             self.camera_gate = CameraGate(dim) if spec.camera_aware else None
-            self.geometry_blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth // 2))
+            self.geometry_blocks = ModuleList(Block(dim, num_heads) for _ in range(depth // 2))
             self.geometry_cross_blocks = cross_views(1)
             self.geometry_norm = nn.LayerNorm(dim)
             self.geometry_cross_after = (depth // 4 - 1,) if cross_view else ()
@@ -94,13 +97,24 @@ class Decoder(nn.Module):
         if not self.geometry_branch:
             return DecoderMaps(semantic, semantic)
         if self.camera_gate is not None:
+            if camera is None:
+                raise ValueError("the geometry branch's gate asks for the cameras")
             fork = self.camera_gate(fork, camera.repeat(count, 1))
         blocks, crosses = self.geometry_blocks, self.geometry_cross_blocks
         geometry, _ = self._run(fork, views, blocks, crosses, self.geometry_cross_after)
         return DecoderMaps(semantic, self.geometry_norm(geometry).permute(0, 3, 1, 2))
 
-    def _run(self, x, views, blocks, cross_blocks, cross_after, fork_after=None):
-        fork = None
+    def _run(
+        self,
+        x: Tensor,
+        views: int,
+        blocks: Iterable[Block],
+        cross_blocks: Iterable[CrossViewBlock],
+        cross_after: tuple[int, ...],
+        fork_after: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """A branch of x (M, h, w, width), and what it has behind block `fork_after`."""
+        fork = x
         crosses = iter(cross_blocks)
         for i, block in enumerate(blocks):
             x = run_block(block, self.checkpointing, x, views)

@@ -1,5 +1,6 @@
 """GeoMIM (arXiv 2303.11325): a camera backbone learns geometry by rebuilding LiDAR BEV features from half an image."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -9,9 +10,9 @@ from torch.nn import functional as F
 from models.backbones.swin import Swin, SwinBlock
 from models.cameras import Cameras
 from models.depth_bins import depth_loss
-from models.geomim.decoder import Decoder, DecoderMaps
+from models.geomim.decoder import Decoder, DecoderMaps, DecoderSpec
 from models.geomim.target import normalise_patches, reconstruction_loss
-from models.geomim.view_transform import ViewTransform
+from models.geomim.view_transform import ViewTransform, ViewTransformSpec
 from models.initialise import init_linear
 from models.lift_splat import SplatPlan
 from models.masking import upsample_groups
@@ -54,34 +55,42 @@ class Fusion(nn.Module):
         return self.norm(self.block(fused, self.block.attn.windows(fused, groups)))
 
 
+@dataclass(frozen=True)
+class GeoMIMSpec:
+    """Everything of a GeoMIM but its weights and its backbone.
+
+    view: to the target's grid. fusion_heads: attention heads of the fusion block (the backbone's in stage 3).
+    target_channels: channels of the teacher's BEV. patch: cells a side over which the target is normalised.
+    depth_weight: weight of the depth loss.
+    """
+
+    decoder: DecoderSpec
+    view: ViewTransformSpec
+    fusion_heads: int
+    target_channels: int
+    patch: int = 18
+    depth_weight: float = 0.01
+
+
 class GeoMIM(nn.Module):
     """The student with its view transform and prediction head.
 
     Args:
-        backbone: the Swin to pretrain. decoder: takes maps of its stage 3's width.
-        view_transform: to the target's grid.
-        fusion_heads: attention heads of the fusion block (the backbone's in stage 3).
-        target_channels: channels of the teacher's BEV. patch: cells a side over which the target is normalised.
-        depth_weight: weight of the depth loss.
+        backbone: the Swin to pretrain.
+        checkpointing: of the decoder, see `models.backbones.swin.Swin`.
     """
 
-    def __init__(
-        self,
-        backbone: Swin,
-        decoder: Decoder,
-        view_transform: ViewTransform,
-        fusion_heads: int,
-        target_channels: int,
-        patch: int = 18,
-        depth_weight: float = 0.01,
-    ):
+    def __init__(self, backbone: Swin, spec: GeoMIMSpec, checkpointing: bool = False):
         super().__init__()
+        # The order of the draws is one thing, that of the weights in files and optimisers another.
+        decoder = Decoder(backbone.channels[2], spec.decoder, checkpointing)
+        view_transform = ViewTransform(spec.decoder.width, spec.view)
         self.backbone, self.stride = backbone, backbone.strides[2]
-        self.fusion = Fusion(backbone.channels[2], fusion_heads)
+        self.fusion = Fusion(backbone.channels[2], spec.fusion_heads)
         self.decoder = decoder
         self.view_transform = view_transform
-        self.head = nn.Conv2d(view_transform.context, target_channels, 1)
-        self.patch, self.depth_weight = patch, depth_weight
+        self.head = nn.Conv2d(spec.view.context, spec.target_channels, 1)
+        self.patch, self.depth_weight = spec.patch, spec.depth_weight
 
     @uncompiled
     @torch.no_grad()
@@ -125,6 +134,8 @@ class GeoMIM(nn.Module):
         """Averaged over the two halves. lidar_bev: (B, C, X, Y); depth_map: (B, N, h, w), m, 0 where unknown."""
         target = normalise_patches(lidar_bev.float(), self.patch)
         labels = self.view_transform.bins.labels(depth_map)
-        reconstruction = sum(reconstruction_loss(bev, target) for bev in made.bev) / 2
-        depth = sum(depth_loss(prob, labels) for prob in made.depth_prob) / 2
+        first, second = (reconstruction_loss(bev, target) for bev in made.bev)
+        reconstruction = (first + second) / 2
+        first, second = (depth_loss(prob, labels) for prob in made.depth_prob)
+        depth = (first + second) / 2
         return Losses(reconstruction + self.depth_weight * depth, reconstruction, depth)

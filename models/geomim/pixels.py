@@ -47,7 +47,8 @@ def pixel_loss(made: Tensor, images: Tensor, groups: Tensor) -> Tensor:
     """Mean squared error of `PixelMIM`'s pixels where the half does not see them, mean of the two halves."""
     target = pixel_target(images, images.shape[-1] // made.shape[-2])
     groups = upsample_groups(groups, *target.shape[1:3]).expand(target.shape[:3])
-    return sum(F.mse_loss(made[half].float()[groups != half], target[groups != half]) for half in (0, 1)) / 2
+    first, second = (F.mse_loss(made[half].float()[groups != half], target[groups != half]) for half in (0, 1))
+    return (first + second) / 2
 
 
 def pixel_target(images: Tensor, stride: int) -> Tensor:

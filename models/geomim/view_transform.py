@@ -1,5 +1,7 @@
 """GeoMIM's way to the bird's eye: depth from both decoder maps, lift-splat, three convolutions."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -9,20 +11,31 @@ from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.rays import feature_pixels, pixel_rays
 
 
+@dataclass(frozen=True)
+class ViewTransformSpec:
+    """Everything of a view transform but its weights and what comes in.
+
+    bins: of depth. grid: splatted cells; the output has 1 / `downsample` as many a side. context: channels lifted into
+    the BEV. truncate: the original's rounding toward zero at the lower borders (see `bev_cells`).
+    """
+
+    bins: DepthBins
+    grid: BevGrid
+    context: int = 80
+    downsample: int = 2
+    truncate: bool = False
+
+
 class ViewTransform(nn.Module):
     """Depth net, lift-splat and BEV convolutions: (B, N, C, h, w) maps -> (B, context, X, Y).
 
-    Args:
-        dim: channels of each decoder map. context: channels lifted into the BEV.
-        bins: depth bins. grid: splatted cells; the output has 1 / `downsample` as many a side.
-        truncate: the original's rounding toward zero at the lower borders (see `bev_cells`).
+    dim: channels of each decoder map.
     """
 
-    def __init__(
-        self, dim: int, context: int, bins: DepthBins, grid: BevGrid, downsample: int = 2, truncate: bool = False
-    ):
+    def __init__(self, dim: int, spec: ViewTransformSpec):
         super().__init__()
-        self.bins, self.grid, self.context, self.truncate = bins, grid, context, truncate
+        self.spec, self.bins, self.grid = spec, spec.bins, spec.grid
+        context = spec.context
         self.depth_net = nn.Sequential(
             nn.Conv2d(2 * dim, dim, 3, padding=1),
             nn.BatchNorm2d(dim),
@@ -30,10 +43,10 @@ class ViewTransform(nn.Module):
             nn.Conv2d(dim, dim, 3, padding=1),
             nn.BatchNorm2d(dim),
             nn.ReLU(inplace=True),
-            nn.Conv2d(dim, bins.count + context, 1),
+            nn.Conv2d(dim, spec.bins.count + context, 1),
         )
         layers = []
-        for stride in (1, downsample, 1):
+        for stride in (1, spec.downsample, 1):
             layers += [
                 nn.Conv2d(context, context, 3, stride, padding=1, bias=False),
                 nn.BatchNorm2d(context),
@@ -49,7 +62,7 @@ class ViewTransform(nn.Module):
         """Flat BEV cell of every frustum point, int32 (B, N, D, h, w), -1 outside."""
         device = cameras.intrinsics.device
         rays = pixel_rays(cameras.lens(), cameras.camera_to_bev(), feature_pixels(image_size, stride, device))
-        return bev_cells(rays.at(self.bins.edges(device)), self.grid, truncate=self.truncate)
+        return bev_cells(rays.at(self.bins.edges(device)), self.grid, truncate=self.spec.truncate)
 
     def forward(self, semantic: Tensor, geometry: Tensor, plan: SplatPlan) -> tuple[Tensor, Tensor]:
         """BEV (B, context, X, Y) and depth probabilities (B, N, D, h, w) of maps (B, N, dim, h, w)."""

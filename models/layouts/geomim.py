@@ -70,7 +70,7 @@ def geomim_to_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
         one = {name: value}
         # In the decoder, blocks have the same names in both.
         for ours, tensor in (swin_to_mmdet(one) if name.startswith(("backbone.", "fusion.")) else one).items():
-            renamed[_ORIGINAL.to_theirs(ours)] = tensor
+            renamed[_ORIGINAL.to_theirs(ours) or ours] = tensor
     return renamed
 
 

@@ -53,13 +53,13 @@ def swin_from_mmdet(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         if BUFFERS.search(name):
             continue
-        renamed[_MMDET.to_ours(name)] = tokens_to_grid(value) if name.endswith(_POSITION) else value
+        renamed[_MMDET.to_ours(name) or name] = tokens_to_grid(value) if name.endswith(_POSITION) else value
     return renamed
 
 
 def swin_to_mmdet(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our names of a Swin or of a Swin block (any prefix) to mmdet's, with its index buffers."""
-    return {_MMDET.to_theirs(name): value for name, value in with_index_buffers(state).items()}
+    return {_MMDET.to_theirs(name) or name: value for name, value in with_index_buffers(state).items()}
 
 
 def swin_from_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def swin_from_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
             value = merging_from_original(value)
         elif name == _POSITION:
             value = tokens_to_grid(value)
-        renamed[_ORIGINAL.to_ours(name)] = value
+        renamed[_ORIGINAL.to_ours(name) or name] = value
     return renamed
 
 
@@ -91,7 +91,7 @@ def swin_to_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
             value = merging_to_original(value)
         elif name == _POSITION:
             value = grid_to_tokens(value)
-        renamed[_ORIGINAL.to_theirs(name)] = value
+        renamed[_ORIGINAL.to_theirs(name) or name] = value
     return renamed
 
 

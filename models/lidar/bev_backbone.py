@@ -97,6 +97,7 @@ class _SecondFpn(nn.Module):
     def __init__(self, spec: BevBackboneSpec):
         super().__init__()
         self.deblocks = nn.ModuleList()
+        resize: nn.Conv2d | nn.ConvTranspose2d
         for channels, width, upsample in zip(spec.widths, spec.neck_widths, spec.upsamples):
             if upsample < 1 or (upsample == 1 and spec.conv_if_same):
                 stride = round(1 / upsample)

@@ -173,10 +173,11 @@ def described(tensors: Mapping[str, Tensor], spec: LidarSpec) -> LidarSpec:
             upsamples,
             conv_if_same=all(is_conv for upsample, is_conv in resizes if upsample == 1),
         )
+        x, y = (size * spec.encoder.stride / backbone.scale for size in spec.grid.voxel_size[:2])
         head = TransFusionSpec(
             backbone.out_channels,
             spec.grid.point_range,
-            tuple(size * spec.encoder.stride / backbone.scale for size in spec.grid.voxel_size[:2]),
+            (x, y),
             sizes["TransFusion's classes"],
             width=sizes["TransFusion's head_width"],
             ffn_width=sizes["TransFusion's ffn_width"],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models import center_head
 from models.bev import swap_xy
+from models.boxes import Boxes
 from models.center_head import CenterHeadSpec, CenterPointHead
 from models.lidar import transfusion
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
@@ -62,7 +63,7 @@ def voxel_batch(points: Sequence[Tensor], grid: VoxelGrid) -> VoxelBatch:
 
 class LidarDetector(nn.Module):
     """See the module's docstring. `encoder` and `bev_backbone` make maps [C, X, Y]; `detect` makes predictions of the
-    latter's, which `head.loss` and `head.predict` understand."""
+    latter's, which `head.loss` and `head.predict` understand, and `boxes` what the head predicts of them."""
 
     def __init__(self, encoder: SparseEncoder, bev_backbone: BEVBackbone, head: TransFusionHead | CenterPointHead):
         super().__init__()
@@ -75,15 +76,28 @@ class LidarDetector(nn.Module):
 
     def detect(self, bev: Tensor) -> Predictions:
         """The head's raw predictions of a map (B, C, X, Y) of `bev_backbone`."""
-        return self.head(swap_xy(bev) if isinstance(self.head, CenterPointHead) else bev)
+        return self.head(self._laid_out(bev))
+
+    def boxes(self, bev: Tensor) -> list[Boxes]:
+        """Each sample's, of such a map, best first."""
+        return self.head.predict(self.head(self._laid_out(bev)))
+
+    def _laid_out(self, bev: Tensor) -> Tensor:
+        """A map as the head wants it."""
+        return swap_xy(bev) if isinstance(self.head, CenterPointHead) else bev
 
 
 def build_detector(spec: LidarSpec, convention: Convention = Convention.MMDET3D) -> LidarDetector:
     """A whole detector, its weights drawn from torch's global generator: backbone's, head's, then encoder's.
 
-    convention: how the weights that it is for say boxes, to a TransFusion head.
+    convention: how the weights that it is for say boxes, to a TransFusion head. ValueError for an encoder alone.
     """
+    if spec.bev_backbone is None or spec.head is None:
+        raise ValueError("an encoder alone is no detector")
     backbone = BEVBackbone(spec.bev_backbone)
-    transfusion = isinstance(spec.head, TransFusionSpec)
-    head = TransFusionHead(spec.head, convention) if transfusion else CenterPointHead(spec.head)
+    head: TransFusionHead | CenterPointHead
+    if isinstance(spec.head, TransFusionSpec):
+        head = TransFusionHead(spec.head, convention)
+    else:
+        head = CenterPointHead(spec.head)
     return LidarDetector(SparseEncoder(spec.grid.sparse_shape, spec.encoder), backbone, head)

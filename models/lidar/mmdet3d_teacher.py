@@ -20,6 +20,7 @@ from models.lidar.grid import VoxelGrid
 from models.lidar.point_voxels import Scatter, inside, point_voxels
 from models.names import CLASSES
 from models.openmmlab import (
+    Base3DDetector,
     Box3DMode,
     Det3DDataSample,
     DetectorUnavailable,
@@ -86,7 +87,8 @@ class MMDet3DTeacher:
             raise DetectorUnavailable(
                 f"the detector does not run on {device.type} with points alone ({type(error).__name__}: {reason})"
             ) from error
-        self.bev_shape = tuple(bev.shape)
+        channels, x, y = bev.shape
+        self.bev_shape = channels, x, y
         self.bev_range = self.grid.point_range
         self.cell_size = _cell_size(self.grid, self.bev_shape, layer)
         self.no_boxes = self._why_no_boxes(probe, device)
@@ -172,7 +174,7 @@ class MMDet3DTeacher:
         labels = self.classes[found.labels_3d.cpu().numpy().astype(np.int64)]
         scores = found.scores_3d.double().cpu().numpy()
         boxes = Boxes(centers, columns[:, 3:6], columns[:, 6], velocities, labels, scores)[labels >= 0]
-        return boxes[np.argsort(-boxes.scores, kind="stable")]
+        return boxes[boxes.best_first()]
 
 
 class _Reached(Exception):
@@ -224,16 +226,18 @@ def _points_read(dataset: Mapping[str, Any]) -> tuple[list[int], int]:
     return columns, sweeps or 0
 
 
-def _voxels_read(detector: nn.Module) -> tuple[VoxelGrid, bool]:
+def _voxels_read(detector: Base3DDetector) -> tuple[VoxelGrid, bool]:
     """The grid, and whether voxels keep all their points (dynamic) instead of the first few (hard)."""
     preprocessor = detector.data_preprocessor
     layer = getattr(preprocessor, "voxel_layer", None)
     kind = getattr(preprocessor, "voxel_type", "none")
     if layer is None or kind not in ("hard", "dynamic"):
         raise DetectorUnavailable(f"the config's data_preprocessor makes no hard or dynamic voxels (voxel_type {kind})")
+    x0, y0, z0, x1, y1, z1 = map(float, layer.point_cloud_range)
+    x, y, z = map(float, layer.voxel_size)
     grid = VoxelGrid(
-        tuple(float(v) for v in layer.point_cloud_range),
-        tuple(float(v) for v in layer.voxel_size),
+        (x0, y0, z0, x1, y1, z1),
+        (x, y, z),
         layer.max_num_points,
         layer.max_voxels[1],  # (training, test)
     )
@@ -258,7 +262,7 @@ def _check_copies(model: Mapping[str, Any], grid: VoxelGrid) -> None:
             )
 
 
-def _part(detector: nn.Module, layer: Layer) -> nn.Module:
+def _part(detector: Base3DDetector, layer: Layer) -> nn.Module:
     for name in (f"pts_{layer}", layer):
         if isinstance(getattr(detector, name, None), nn.Module):
             return getattr(detector, name)
@@ -273,7 +277,8 @@ def _cell_size(grid: VoxelGrid, bev_shape: tuple[int, ...], layer: Layer) -> tup
         if voxels % cells and cells % voxels:
             raise DetectorUnavailable(f"the {layer} gives {cells} cells along {axis} for a grid of {voxels} voxels")
         sizes.append(size * voxels / cells)
-    return tuple(sizes)
+    x, y = sizes
+    return x, y
 
 
 def _finest(output: Any) -> Tensor:
@@ -286,7 +291,7 @@ def _finest(output: Any) -> Tensor:
     return max(maps, key=lambda level: level.shape[-1])
 
 
-def _replace_scatter(detector: nn.Module) -> None:
+def _replace_scatter(detector: Base3DDetector) -> None:
     for module in list(detector.modules()):
         for name, child in module.named_children():
             if isinstance(child, DynamicScatter):

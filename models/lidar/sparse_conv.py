@@ -13,7 +13,7 @@ Shape legend: N input sites, M output sites, P pairs (rules), K kernel offsets.
 import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +149,8 @@ def submanifold_rules(sites: Sites) -> Rulebook:
     """Rules of the 3x3x3 submanifold convolution. Offsets in the order of the kernel (kx, ky, kz)."""
     n = len(sites.coords)
     # One empty layer around the grid, so that a neighbour across the border has a key of no site.
-    shape = tuple(s + 2 for s in sites.shape)
+    x, y, z = sites.shape
+    shape = x + 2, y + 2, z + 2
     keys = _keys(sites.coords, shape) + (shape[1] + 1) * shape[2] + 1  # of (batch, x + 1, y + 1, z + 1)
     padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
     everyone = torch.arange(n, dtype=torch.int32, device=keys.device)
@@ -183,7 +184,8 @@ def submanifold_rules(sites: Sites) -> Rulebook:
 
 def strided_rules(sites: Sites, kernel: Triple, stride: Triple, padding: Triple) -> tuple[Sites, Rulebook]:
     """Output sites and rules of a convolution with the given kernel, stride and padding."""
-    shape = tuple((s + 2 * p - k) // t + 1 for s, k, t, p in zip(sites.shape, kernel, stride, padding))
+    x, y, z = ((s + 2 * p - k) // t + 1 for s, k, t, p in zip(sites.shape, kernel, stride, padding))
+    shape = x, y, z
     if min(shape) < 1:
         raise ValueError(f"a kernel of {kernel} does not fit into {sites.shape} with padding {padding}")
     coords, n = sites.coords, len(sites.coords)
@@ -216,13 +218,13 @@ class _Convolve(torch.autograd.Function):
     """out[t] = sum over pairs (s, t) of offset k: features[s] @ weight[k]."""
 
     @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor, book: Rulebook) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, book: Rulebook) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.book = book
         return _convolve(features, weight, book)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
         grad_features = grad_weight = None
         if ctx.needs_input_grad[0]:

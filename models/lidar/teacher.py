@@ -19,11 +19,16 @@ class Teacher(Protocol):
     cell_size: of the map along x and y (m); detects: whether it can say boxes; no_boxes: if not, why, else empty.
     """
 
-    bev_shape: tuple[int, int, int]
-    bev_range: tuple[float, ...]
-    cell_size: tuple[float, float]
-    detects: bool
-    no_boxes: str
+    @property
+    def bev_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def bev_range(self) -> tuple[float, ...]: ...
+    @property
+    def cell_size(self) -> tuple[float, float]: ...
+    @property
+    def detects(self) -> bool: ...
+    @property
+    def no_boxes(self) -> str: ...
 
     def prepare(self, points: Tensor) -> Any:
         """What the network reads, made of points (N, 5) on the CPU: voxels. Called in a thread, ahead of `run`."""
@@ -56,20 +61,27 @@ class LidarTeacher:
         self.no_boxes = "" if self.detects else "there is no detection head that is known here"
         self.bev_range = grid.point_range
         with torch.inference_mode():  # what comes out of no points
-            self.bev_shape = tuple(self._maps(self.prepare(torch.zeros(0, 5)), torch.device("cpu"))[output].shape[1:])
-        self.cell_size = tuple((grid.point_range[i + 3] - grid.point_range[i]) / self.bev_shape[i + 1] for i in (0, 1))
+            channels, x, y = self._maps(self.prepare(torch.zeros(0, 5)), torch.device("cpu"))[output].shape[1:]
+        self.bev_shape = channels, x, y
+        low, high = grid.point_range[:2], grid.point_range[3:5]
+        self.cell_size = (high[0] - low[0]) / x, (high[1] - low[1]) / y
 
     def prepare(self, points: Tensor) -> VoxelBatch:
         return voxel_batch([points], self.grid)
 
     def run(self, prepared: VoxelBatch, device: torch.device, boxes: bool) -> tuple[Tensor, Boxes | None]:
         maps = self._maps(prepared, device, need_neck=boxes)
-        found = self.detector.head.predict(self.detector.detect(maps["neck"]))[0] if boxes else None
-        return maps[self.output][0], found
+        if not boxes:
+            return maps[self.output][0], None
+        if self.detector is None:
+            raise ValueError(f"this teacher gives no boxes: {self.no_boxes}")
+        return maps[self.output][0], self.detector.boxes(maps["neck"])[0]
 
     def _maps(self, voxels: VoxelBatch, device: torch.device, need_neck: bool = False) -> dict[str, Tensor]:
         """name -> (1, C, X, Y)."""
         maps = {"encoder": self.encoder.to(device)(*voxels.to(device))}
         if need_neck or self.output == "neck":
+            if self.bev_backbone is None:
+                raise ValueError("this teacher is an encoder alone")
             maps["neck"] = self.bev_backbone.to(device)(maps["encoder"])
         return maps

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.boxes import Boxes
-from models.center_head import HEATMAP_BIAS
 from models.focal_loss import heatmap_loss
-from models.initialise import kaiming_init
+from models.initialise import init_scores, kaiming_init
+from models.layers import ModuleList
 from models.lidar.box_code import PARTS, BoxCoder, Convention
 from models.lidar.transfusion_loss import draw_heatmap, query_loss
 from models.names import CLASSES
@@ -111,9 +111,9 @@ class TransFusionHead(nn.Module):
             nn.Conv2d(width, spec.num_classes, 3, padding=1),
         )
         self.class_encoding = nn.Conv1d(spec.num_classes, width, 1)
-        self.decoder = nn.ModuleList(DecoderLayer(spec) for _ in range(spec.decoder_layers))
+        self.decoder = ModuleList(DecoderLayer(spec) for _ in range(spec.decoder_layers))
         sizes = PARTS | {"heatmap": spec.num_classes}
-        self.prediction_heads = nn.ModuleList(
+        self.prediction_heads = ModuleList(
             nn.ModuleDict(
                 {name: _branch(spec, size, depth) for (name, size), depth in zip(sizes.items(), spec.branch_depths)}
             )
@@ -126,10 +126,10 @@ class TransFusionHead(nn.Module):
         for parameter in self.decoder.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
-        for scores in (self.heatmap_head[-1], *(branches["heatmap"][-1] for branches in self.prediction_heads)):
-            # Scores begin at the bias's 0.1 everywhere; the published heads forgot it, and their first losses explode.
-            nn.init.normal_(scores.weight, std=0.01)
-            nn.init.constant_(scores.bias, HEATMAP_BIAS)
+        # The published heads forgot it, and their first losses explode.
+        init_scores(self.heatmap_head)
+        for branches in self.prediction_heads:
+            init_scores(branches["heatmap"])
 
     @property
     def coder(self) -> BoxCoder:
@@ -177,8 +177,9 @@ class TransFusionHead(nn.Module):
         range are left out; an unknown velocity (NaN) is not learnt from.
         """
         truth = [self._learnable(b) for b in boxes]
+        num_classes, x, y = predictions.heatmap.shape[1:]
         radii = self.spec.gaussian_overlap, self.spec.min_radius
-        drawn = np.stack([draw_heatmap(boxes, predictions.heatmap.shape[1:], self.coder, *radii) for boxes in truth])
+        drawn = np.stack([draw_heatmap(boxes, (num_classes, x, y), self.coder, *radii) for boxes in truth])
         heatmap = heatmap_loss(predictions.heatmap, torch.from_numpy(drawn).to(predictions.heatmap.device))
         extent = self.high[:2] - self.low[:2]
         of_layers = [
@@ -213,8 +214,8 @@ class TransFusionHead(nn.Module):
             # As published, z is tested half a box below the height that was said, whatever that means.
             places = np.c_[boxes.centers[:, :2], codes[:, 2] - boxes.sizes[:, 2] / 2]
             kept = ((places >= low) & (places <= high)).all(1)
-            boxes = boxes[kept & (boxes.scores >= self.spec.score_threshold)]
-            found.append(boxes[np.argsort(-boxes.scores, kind="stable")])
+            boxes = boxes[kept & (boxes.required_scores >= self.spec.score_threshold)]
+            found.append(boxes[boxes.best_first()])
         return found
 
     def _learnable(self, boxes: Boxes) -> Boxes:

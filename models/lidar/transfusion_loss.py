@@ -51,9 +51,9 @@ def query_loss(
         wanted[b, queries] = np.where(known, code, 0)
         weights[b, queries] = known * CODE_WEIGHTS
         matched += len(queries)
-    is_class, wanted, weights = (torch.from_numpy(a).to(codes.device) for a in (is_class, wanted, weights))
-    classes = focal_loss(logits, is_class, _ALPHA, _GAMMA).sum() / max(1, matched)
-    return classes, BOX_WEIGHT * (weights * (codes - wanted).abs()).sum() / max(1, matched)
+    classes, targets, factors = (torch.from_numpy(a).to(codes.device) for a in (is_class, wanted, weights))
+    class_loss = focal_loss(logits, classes, _ALPHA, _GAMMA).sum() / max(1, matched)
+    return class_loss, BOX_WEIGHT * (factors * (codes - targets).abs()).sum() / max(1, matched)
 
 
 def match(found: Boxes, probabilities: np.ndarray, truth: Boxes, extent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,11 +4,13 @@ The distance's derivatives by the point and by the features are written out, lik
 on them, and so a loss needs no second backward pass, gradients are there in inference mode too, and all compiles.
 """
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.layers import ModuleList
 
 _STEEP = 100  # of the softplus
 _EPSILON = 1e-5
@@ -24,11 +26,11 @@ class Trunk(nn.Module):
         super().__init__()
         self.point = nn.Linear(3, hidden)
         self.features = nn.Linear(features, (blocks + 1) * hidden)
-        self.layers = nn.ModuleList(nn.Linear(hidden, hidden if i < blocks else out) for i in range(blocks + 1))
+        self.layers = ModuleList(nn.Linear(hidden, hidden if i < blocks else out) for i in range(blocks + 1))
 
     @property
     def linears(self) -> list[nn.Linear]:
-        return cast(list[nn.Linear], list(self.layers))
+        return list(self.layers)
 
     def additions(self, features: Tensor) -> tuple[Tensor, ...]:
         return self.features(features).chunk(len(self.layers), -1)

@@ -1,16 +1,18 @@
 """GeoMIM and MIM4D on one backbone, one decoder and one lift: what neither paper tried."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from models.backbones.swin import Swin
 from models.cameras import Cameras
-from models.geomim.model import CameraGeometry, GeoMIM, Reconstruction
+from models.geomim.model import CameraGeometry, GeoMIM, GeoMIMSpec, Reconstruction
 from models.lift_splat import BevGrid
 from models.masking import HIDDEN
 from models.mim4d.network import to_volumes, volume_plan
 from models.mim4d.video import RayBundle, Targets, VideoRendered, VideoRendering
+from models.uncompiled import uncompiled
 
 
 class Clip(NamedTuple):
@@ -35,14 +37,16 @@ class Joint(GeoMIM):
     token to the decoder, as the other half is.
 
     Args:
-        grid: of a frame's volume. video: takes as many channels as GeoMIM lifts. All others are GeoMIM's.
+        grid: of a frame's volume. video: takes as many channels as GeoMIM lifts. The others are GeoMIM's.
     """
 
-    def __init__(self, *geomim: Any, grid: BevGrid, video: VideoRendering, **named: Any):
-        super().__init__(*geomim, **named)
+    def __init__(
+        self, backbone: Swin, spec: GeoMIMSpec, checkpointing: bool = False, *, grid: BevGrid, video: VideoRendering
+    ):
+        super().__init__(backbone, spec, checkpointing)
         self.volume_grid, self.video = grid, video
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.no_grad()
     def clip_geometry(self, cameras: Cameras, image_size: tuple[int, int], there: Tensor) -> CameraGeometry:
         """As `geometry`, of a clip's B * T samples. there: see `network.volume_plan`."""

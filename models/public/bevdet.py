@@ -234,7 +234,7 @@ def read_view(section: Used) -> View:
         section.ignore({"accelerate": "the same numbers, computed once"})
         section.fixed("collapse_z", True)
         with section.section("grid_config") as grid_config:
-            spacing = "log" if section.flag("sid", False) else "even"
+            spacing: Literal["even", "log"] = "log" if section.flag("sid", False) else "even"
             grid, bins = read_grid(grid_config), read_bins(grid_config, "depth", spacing)
         in_channels, camera_aware = section.integer("in_channels", 512), kind != kinds[0]
         aspp_width, stereo, bias, weight = in_channels, False, 0.0, 0.0

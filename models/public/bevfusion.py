@@ -201,7 +201,8 @@ def _levels(section: Used) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Trip
 
     The public code takes a block's channels as they are listed, so they must repeat what comes in.
     """
-    widths, blocks, strided = [], [], []
+    widths, blocks = [], []
+    strided: list[Triple] = []
     channels, paddings = _lists(section, "encoder_channels"), _lists(section, "encoder_paddings")
     width = section.integer("base_channels", 16)
     for number, (level, padding) in enumerate(zip(channels, paddings)):
@@ -296,7 +297,7 @@ def read_transfusion(head: Used, height: tuple[float, float]) -> TransFusionSpec
             return TransFusionSpec(
                 head.integer("in_channels"),
                 (*low, height[0], *high, height[1]),
-                tuple(size * factor for size in voxel),
+                (voxel[0] * factor, voxel[1] * factor),
                 len(CLASSES),
                 queries,
                 width,

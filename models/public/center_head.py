@@ -72,7 +72,7 @@ def read_center_head(head: Used, train: Used, test: Used) -> CenterHeadSpec:
         return CenterHeadSpec(
             _channels(head),
             limits,
-            tuple(size * factor for size in voxel),
+            (voxel[0] * factor, voxel[1] * factor),
             groups,
             head.integer("share_conv_channel", 64),
             branch_width,

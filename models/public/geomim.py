@@ -10,11 +10,9 @@ from typing import Any
 
 from models.backbones.config import SwinConfig
 from models.backbones.swin import Swin
-from models.depth_bins import DepthBins
-from models.geomim.decoder import Decoder, DecoderSpec
-from models.geomim.model import GeoMIM
-from models.geomim.view_transform import ViewTransform
-from models.lift_splat import BevGrid
+from models.geomim.decoder import DecoderSpec
+from models.geomim.model import GeoMIM, GeoMIMSpec
+from models.geomim.view_transform import ViewTransform, ViewTransformSpec
 from models.public.bevdet import read_bins, read_grid
 from models.public.bevfusion import read_lidar
 from models.public.norms import torchs_norm
@@ -26,19 +24,16 @@ _STRIDE = 16  # of the fused map: patches of 4 px, merged twice
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """See `models.geomim.view_transform.ViewTransform`; dim: channels of each decoder map that it takes."""
+    """A view transform with what it takes: dim channels of each decoder map, of images (H, W) px."""
 
     dim: int
-    context: int
-    bins: DepthBins
-    grid: BevGrid
-    downsample: int
+    transform: ViewTransformSpec
     image_size: tuple[int, int]
     depth_weight: float
 
     def build(self) -> ViewTransform:
-        """With the public code's rounding of points to cells."""
-        return ViewTransform(self.dim, self.context, self.bins, self.grid, self.downsample, truncate=True)
+        """With weights drawn from torch's global generator."""
+        return ViewTransform(self.dim, self.transform)
 
 
 @dataclass(frozen=True)
@@ -50,10 +45,9 @@ class StudentSpec:
 
     def build(self, view: ViewSpec, target_channels: int) -> GeoMIM:
         """The whole student, with weights drawn from torch's global generator."""
-        backbone = Swin(self.backbone)
-        decoder = Decoder(backbone.channels[2], self.decoder)
         heads = self.backbone.num_heads[2]
-        return GeoMIM(backbone, decoder, view.build(), heads, target_channels, depth_weight=view.depth_weight)
+        spec = GeoMIMSpec(self.decoder, view.transform, heads, target_channels, depth_weight=view.depth_weight)
+        return GeoMIM(Swin(self.backbone), spec)
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def read_student(section: Used) -> StudentSpec:
 
 
 def read_view_transform(section: Used) -> ViewSpec:
-    """DepthLSSTransformGT."""
+    """DepthLSSTransformGT, with the public code's rounding of points to cells."""
     with section:
         section.fixed("type", "DepthLSSTransformGT")
         section.fixed("downsample", 2, default=1)
@@ -111,12 +105,11 @@ def read_view_transform(section: Used) -> ViewSpec:
         torchs_norm(section)
         size = section.integers("image_size", 2)
         section.agrees("feature_size", [side // _STRIDE for side in size], f"image_size / {_STRIDE}")
-        return ViewSpec(
-            section.integer("in_channels"),
-            section.integer("out_channels"),
+        transform = ViewTransformSpec(
             read_bins(section, "dbound"),
             read_grid(section, ("xbound", "ybound", "zbound")),
-            2,
-            size,
-            section.number("depth_loss_weight", 0.01),
+            section.integer("out_channels"),
+            downsample=2,
+            truncate=True,
         )
+        return ViewSpec(section.integer("in_channels"), transform, size, section.number("depth_loss_weight", 0.01))

@@ -67,7 +67,8 @@ def read_bevfusion_images(
         step.fixed("is_train", True)
         size = step.integers("final_dim", 2)
         fit = size[1] / source_width
-        resize = tuple(factor - fit for factor in step.numbers("resize_lim", 2))
+        low, high = step.numbers("resize_lim", 2)
+        resize = low - fit, high - fit
         crop_h, rot, flip = step.numbers("bot_pct_lim", 2), step.numbers("rot_lim", 2), step.flag("rand_flip")
     with Used(test, f"{place} of test_pipeline") as step:
         step.fixed("type", "ImageAug3D")

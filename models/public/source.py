@@ -42,9 +42,11 @@ class _Loader(yaml.SafeLoader):
     """YAML's plain values, and tuples as mmengine's `Config.dump` writes them."""
 
 
-_Loader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
-)
+def _tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def parse(text: str, path: Path) -> Any:
@@ -66,7 +68,9 @@ class _Assignments:
     """The names that a module's assignments define, and for the others why they cannot be told."""
 
     def __init__(self, path: Path, module: ast.Module):
-        self._path, self._values, self._why = path, {}, {}
+        self._path = path
+        self._values: dict[str, Any] = {}
+        self._why: dict[str, str] = {}
         for statement in module.body:
             self._take(statement)
         self._check_bases()
@@ -80,12 +84,13 @@ class _Assignments:
         return {name: value for name, value in self._values.items() if name not in self._why}
 
     def _take(self, statement: ast.stmt) -> None:
-        if isinstance(statement, ast.AnnAssign) and statement.value is None:
-            return  # a type alone
         if isinstance(statement, ast.Assign | ast.AnnAssign):
+            if statement.value is None:
+                return  # a type alone
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            if all(isinstance(target, ast.Name) for target in targets):
-                self._assign([target.id for target in targets], statement)
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            if len(names) == len(targets):
+                self._assign(names, statement.value, statement.lineno)
                 return
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             return  # a docstring
@@ -102,12 +107,12 @@ class _Assignments:
                 if not isinstance(old, dict) or not isinstance(new, dict) or id(old) in _inside(new):
                     raise _Unreadable
                 old.update(new)
-            case ast.For(target=ast.Name(), orelse=[]) if all(isinstance(one, ast.Expr) for one in statement.body):
+            case ast.For(target=ast.Name(id=name), orelse=[]) if all(isinstance(s, ast.Expr) for s in statement.body):
                 items = self._value(statement.iter)
                 if not isinstance(items, list | tuple) or len(items) > _LONGEST:
                     raise _Unreadable
                 for item in items:
-                    self._set([statement.target.id], item)
+                    self._set([name], item)
                     for inner in statement.body:
                         self._run(inner)
             case _:
@@ -128,15 +133,15 @@ class _Assignments:
             self._values[name] = value
             self._why.pop(name, None)
 
-    def _assign(self, names: list[str], statement: ast.Assign | ast.AnnAssign) -> None:
+    def _assign(self, names: list[str], value: ast.expr, line: int) -> None:
         try:
-            self._set(names, self._value(statement.value))
+            self._set(names, self._value(value))
         except (_Unreadable, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            self._called(statement.value)
+            self._called(value)
             # What it holds of the names in it is kept: who changes that changes them too.
-            held = [self._values[name] for name in _names(statement.value) if name in self._values]
+            held = [self._values[name] for name in _names(value) if name in self._values]
             self._set(names, held)
-            self._why |= dict.fromkeys(names, f"line {statement.lineno}: {' '.join(str(error).split())}")
+            self._why |= dict.fromkeys(names, f"line {line}: {' '.join(str(error).split())}")
 
     def _called(self, node: ast.expr) -> None:
         """What is in the lists and dicts that an expression hands to functions cannot be told any more."""
@@ -169,7 +174,8 @@ class _Assignments:
                 items = [self._value(item) for item in node.elts]
                 return items if isinstance(node, ast.List) else tuple(items)
             case ast.Dict() if None not in node.keys:
-                return {self._value(key): self._value(value) for key, value in zip(node.keys, node.values)}
+                pairs = zip(node.keys, node.values)
+                return {self._value(key): self._value(value) for key, value in pairs if key is not None}
             case ast.Subscript():
                 return self._value(node.value)[self._index(node.slice)]
             case ast.UnaryOp(op=ast.USub()):
@@ -180,12 +186,12 @@ class _Assignments:
                 pass  # a function of the file's own, whatever its name
             case ast.Call(func=ast.Name(id="dict")) if all(word.arg for word in node.keywords) and len(node.args) < 2:
                 return {**(self._value(node.args[0]) if node.args else {}), **self._keywords(node)}
-            case ast.Call(func=ast.Name()) if node.func.id in _FUNCTIONS and not node.keywords:
-                return self._call(node)
+            case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _FUNCTIONS:
+                return self._call(_FUNCTIONS[name], node.args)
         raise _Unreadable(f"`{ast.unparse(node)[:60]}`")
 
     def _keywords(self, node: ast.Call) -> dict[str, Any]:
-        return {word.arg: self._value(word.value) for word in node.keywords}
+        return {word.arg: self._value(word.value) for word in node.keywords if word.arg}
 
     def _index(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Slice):
@@ -202,12 +208,11 @@ class _Assignments:
             raise _Unreadable(f"`{ast.unparse(node)[:60]}` is too much")
         return made
 
-    def _call(self, node: ast.Call) -> Any:
-        arguments = []
-        for argument in node.args:
-            starred = isinstance(argument, ast.Starred)
-            arguments += self._value(argument.value) if starred else [self._value(argument)]
-        made = _FUNCTIONS[node.func.id](*arguments)
+    def _call(self, function: Callable, given: list[ast.expr]) -> Any:
+        arguments: list[Any] = []
+        for argument in given:
+            arguments += self._value(argument.value) if isinstance(argument, ast.Starred) else [self._value(argument)]
+        made = function(*arguments)
         if isinstance(made, range) and len(made) > _LONGEST:
             raise _Unreadable(f"a range of {len(made)} numbers")
         return made

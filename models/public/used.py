@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, overload
 
 SMALLEST = 1e-3  # m: of a cell or a step
 _REQUIRED, _LARGEST = object(), 1e9
@@ -96,6 +96,22 @@ class Used:
             raise UnreadableConfig(f"{self.at(key)} must be true or false, not {_shown(found)}")
         return found
 
+    @overload
+    def numbers(
+        self, key: str, count: Literal[2], default: Any = ..., least: float | None = None
+    ) -> tuple[float, float]: ...
+    @overload
+    def numbers(
+        self, key: str, count: Literal[3], default: Any = ..., least: float | None = None
+    ) -> tuple[float, float, float]: ...
+    @overload
+    def numbers(
+        self, key: str, count: Literal[6], default: Any = ..., least: float | None = None
+    ) -> tuple[float, float, float, float, float, float]: ...
+    @overload
+    def numbers(
+        self, key: str, count: int | None = None, default: Any = ..., least: float | None = None
+    ) -> tuple[float, ...]: ...
     def numbers(
         self, key: str, count: int | None = None, default: Any = _REQUIRED, least: float | None = None
     ) -> tuple[float, ...]:
@@ -103,6 +119,12 @@ class Used:
         found = self._list(key, default)
         return self._counted(key, count, [self._one(key, one, (int, float), "numbers", least) for one in found])
 
+    @overload
+    def integers(self, key: str, count: Literal[2], default: Any = ..., least: int = 1) -> tuple[int, int]: ...
+    @overload
+    def integers(self, key: str, count: Literal[3], default: Any = ..., least: int = 1) -> tuple[int, int, int]: ...
+    @overload
+    def integers(self, key: str, count: int | None = None, default: Any = ..., least: int = 1) -> tuple[int, ...]: ...
     def integers(self, key: str, count: int | None = None, default: Any = _REQUIRED, least: int = 1) -> tuple[int, ...]:
         found = self._list(key, default)
         return self._counted(key, count, [self._one(key, one, int, "whole numbers", least) for one in found])

@@ -133,10 +133,10 @@ class Clips:
         points = self._points(sample)
         rays = []
         for t, rendered in zip(target, target_there):
-            views = self._views(sample, frames, t, posts, images[t])
             there = frames.there[t] & rendered
             here = geometry.apply(geometry.inverse(lidar_to_global[t]) @ lidar_to_global[0], points)
-            views = [view if used else None for view, used in zip(views, there)]
+            whole = self._views(sample, frames, t, posts, images[t])
+            views = [view if used else None for view, used in zip(whole, there)]
             rays.append(draw_rays(here, views, spec.rays, spec.box, random))
         masks = torch.Generator().manual_seed(mask_seed)
         visible = draw_visible(frames.there.size, self.grid, masks, spec.mask_ratio)
@@ -154,6 +154,7 @@ class Clips:
             *(np.stack(fields) for fields in zip(*rays)),
         ]
         there, *rest = (torch.from_numpy(np.ascontiguousarray(array))[None] for array in arrays)
+        rest.append(torch.from_numpy(noise)[:, None])
         return ClipBatch(
             [str(self.index.token[sample])],
             torch.from_numpy(images)[None],
@@ -167,7 +168,6 @@ class Clips:
             there,
             visible,
             *rest,
-            torch.from_numpy(noise)[:, None],
         )
 
     def _views(self, sample: int, frames: "Frames", t: int, posts: np.ndarray, images: np.ndarray) -> list[View]:
@@ -247,6 +247,5 @@ def joined(clips: Sequence[ClipBatch]) -> ClipBatch:
         [token for names in tokens for token in names],
         torch.cat(images),
         Cameras.joined(cameras),
-        *(torch.cat(parts) for parts in rest),
-        torch.cat(noise, 1),
+        *(*map(torch.cat, rest), torch.cat(noise, 1)),
     )

@@ -13,6 +13,7 @@ from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from storage.depth import DepthReader
 from storage.index import Index
+from tasks.backbone import BackboneConfig
 from tasks.batches.depth_maps import nearest_depths
 from tasks.batches.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
 from tasks.batches.image_config import ImageConfig
@@ -27,15 +28,26 @@ Truth = tuple[Tensor, ...]  # (B, ...) each: what predictions are compared with 
 class DetectorData(Protocol):
     """The fields of a detector's config that its batches depend on."""
 
-    image: ImageConfig
-    view: ViewConfig
-    depth_bins: tuple[float, float, float]
-    min_lidar_points: int
-    bev_flip: bool
-    bev_rotation: float
-    bev_scale: float
-    seed: int
-    batch_size: int
+    @property
+    def backbone(self) -> BackboneConfig: ...
+    @property
+    def image(self) -> ImageConfig: ...
+    @property
+    def view(self) -> ViewConfig: ...
+    @property
+    def depth_bins(self) -> tuple[float, float, float]: ...
+    @property
+    def min_lidar_points(self) -> int: ...
+    @property
+    def bev_flip(self) -> bool: ...
+    @property
+    def bev_rotation(self) -> float: ...
+    @property
+    def bev_scale(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
 
 
 def no_truth(sample: int, scene: np.ndarray) -> Truth:
@@ -105,7 +117,7 @@ class Batches:
         made = [self._sample(sample_at(p, samples, seed), generator_at(p, seed)) for p in positions]
         return _collated(made)._replace(with_previous=positions[0] // batch_size >= self.config.view.previous_from)
 
-    def evaluation(self, samples: Sequence[int]) -> Batch:
+    def evaluation(self, samples: Sequence[int] | np.ndarray) -> Batch:
         """These samples, nothing random."""
         return _collated([self._sample(int(sample), None) for sample in samples])
 
@@ -133,7 +145,7 @@ class Batches:
                 _of_one(scene),
             ),
             boxes=[augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]],
-            depth_labels=None if self.depth is None else self._depth_labels(sample, post)[None],
+            depth_labels=None if self.depth is None else self._depth_labels(self.depth, sample, post)[None],
             truth=self.truth_of(sample, scene),
         )
 
@@ -142,10 +154,13 @@ class Batches:
         images = load_images(self.index, self.dataroot, frame, draws, self.config.image.size)
         return images[..., ::-1].copy() if self.config.view.channels == "bgr" else images
 
-    def _depth_labels(self, sample: int, posts: np.ndarray) -> Tensor:
+    def _depth_labels(self, depth: DepthReader, sample: int, posts: np.ndarray) -> Tensor:
         """Bin of the nearest key-sweep point in every feature cell, (N, h, w)."""
-        points, size, stride = self.depth.read(sample), self.config.image.size, self.config.backbone.strides[2]
-        nearest = [nearest_depths(*points.camera(n, sweeps=0), post, size, stride) for n, post in enumerate(posts)]
+        points, size, stride = depth.read(sample), self.config.image.size, self.config.backbone.strides[2]
+        nearest = []
+        for camera, post in enumerate(posts):
+            u, v, depths = points.camera(camera, sweeps=0)
+            nearest.append(nearest_depths(u, v, depths, post, size, stride))
         return self.bins.labels(torch.from_numpy(np.stack(nearest)))
 
 

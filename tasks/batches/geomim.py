@@ -43,10 +43,14 @@ class GeoMIMBatch(NamedTuple):
         return self._each(Tensor.pin_memory)
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> "GeoMIMBatch":
-        def applied(value):
-            return function(value) if isinstance(value, Tensor) else value
-
-        return GeoMIMBatch(*map(applied, self))._replace(cameras=self.cameras.each(function))
+        return self._replace(
+            images=function(self.images),
+            cameras=self.cameras.each(function),
+            groups=function(self.groups),
+            depth_map=function(self.depth_map),
+            bev_index=function(self.bev_index),
+            bev_values=function(self.bev_values),
+        )
 
     def lidar_bev(self) -> Tensor:
         """(B, C, X, Y) float16, made on the device where the batch is."""
@@ -60,8 +64,10 @@ class GeoMIMBatch(NamedTuple):
 class GeoMIMData(Protocol):
     """The fields of GeoMIM's config that its batches depend on."""
 
-    depth_sweeps: int
-    bev_flip: bool
+    @property
+    def depth_sweeps(self) -> int: ...
+    @property
+    def bev_flip(self) -> bool: ...
 
 
 class GeoMIMBatches:
@@ -112,7 +118,7 @@ class GeoMIMBatches:
         index, values = self.bev.cells(sample)
         return Cells(flip_cells(index, self.bev.shape[1:], flip_x, flip_y), values)
 
-    def _collate(self, samples: Sequence[int], items: list[tuple], groups: Tensor) -> GeoMIMBatch:
+    def _collate(self, samples: Sequence[int] | np.ndarray, items: list[tuple], groups: Tensor) -> GeoMIMBatch:
         *arrays, bev = zip(*items)
         images, *cameras, maps = map(np.stack, arrays)
         _, x, y = self.bev.shape

@@ -75,9 +75,9 @@ def _top(height: int, wanted: int, cut: float) -> int:
 
 def draw_training(config: ImageConfig, source_size: tuple[int, int], generator: np.random.Generator) -> ImageDraw:
     """A random draw for an image of `source_size` (width, height). UserError where nothing of it would be left."""
-    resize = tuple(_factor(config, source_size, "resize", added) for added in config.resize)
+    low, high = (_factor(config, source_size, "resize", added) for added in config.resize)
     crop_h = config.crop_h if any(config.crop_h) else None
-    draw = draw_image(source_size, config.size, generator, resize, config.rot, True, crop_h)
+    draw = draw_image(source_size, config.size, generator, (low, high), config.rot, True, crop_h)
     return replace(draw, flip=draw.flip and config.flip)
 
 

@@ -77,7 +77,8 @@ def pasted(
     reach, other_reach = (np.linalg.norm(b.sizes[:, :2], axis=1) / 2 for b in (boxes, other_boxes))
     taken = [*zip(boxes.centers[:, :2], reach)]
     x, other_x = (np.ascontiguousarray(cloud[:, 0]) for cloud in (points, other_points))
-    gone, added, chosen = np.zeros(len(points), bool), [], []
+    gone, added = np.zeros(len(points), bool), []
+    chosen: list[int] = []
     for i in random.permutation(len(other_boxes)):
         if len(chosen) == most:
             break

@@ -14,13 +14,14 @@ class MaskConfig(Settings):
     mask_cell: int = Field(32, ge=1, description="Pixels a side of what is hidden as one.")
     mask_shared: bool = Field(True, description="One mask for all images of a step, or one for each.")
 
-    def check_backbone(self, backbone: BackboneConfig) -> None:
-        """Raise ValueError for one that cannot keep the halves of an image apart."""
+    def check_backbone(self, backbone: BackboneConfig) -> SwinConfig:
+        """The same. Raises ValueError for one that cannot keep the halves of an image apart."""
         if not isinstance(backbone, SwinConfig):
             raise ValueError(
                 f"backbone.name is {backbone.name}, and pretraining hides half of an image from a swin alone: set "
                 "finetune.init to a checkpoint of yours or to random"
             )
+        return backbone
 
     def mask_grid(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
         """Cells down and across an image of `size` (height, width).

@@ -42,10 +42,14 @@ class MaskedBatch(NamedTuple):
 class MaskedData(Protocol):
     """The fields of pretraining's config that its images and masks depend on."""
 
-    backbone: BackboneConfig
-    image: ImageConfig
-    seed: int
-    batch_size: int
+    @property
+    def backbone(self) -> BackboneConfig: ...
+    @property
+    def image(self) -> ImageConfig: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
 
 
 class MaskedImages:
@@ -97,6 +101,6 @@ class MaskedImages:
         cells = mask.mask_cell // self.stride
         return groups.repeat_interleave(cells, 1).repeat_interleave(cells, 2)
 
-    def _batch(self, samples: Sequence[int], images: list[np.ndarray], groups: Tensor) -> MaskedBatch:
+    def _batch(self, samples: Sequence[int] | np.ndarray, images: list[np.ndarray], groups: Tensor) -> MaskedBatch:
         tokens = [str(self.index.token[sample]) for sample in samples]
         return MaskedBatch(tokens, torch.from_numpy(np.stack(images)), groups)

@@ -54,7 +54,7 @@ def draw_rays(
     drawn = [empty if view is None else _through(points, view, count, random) for view in views]
     out = RaySet(
         np.zeros((len(views), count, 3), np.float32),
-        np.tile(np.float32([1, 0, 0]), (len(views), count, 1)),
+        np.tile(np.array([1, 0, 0], np.float32), (len(views), count, 1)),
         np.zeros((len(views), count, 3), np.float32),
         np.zeros((len(views), count), np.float32),
         np.zeros((len(views), count), bool),

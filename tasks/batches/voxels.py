@@ -34,8 +34,8 @@ class LidarBatch(NamedTuple):
 class Cloud(Protocol):
     """The part of `LidarConfig` that says how a sample's points become voxels."""
 
-    sweeps: int
-
+    @property
+    def sweeps(self) -> int: ...
     @property
     def grid(self) -> VoxelGrid: ...
 
@@ -43,13 +43,20 @@ class Cloud(Protocol):
 class LidarData(Protocol):
     """The fields of a LiDAR detector's config that its batches depend on."""
 
-    lidar: Cloud
-    min_lidar_points: int
-    paste: int
-    flip: bool
-    rotation: float
-    scale: float
-    seed: int
+    @property
+    def lidar(self) -> Cloud: ...
+    @property
+    def min_lidar_points(self) -> int: ...
+    @property
+    def paste(self) -> int: ...
+    @property
+    def flip(self) -> bool: ...
+    @property
+    def rotation(self) -> float: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
 
 
 class LidarBatches:

@@ -35,8 +35,7 @@ def detect(detector: BevDet, config: FinetuneConfig, batches: Batches, samples: 
                 torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
             ):
                 bev, _ = detector(moved.normalised(), detector.geometry(moved.cameras))
-                predicted = detector.head.predict(detector.head(bev))
-            if isinstance(predicted, torch.Tensor):
-                predicted = predicted.cpu().numpy()
+                made = detector.head.predict(detector.head(bev))
+            predicted = made.cpu().numpy() if isinstance(made, torch.Tensor) else made
             for place, sample in enumerate(batch.samples.tolist()):
                 yield SampleResult(sample, predicted[place], tuple(truth[place].numpy() for truth in batch.truth))

@@ -167,6 +167,7 @@ def public_fields(public: PublicBevDet) -> dict[str, Any]:
         fields |= {"image.resize_test": public.images.resize_test, "image.crop_h": public.images.crop_h}
     if spec.camera_aware:
         fields["view.aspp_width"] = spec.aspp_width
-    if groups := {ONE_GROUP: "one", SIX_GROUPS: "six"}.get(head.class_groups):
+    names: dict[tuple[tuple[str, ...], ...], str] = {ONE_GROUP: "one", SIX_GROUPS: "six"}
+    if groups := names.get(head.class_groups):
         fields["class_groups"] = groups
     return fields

@@ -77,6 +77,7 @@ def build_public(config: FinetuneConfig, evaluate: EvaluateConfig) -> BevDet:
 
     Raises UserError for a config that is not one of BEVDet's family, and for one that contradicts ours.
     """
+    assert evaluate.public_config is not None  # whoever asks has seen one
     file = Path(evaluate.public_config)
     try:
         public = read_bevdet_config(read_public_config(file))

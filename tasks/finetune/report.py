@@ -57,7 +57,7 @@ def _training(config: FinetuneConfig, trained: dict[str, Any]) -> str:
 
 def _pictured(goal: type[Goal], pictures: list[dict[str, Any]]) -> list[str]:
     """A table's lines: why each picture is there."""
-    rows = []
+    rows: list[str] = []
     for entry in pictures:
         shown = {name: entry[name] for name in ("picture", "scene", "sample")} | goal.pictured(entry)
         if not rows:

@@ -4,21 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.backbones.swin import Swin
 from storage.index import Index
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.images import draws_of, load_images, normalise
 
 
 @torch.no_grad()
-def feature_rank(backbone: Swin, config: ImageConfig, index: Index, dataroot: Path, samples: np.ndarray) -> float:
+def feature_rank(backbone: nn.Module, config: ImageConfig, index: Index, dataroot: Path, samples: np.ndarray) -> float:
     """Effective rank of stage 3's map (stride 16) over all tokens of the samples' whole images.
 
-    The backbone is left as it was.
+    backbone: see `models.backbones.backbone.Backbone`; it is left as it was.
     """
-    training, device, sums = backbone.training, next(backbone.parameters()).device, 0
+    training, device = backbone.training, next(backbone.parameters()).device
+    sums = torch.zeros((), dtype=torch.float64, device=device)
     backbone.eval()
     for sample in samples:
         draws = draws_of(index, int(sample), config)

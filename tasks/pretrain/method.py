@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from storage.index import Index
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.method_config import MethodConfig
 from training.task import AnyBatch, Term
 
 
@@ -28,8 +29,9 @@ class Evaluator(Protocol):
 class Method(Protocol[AnyBatch]):
     """A way of pretraining, on its inputs. The loss is that of `training.task.Task`, see there."""
 
-    def __init__(self, config: PretrainConfig, inputs: Inputs, index: Index):
-        """Open what is read. Raises UserError for artifacts that cannot be trained on together."""
+    def __init__(self, config: PretrainConfig, method: MethodConfig, inputs: Inputs, index: Index):
+        """Open what is read. method: of this way of pretraining. Raises UserError for artifacts that cannot be trained
+        on together."""
         ...
 
     def build(self) -> nn.Module:

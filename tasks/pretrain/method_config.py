@@ -22,8 +22,9 @@ class MethodConfig(Settings):
     def check(self, image: ImageConfig, backbone: BackboneConfig, init: str | None) -> None:
         """Raise ValueError where the method does not go with the images or what it begins from."""
 
-    def check_backbone(self, backbone: BackboneConfig) -> None:
-        """Raise ValueError where the method cannot pretrain such a backbone."""
+    def check_backbone(self, backbone: BackboneConfig) -> BackboneConfig:
+        """The same. Raises ValueError where the method cannot pretrain such a backbone."""
+        return backbone
 
     def check_caches(self, bev_cells: tuple[int, int] | None, depth_sweeps: int, camera_frames: int) -> None:
         """Raise ValueError where it does not go with the caches.

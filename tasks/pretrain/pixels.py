@@ -16,22 +16,25 @@ from tasks.batches.images import MEAN, STD
 from tasks.batches.masked import MaskedBatch, MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.methods.pixels import Config
 from training.task import Term
 
 
 class PixelPretraining:
     """A `tasks.pretrain.method.Method`. All parts of a step have as many tokens, so all count alike."""
 
-    def __init__(self, config: PretrainConfig, inputs: Inputs, index: Index):
-        self.config, self.images = config, MaskedImages(config, config.method, index, inputs.dataroot)
+    def __init__(self, config: PretrainConfig, method: Config, inputs: Inputs, index: Index):
+        self.config, self.method = config, method
+        self.images = MaskedImages(config, method, index, inputs.dataroot)
 
     def build(self) -> PixelMIM:
         """The decoder has GeoMIM's width and depth."""
-        backbone = build_backbone(self.config.backbone, checkpointing=self.config.checkpointing)
-        size = self.config.method.decoder.model_dump()
+        swin = self.method.check_backbone(self.config.backbone)
+        backbone = build_backbone(swin, checkpointing=self.config.checkpointing)
+        size = self.method.decoder.model_dump()
         spec = DecoderSpec(**size, cross_view=False, geometry_branch=False, camera_aware=False)
         decoder = Decoder(backbone.channels[2], spec, self.config.checkpointing)
-        return PixelMIM(backbone, decoder, self.config.backbone.num_heads[2])
+        return PixelMIM(backbone, decoder, swin.num_heads[2])
 
     def batch(self, positions: range, samples: np.ndarray) -> MaskedBatch:
         return self.images.training_at(positions, samples)

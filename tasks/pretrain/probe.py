@@ -11,7 +11,7 @@ prior_ap, prior_iou    of a probe that sees no images: how often a cell was occu
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from tasks.pretrain.samples import spread
 PRIOR_SAMPLES = 512  # at most, that say how often a cell is occupied
 FEWEST_EMPTY = 64  # cells drawn from a sample with hardly a box
 RIDGE = 1e-4  # of the logistic regression, on standardised features
+
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class LinearProbe(NamedTuple):
@@ -49,7 +52,7 @@ class ProbedGrid(NamedTuple):
     shape: tuple[int, int]  # X, Y
 
 
-class Probe:
+class Probe(Generic[Model]):
     """Fits and scores a fresh probe of a model on the same samples each time, on at most `most` of `train`.
 
     features: (model, sample) -> its frozen map (C, X, Y).
@@ -57,7 +60,7 @@ class Probe:
 
     def __init__(
         self,
-        features: Callable[[nn.Module, int], Tensor],
+        features: Callable[[Model, int], Tensor],
         index: Index,
         grid: ProbedGrid,
         most: int,
@@ -71,7 +74,7 @@ class Probe:
         self.useful = bool(torch.cat(self.labels).any() and self.truth.any())
         self.prior = self._prior_metrics(spread(train, PRIOR_SAMPLES)) if self.useful else {}
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: Model) -> dict[str, float]:
         """The metrics above; none if the training or the held-out samples have no boxes."""
         if not self.useful:
             return {}
@@ -90,7 +93,7 @@ class Probe:
         } | self.prior
 
     def _prior_metrics(self, samples: np.ndarray) -> dict[str, float]:
-        prior = sum(self._occupied(sample).float() for sample in samples) / len(samples)
+        prior = torch.stack([self._occupied(sample) for sample in samples]).sum(0) / len(samples)
         once = torch.tensor([True, False]).repeat_interleave(len(prior))  # each cell: occupied so often, empty so often
         threshold = best_threshold(prior.repeat(2), once, torch.cat([prior, 1 - prior]))
         scores = prior.repeat(len(self.held_out))
@@ -103,7 +106,7 @@ class Probe:
         boxes = sample_boxes(self.index, int(sample), min_lidar_points=1)
         return torch.from_numpy(occupied_cells(boxes, *self.grid)).flatten()
 
-    def _cells(self, model: nn.Module, sample: int) -> Tensor:
+    def _cells(self, model: Model, sample: int) -> Tensor:
         """(X * Y, C) float64."""
         return self.features(model, int(sample)).flatten(1).T.double().cpu()
 

@@ -50,7 +50,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
     first, device = rank() == 0, choose_device(config.device)
     index = Index.open(inputs["ingest"].path / "index.zarr")
     training_samples(index, "pretrain")
-    method = config.method.method()(config, inputs, index)
+    method = config.method.method()(config, config.method, inputs, index)
     train_samples, held_out_samples = split_samples(index, config.held_out)
     drawn_from = class_balanced(index, train_samples, config.seed) if config.sampling == "cbgs" else train_samples
     drawn_from = leaving_out(drawn_from, index.token, config.skip_samples)
@@ -98,7 +98,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
 
 def parameter_groups(model: nn.Module, config: PretrainConfig) -> list[dict[str, Any]]:
     """The optimiser's: what pretraining is for, the backbone, at a rate of its own, and what is thrown away."""
-    backbone = list(model.backbone.parameters())
+    backbone = list(model.get_submodule("backbone").parameters())
     others = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     return [{"params": backbone, "lr": config.rate * config.backbone_rate}, {"params": others, "lr": config.rate}]
 

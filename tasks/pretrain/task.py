@@ -1,6 +1,7 @@
 """A method, as the training loop wants it, and what is measured of it on the way."""
 
 from pathlib import Path
+from typing import Generic
 
 import numpy as np
 from torch import Tensor, nn
@@ -40,13 +41,14 @@ class HeldOutFigures:
         figures = self._evaluator.evaluate(self._result)
         (name, first), *_ = figures.items()
         marks = ", ".join(f"{mark.replace('_', ' ')} {figures[mark]:.4f}" for mark in MARKS if mark in figures)
-        rank = feature_rank(self._result.backbone, self._config.image, self._index, self._dataroot, self._samples)
+        backbone = self._result.get_submodule("backbone")
+        rank = feature_rank(backbone, self._config.image, self._index, self._dataroot, self._samples)
         beside = f" ({marks})" if marks else ""
         say(f"pretrain: {steps} steps, held-out {name} {first:.4f}{beside}, features of rank {rank:.1f}")
         return {f"held_out_{name}": value for name, value in (figures | {"rank": rank}).items()}
 
 
-class PretrainTask:
+class PretrainTask(Generic[AnyBatch]):
     """A `training.task.Task`. samples: rows of the index to draw from. figures: on rank 0, which alone evaluates."""
 
     def __init__(

@@ -1,6 +1,7 @@
 """Pretraining's weights from and for other people's code: what `pretrain.init` reads and `geomim export` writes."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -45,7 +46,7 @@ from tasks.engine.integrity import check_file
 from tasks.pretrain.geomim.model import splat_grid
 
 # How the backbone is written, from our names.
-BACKBONE_LAYOUTS = {
+BACKBONE_LAYOUTS: dict[str, dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]]] = {
     "swin": {
         "geomim": dict,
         "mmdet": swin_to_mmdet,

@@ -91,7 +91,9 @@ def _detect(
     with torch.inference_mode():
         for sample in progress(samples.tolist(), "teacher: check the weights", len(samples), "samples"):
             prepared = teacher.prepare(torch.from_numpy(load_points(index, dataroot, sample, sweeps)))
-            found[sample] = teacher.run(prepared, device, boxes=True)[1]
+            _, boxes = teacher.run(prepared, device, boxes=True)
+            assert boxes is not None  # they were asked for
+            found[sample] = boxes
     return found
 
 

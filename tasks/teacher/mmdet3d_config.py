@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from typing import TypeGuard
 
 from common.errors import UserError
 
@@ -36,7 +37,8 @@ def _bases(file: Path) -> list[str]:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return []  # whoever reads it as a config says what is wrong with it
-    bases, seen = [], set()
+    bases: list[str] = []
+    seen: set[ast.AST] = set()
     for node in tree.body:
         if isinstance(node, ast.With) and _reads_bases(node):
             bases += [_imported(file, statement) for statement in node.body]
@@ -44,13 +46,13 @@ def _bases(file: Path) -> list[str]:
         elif isinstance(node, ast.Assign) and any(_is_base(target) for target in node.targets):
             bases += _listed(file, node.value)
             seen.update(node.targets)
-    for node in ast.walk(tree):
-        if node not in seen and (_is_base(node) or (isinstance(node, ast.With) and _reads_bases(node))):
-            raise UserError(f"teacher.mmdet3d: {file}: inherits in line {node.lineno}, not at its top level; {REMEDY}")
+    for inner in ast.walk(tree):
+        if inner not in seen and (_is_base(inner) or (isinstance(inner, ast.With) and _reads_bases(inner))):
+            raise UserError(f"teacher.mmdet3d: {file}: inherits in line {inner.lineno}, not at its top level; {REMEDY}")
     return bases
 
 
-def _is_base(node: ast.AST) -> bool:
+def _is_base(node: ast.AST) -> TypeGuard[ast.Name]:
     return isinstance(node, ast.Name) and node.id == "_base_" and isinstance(node.ctx, ast.Store)
 
 

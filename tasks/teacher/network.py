@@ -57,18 +57,30 @@ def detector_spec(config: FitConfig) -> LidarSpec:
         norm=norm,
         neck_norm=norm,
     )
-    common = {
-        "in_channels": backbone.out_channels,
-        "bev_range": lidar.range,
-        "cell_size": tuple(size / config.upsample for size in lidar.cell_size),
-        "width": config.head_width,
-        "score_threshold": SCORE_THRESHOLD,
-        "min_radius": config.gaussian_radius,
-    }
+    x, y = (size / config.upsample for size in lidar.cell_size)
+    head: TransFusionSpec | CenterHeadSpec
     if config.head == "transfusion":
-        head = TransFusionSpec(**common, queries=config.queries, heads=ATTENTION_HEADS, ffn_width=2 * config.head_width)
+        head = TransFusionSpec(
+            backbone.out_channels,
+            lidar.range,
+            (x, y),
+            width=config.head_width,
+            score_threshold=SCORE_THRESHOLD,
+            min_radius=config.gaussian_radius,
+            queries=config.queries,
+            heads=ATTENTION_HEADS,
+            ffn_width=2 * config.head_width,
+        )
     else:
-        head = CenterHeadSpec(**common, class_groups=SIX_GROUPS if config.class_groups == "six" else ONE_GROUP)
+        head = CenterHeadSpec(
+            backbone.out_channels,
+            lidar.range,
+            (x, y),
+            width=config.head_width,
+            score_threshold=SCORE_THRESHOLD,
+            min_radius=config.gaussian_radius,
+            class_groups=SIX_GROUPS if config.class_groups == "six" else ONE_GROUP,
+        )
     return replace(encoder_spec(lidar, norm), bev_backbone=backbone, head=head)
 
 
@@ -98,7 +110,7 @@ def build_teacher(config: TeacherConfig, index: Index, dataroot: Path, fitted: P
     Raises UserError for a file that is not what the config says.
     """
     if config.mmdet3d:
-        return _mmdet3d_teacher(config)
+        return _mmdet3d_teacher(config, Path(config.mmdet3d))
     if config.weights == "random":
         return _random_teacher(config, index, dataroot)
     path = fitted or Path(config.weights)
@@ -205,42 +217,48 @@ def _fitted_spec(path: Path, written: dict[str, str], wanted: LidarConfig) -> Li
     return detector_spec(fit)
 
 
-def _teacher(config: TeacherConfig, *parts: Any) -> LidarTeacher:
-    if config.output == "neck" and len(parts) == 1:
+def _teacher(
+    config: TeacherConfig,
+    encoder: SparseEncoder,
+    bev_backbone: BEVBackbone | None = None,
+    detector: LidarDetector | None = None,
+) -> LidarTeacher:
+    if config.output == "neck" and bev_backbone is None:
         raise UserError(f"teacher.output is neck, but {config.weights} holds a sparse encoder alone; set it to encoder")
-    return LidarTeacher(config.lidar.grid, *parts, output=config.output)
+    return LidarTeacher(config.lidar.grid, encoder, bev_backbone, detector, config.output)
 
 
 def _random_teacher(config: TeacherConfig, index: Index, dataroot: Path) -> LidarTeacher:
     """Random weights with one sample's batch-norm statistics; without, features grow by layer, past float16's range."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        parts = [build_encoder(config.lidar)]
-        if config.output == "neck":
-            parts.append(BEVBackbone(BevBackboneSpec(config.lidar.bev_channels)))
-    bev = voxel_batch([torch.from_numpy(load_points(index, dataroot, 0, config.lidar.sweeps))], config.lidar.grid)
-    for part in parts:
-        for module in part.modules():
-            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-                module.momentum = 1.0
-        with torch.inference_mode():
-            bev = part.train()(*bev) if isinstance(bev, tuple) else part.train()(bev)
-    return _teacher(config, *parts)
+        encoder = build_encoder(config.lidar)
+        neck = BEVBackbone(BevBackboneSpec(config.lidar.bev_channels)) if config.output == "neck" else None
+    for module in (*encoder.modules(), *(neck.modules() if neck else ())):
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    voxels = voxel_batch([torch.from_numpy(load_points(index, dataroot, 0, config.lidar.sweeps))], config.lidar.grid)
+    with torch.inference_mode():
+        bev = encoder.train()(*voxels)
+        if neck:
+            neck.train()(bev)
+    return _teacher(config, encoder, neck)
 
 
-def _mmdet3d_teacher(config: TeacherConfig) -> Teacher:
-    from models.lidar.mmdet3d_teacher import MMDet3DTeacher  # imports all of mmdet3d's models: seconds
+def _mmdet3d_teacher(config: TeacherConfig, file: Path) -> Teacher:
+    """file: the detector's config."""
+    from models.lidar.mmdet3d_teacher import Layer, MMDet3DTeacher  # imports all of mmdet3d's models: seconds
     from models.openmmlab import DetectorUnavailable, read_config
 
     tensors: dict[str, Tensor] | None = None if config.weights == "random" else read_tensors(Path(config.weights))
     try:
-        settings = read_config(Path(config.mmdet3d))
+        settings = read_config(file)
     except DetectorUnavailable as error:  # names the file itself
         raise UserError(str(error)) from None
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            layer = "middle_encoder" if config.output == "encoder" else "neck"
+            layer: Layer = "middle_encoder" if config.output == "encoder" else "neck"
             teacher = MMDet3DTeacher(settings, layer, torch.device("cpu"))
         if tensors is not None:
             teacher.load(tensors)

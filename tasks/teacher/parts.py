@@ -62,7 +62,8 @@ class PartWriter:
 
     def write(self, part: int) -> tuple[int, Times]:
         """Write a part; (its number of samples, where the time went). Raises UserError for features that don't fit."""
-        times, found = Times(), []
+        times = Times()
+        found: list[Boxes] = []
         start = time.perf_counter()
         with torch.inference_mode():
             self.bev.write(part, self._maps(part, times, found))
@@ -81,11 +82,10 @@ class PartWriter:
             if i + 1 < len(jobs):
                 coming = self._ahead.submit(self._prepare, jobs[i + 1], times)
             with times.of("infer"):
-                boxes = self.boxes is not None and job.flip == "none"
-                bev, detected = self.teacher.run(prepared, self.device, boxes)
-                bev = bev.float().cpu().numpy()
-            if boxes:
-                found.append(detected)
+                made, boxes = self.teacher.run(prepared, self.device, self.boxes is not None and job.flip == "none")
+                bev = made.float().cpu().numpy()
+            if boxes is not None:
+                found.append(boxes)
             self._check(bev, job)
             yield bev
 
@@ -114,8 +114,8 @@ def open_stores(
     if config.detections and not teacher.detects:
         raise UserError("teacher.detections: these weights have no detection head; set it to false")
     attributes = BevAttributes(
-        tuple(teacher.bev_range),
-        tuple(teacher.cell_size),
+        teacher.bev_range,
+        teacher.cell_size,
         config.part_size,
         encoding=config.encoding,
         flips=FLIPS if config.flips else FLIPS[:1],
@@ -135,4 +135,4 @@ def flipped(points: np.ndarray, flip: str) -> np.ndarray:
 
 def _columns(boxes: Boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     box = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.velocities])
-    return box, boxes.scores, boxes.labels
+    return box, boxes.required_scores, boxes.labels

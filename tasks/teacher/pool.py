@@ -67,7 +67,7 @@ def _processors(device: torch.device) -> int:
 
 # A worker's own: what it was started with, and the writer it makes of it at its first part. (Not in `_start`: an
 # exception there would reach the parent as a broken pool, without its sentence.)
-_given: tuple[Job, Any] | None = None
+_given: tuple[Job, Any]
 _writer: PartWriter | None = None
 
 

@@ -5,9 +5,9 @@ import torch
 
 from models.backbones.swin import Swin
 from models.depth_bins import DepthBins
-from models.geomim.decoder import Decoder, DecoderSpec
-from models.geomim.model import GeoMIM
-from models.geomim.view_transform import ViewTransform
+from models.geomim.decoder import DecoderSpec
+from models.geomim.model import GeoMIM, GeoMIMSpec
+from models.geomim.view_transform import ViewTransformSpec
 from models.layouts import (
     WeightsMismatch,
     fill_backbone,
@@ -31,9 +31,9 @@ def a_swin(windows=(4, 4, 2, 2), grid=8, embed_dim=8) -> Swin:
 def a_geomim(decoder_depth=4, windows=(4, 4, 2, 2), **ablation) -> GeoMIM:
     """Every weight and buffer is random."""
     grid = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-5.0, 5.0), 1.0)
-    transform = ViewTransform(16, 6, DepthBins(1, 11, 1), grid)
-    decoder = Decoder(32, DecoderSpec(16, 2, decoder_depth, **ablation))
-    model = GeoMIM(a_swin(windows), decoder, transform, 2, target_channels=5, patch=4)
+    view = ViewTransformSpec(DepthBins(1, 11, 1), grid, context=6)
+    decoder = DecoderSpec(16, 2, decoder_depth, **ablation)
+    model = GeoMIM(a_swin(windows), GeoMIMSpec(decoder, view, fusion_heads=2, target_channels=5, patch=4))
     for value in model.state_dict().values():
         value.copy_(torch.rand(value.shape) * 5)
     return model

@@ -16,9 +16,9 @@ from models.bevdet.cost_volume import places, rays
 from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from models.geometry import rotation_z
-from models.geomim.decoder import CameraGate, Decoder, DecoderSpec
-from models.geomim.model import GeoMIM
-from models.geomim.view_transform import ViewTransform
+from models.geomim.decoder import CameraGate, DecoderSpec
+from models.geomim.model import GeoMIM, GeoMIMSpec
+from models.geomim.view_transform import ViewTransform, ViewTransformSpec
 from models.lift_splat import BevGrid
 from models.rays import feature_pixels, frustum, inverse, lens, pixel_rays
 from one_frame import one_frame
@@ -33,7 +33,8 @@ EDGES = torch.arange(1.0, 60.0, 3.0, dtype=torch.float64)
 def tiny_geomim() -> GeoMIM:
     backbone = small_swin()
     grid = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-10.0, 10.0), 0.5)
-    return GeoMIM(backbone, Decoder(32, DecoderSpec(16, 2, 4)), ViewTransform(16, 6, DepthBins(1, 11, 1), grid), 2, 5)
+    view = ViewTransformSpec(DepthBins(1, 11, 1), grid, context=6)
+    return GeoMIM(backbone, GeoMIMSpec(DecoderSpec(16, 2, 4), view, fusion_heads=2, target_channels=5))
 
 
 def test_points_return_to_their_pixels():
@@ -88,7 +89,8 @@ def random_rig(seed: int, batch: int, views: int) -> Cameras:
 def test_cells_one_by_one(seed, size, truncate):
     """Every point through its camera, one at a time, with a linear solver and no ray."""
     cameras, bins = random_rig(seed, 1, 2), DepthBins(1.0, 40.0, 6.0)
-    transform = ViewTransform(8, 4, bins, BevGrid((-20, 20), (-15, 15), (-4, 4), 0.5), truncate=truncate)
+    grid = BevGrid((-20, 20), (-15, 15), (-4, 4), 0.5)
+    transform = ViewTransform(8, ViewTransformSpec(bins, grid, context=4, truncate=truncate))
     found = transform.cells(cameras, size, 16)
     pixels = frustum(bins.edges(), size, 16).numpy()
     for n, d, row, column in np.ndindex(found.shape[1:]):
@@ -148,7 +150,8 @@ def assert_same_bits(one, other):
 @given(st.integers(0, 10**6))
 def test_cells_and_points_under_autocast(seed):
     cameras, size = random_rig(seed, 2, 3), (256, 704)
-    transform = ViewTransform(8, 4, DepthBins(1.0, 60.0, 3.0), BevGrid((-54, 54), (-54, 54), (-10, 10), 0.3))
+    grid = BevGrid((-54, 54), (-54, 54), (-10, 10), 0.3)
+    transform = ViewTransform(8, ViewTransformSpec(DepthBins(1.0, 60.0, 3.0), grid, context=4))
 
     def points():
         return pixel_rays(cameras.lens(), cameras.camera_to_bev(), feature_pixels(size, 16)).at(EDGES)

@@ -26,7 +26,7 @@ from training.ranks import gathered
 class Detection:
     """See `Goal`."""
 
-    scores = ("mAP", "NDS")
+    scores: tuple[str, ...] = ("mAP", "NDS")
     listing = PICTURES
     title = "Camera detector"
 
@@ -54,7 +54,9 @@ class Detection:
             )
         )
 
-    split = staticmethod(evaluation_split)
+    @staticmethod
+    def split(index: Index) -> str:
+        return evaluation_split(index)
 
     @staticmethod
     def unscored(index: Index) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.boxes import Boxes
+from models.head import Head
 from storage.index import Index
 from tasks.batches.detector import Truth
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
@@ -35,7 +36,7 @@ class Goal(Protocol):
     def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, evaluate: EvaluateConfig): ...
 
     @staticmethod
-    def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> nn.Module:
+    def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> Head:
         """What makes predictions of the map (B, bev_width, Y, X), as `evaluate` says which of them count."""
         ...
 
@@ -54,12 +55,12 @@ class Goal(Protocol):
         ...
 
     @staticmethod
-    def loss(head: nn.Module, predictions: Any, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
-        """The terms to minimise, each a mean over what there is to learn from."""
+    def loss(head: Any, predictions: Any, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+        """The terms to minimise, each a mean over what there is to learn from. head: of the kind that `head` makes."""
         ...
 
     @staticmethod
-    def counts(head: nn.Module, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+    def counts(head: Any, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
         """By how many the sum of each term of `loss` was divided."""
         ...
 

@@ -12,7 +12,7 @@ from tasks.finetune.goals.tally import Tally
 class MapGoal:
     """See `Goal`."""
 
-    scores = ("mIoU",)
+    scores: tuple[str, ...] = ("mIoU",)
 
     def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, evaluate: EvaluateConfig):
         self._config, self._index, self._dataroot, self._evaluate = config, index, dataroot, evaluate

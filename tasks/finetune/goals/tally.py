@@ -15,8 +15,9 @@ class Score(Protocol):
     samples: int
     counts: np.ndarray
 
-    def add(self, predicted: np.ndarray, *truth: np.ndarray) -> None:
-        """Count a sample."""
+    @property
+    def add(self) -> Callable[..., None]:
+        """Called with what is predicted of a sample and the arrays of its truth, count it."""
         ...
 
     def result(self) -> dict:

@@ -46,7 +46,8 @@ class HeldOut:
         self.batches, self.samples, self.device = batches, samples, device
         self.blind = blind_answers(batches, config, train)
         grid = batches.bev.attributes
-        probed = ProbedGrid(grid.point_range[:2], grid.cell_size[0], batches.bev.shape[1:])
+        x, y = grid.point_range[:2]
+        probed = ProbedGrid((x, y), grid.cell_size[0], batches.bev.shape[1:])
         most = config.probe_samples
         self.probe = Probe(self._features, batches.index, probed, most, train, samples) if most else None
 
@@ -54,7 +55,8 @@ class HeldOut:
         """The metrics above; those of which nothing can be said (depths at a range where none is) are left out."""
         bev, depth = BevErrors(), DepthErrors(model.view_transform.bins)
         blind_bev, blind_depth = (answer.to(self.device) for answer in self.blind)
-        first = previous = None
+        first: tuple[Tensor, Tensor] | None = None
+        previous: Tensor | None = None
         for batch, made in self.predictions(model, far_apart(self.samples)):
             lidar_bev = batch.lidar_bev()
             seen = normalise_patches(lidar_bev.float(), model.patch), (lidar_bev != 0).any(1)
@@ -65,7 +67,7 @@ class HeldOut:
                 bev.add("shuffled", previous, *seen)
             first, previous = first or seen, made.bev
             depth.add(made.depth_prob[:, 0], blind_depth, batch.depth_map[0])
-        if len(self.samples) > 1:
+        if first is not None and previous is not None and len(self.samples) > 1:
             bev.add("shuffled", previous, *first)
         return bev.metrics() | depth.metrics() | (self.probe.evaluate(model) if self.probe else {})
 
@@ -91,9 +93,10 @@ class HeldOut:
 class BevErrors:
     """Squared errors of several answers, summed over all cells and over the active ones."""
 
-    def __init__(self):
-        self._sums = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))  # over all cells, over active ones
-        self._cells = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+    def __init__(self) -> None:
+        # Over all cells, over active ones.
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+        self._cells: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
 
     def add(self, name: str, bev: Tensor, target: Tensor, active: Tensor) -> None:
         """bev: (..., 1, C, X, Y), any number of guesses at the target (1, C, X, Y); active: (1, X, Y) bool."""
@@ -116,7 +119,8 @@ class DepthErrors:
     """Expected depths and the LiDAR's nearest, in every block of pixels where there is one."""
 
     def __init__(self, bins: DepthBins):
-        self._bins, self._rows = bins, []
+        self._bins = bins
+        self._rows: list[Tensor] = []
 
     def add(self, depth_prob: Tensor, blind: Tensor, depth_map: Tensor) -> None:
         """depth_prob: (2, N, D, h, w); blind: (N, h, w) m; depth_map: (N, h, w) m."""
@@ -153,7 +157,7 @@ def frozen_bev(model: GeoMIM, batch: GeoMIMBatch) -> Tensor:
     training = model.training
     model.eval()
     images = batch.normalised_images()
-    cameras = model.geometry(batch.cameras, tuple(images.shape[-2:]))
+    cameras = model.geometry(batch.cameras, (images.shape[-2], images.shape[-1]))
     maps = model.decode(images, cameras.vector, torch.zeros_like(batch.groups))
     whole = (m.chunk(2)[0].unflatten(0, images.shape[:2]) for m in (maps.semantic, maps.geometry))
     bev, _ = model.view_transform(*whole, cameras.plan)

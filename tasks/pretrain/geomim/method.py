@@ -1,6 +1,5 @@
 """GeoMIM on its inputs: the index's images, the teacher's BEV and LiDAR depth."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,10 @@ from tasks.batches.masked import MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.held_out import HeldOut
-from tasks.pretrain.geomim.model import AnyGeoMIM, build_model
+from tasks.pretrain.geomim.model import AnyGeoMIM, Make, build_model
 from tasks.pretrain.geomim.picture import COLOURS_FILE, draw_picture
 from tasks.pretrain.geomim.public import check_public
+from tasks.pretrain.methods.geomim import Config
 from training.task import Term
 
 PICTURED = 2  # held-out samples in the picture
@@ -29,22 +29,25 @@ PICTURED = 2  # held-out samples in the picture
 class GeoMIMPretraining:
     """A `tasks.pretrain.method.Method`."""
 
-    def __init__(self, config: PretrainConfig, inputs: Inputs, index: Index):
-        self.config, self.method = config, config.method
+    def __init__(self, config: PretrainConfig, method: Config, inputs: Inputs, index: Index):
+        self.config, self.method = config, method
         bev = BevReader(inputs["teacher"].path / "bev.zarr")
         depth = DepthReader(inputs["depth"].path / "depth.zarr")
         self._check(index, bev, depth)
         masked = MaskedImages(config, self.method, index, inputs.dataroot)
         self.batches = GeoMIMBatches(masked, self.method, bev, depth)
 
-    def build(self, make: Callable[..., AnyGeoMIM] = GeoMIM) -> AnyGeoMIM:
-        """make: see `build_model`."""
-        bev = self.batches.bev
-        model = build_model(self.config, bev.shape[0], bev.attributes.point_range, bev.attributes.cell_size[0], make)
+    def build(self) -> GeoMIM:
+        return self.built(GeoMIM)
+
+    def built(self, make: Make[AnyGeoMIM]) -> AnyGeoMIM:
+        """The same of `make`: a GeoMIM with more to it, say."""
+        channels, bev = self.batches.bev.shape[0], self.batches.bev.attributes
+        model = build_model(make, self.config, self.method, channels, bev.point_range, bev.cell_size[0])
         for unused in (model.view_transform.downsample, model.head):
             unused.requires_grad_(self.method.reconstruction_weight > 0)  # ranks wait for whatever asks for a gradient
         if self.method.public_config:
-            check_public(self.config, model)
+            check_public(self.config, self.method, model)
         return model
 
     def batch(self, positions: range, samples: np.ndarray) -> GeoMIMBatch:

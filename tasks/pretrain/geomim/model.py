@@ -3,38 +3,44 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from models.backbones.swin import Swin
 from models.depth_bins import DepthBins
-from models.geomim.decoder import Decoder, DecoderSpec
-from models.geomim.model import GeoMIM
-from models.geomim.view_transform import ViewTransform
+from models.geomim.decoder import DecoderSpec
+from models.geomim.model import GeoMIM, GeoMIMSpec
+from models.geomim.view_transform import ViewTransformSpec
 from models.lift_splat import BevGrid
 from tasks.backbone import build_backbone
 from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.methods.geomim import Config
 
 AnyGeoMIM = TypeVar("AnyGeoMIM", bound=GeoMIM)
+Make = Callable[[Swin, GeoMIMSpec, bool], AnyGeoMIM]  # a GeoMIM, or what is called like it
 
 
 def build_model(
+    make: Make[AnyGeoMIM],
     config: PretrainConfig,
+    method: Config,
     bev_channels: int,
     bev_range: tuple[float, ...],
     bev_cell: float,
-    make: Callable[..., AnyGeoMIM] = GeoMIM,
 ) -> AnyGeoMIM:
     """GeoMIM for a teacher's BEV, initialised from torch's global generator.
 
     bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
-    make: takes GeoMIM's arguments.
     """
-    backbone = build_backbone(config.backbone, checkpointing=config.checkpointing)
-    method = config.method
-    decoder = Decoder(backbone.channels[2], DecoderSpec(**method.decoder.model_dump()), config.checkpointing)
+    swin = method.check_backbone(config.backbone)
+    backbone = build_backbone(swin, checkpointing=config.checkpointing)
     grid = splat_grid(method.height, method.splat_ratio, bev_range, bev_cell)
-    view_transform = ViewTransform(
-        method.decoder.width, method.context, DepthBins(*method.depth_bins), grid, method.splat_ratio
+    spec = GeoMIMSpec(
+        DecoderSpec(**method.decoder.model_dump()),
+        ViewTransformSpec(DepthBins(*method.depth_bins), grid, method.context, method.splat_ratio),
+        fusion_heads=swin.num_heads[2],
+        target_channels=bev_channels,
+        patch=method.patch,
+        depth_weight=method.depth_weight,
     )
-    heads = config.backbone.num_heads[2]
-    return make(backbone, decoder, view_transform, heads, bev_channels, method.patch, method.depth_weight)
+    return make(backbone, spec, config.checkpointing)
 
 
 def splat_grid(height: tuple[float, float], splat_ratio: int, bev_range: tuple[float, ...], bev_cell: float) -> BevGrid:

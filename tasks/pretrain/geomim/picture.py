@@ -6,7 +6,7 @@ BEV features become colours along three principal components of a target. They a
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from tasks.batches.geomim import GeoMIMBatch
 from tasks.batches.lidar import sample_boxes
 from tasks.pretrain.geomim.baseline import labelled_depth
 from tasks.pretrain.geomim.held_out import HeldOut
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
 
 COLOURS_FILE = "bev_colours.npz"
 VIEW_INCHES, BEV_INCHES = 2.9, 3.8
@@ -77,7 +81,9 @@ def draw_picture(path: Path, model: GeoMIM, held_out: HeldOut, samples: np.ndarr
     figure.savefig(path, dpi=80)
 
 
-def _draw_cameras(figure, batch: GeoMIMBatch, made: Reconstruction, model: GeoMIM, names: tuple[str, ...]) -> None:
+def _draw_cameras(
+    figure: "SubFigure", batch: GeoMIMBatch, made: Reconstruction, model: GeoMIM, names: tuple[str, ...]
+) -> None:
     images, bins = batch.images[0].cpu().numpy(), model.view_transform.bins
     prob = made.depth_prob[0, 0].float()  # from half 1
     centres = bins.edges().to(prob) + bins.step / 2
@@ -103,7 +109,13 @@ def _draw_cameras(figure, batch: GeoMIMBatch, made: Reconstruction, model: GeoMI
 
 
 def _draw_bev(
-    figure, batch: GeoMIMBatch, made: Reconstruction, model: GeoMIM, held_out: HeldOut, sample: int, colours: Path
+    figure: "SubFigure",
+    batch: GeoMIMBatch,
+    made: Reconstruction,
+    model: GeoMIM,
+    held_out: HeldOut,
+    sample: int,
+    colours: Path,
 ) -> None:
     target = normalise_patches(batch.lidar_bev().float(), model.patch)
     colour = BevColours.kept(colours, target[0])
@@ -114,7 +126,14 @@ def _draw_bev(
 
     axes = figure.subplots(1, 5)
 
-    def draw(axis, name: str, values: np.ndarray, boxes: str = "white", cmap: str | None = None, limits=(None, None)):
+    def draw(
+        axis: "Axes",
+        name: str,
+        values: np.ndarray,
+        boxes: str = "white",
+        cmap: str | None = None,
+        limits: tuple[float | None, float | None] = (None, None),
+    ) -> None:
         # Rows are x and columns y; turned so that y (ahead) points up and x to the right.
         turned, extent = values.swapaxes(0, 1), (x_low, x_high, y_low, y_high)
         drawn = axis.imshow(turned, cmap, vmin=limits[0], vmax=limits[1], origin="lower", extent=extent)

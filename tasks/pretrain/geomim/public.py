@@ -8,17 +8,20 @@ from models.geomim.model import GeoMIM
 from models.public.geomim import read_geomim
 from models.public.used import UnreadableConfig
 from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.methods.geomim import Config
 from tasks.public_config import read_public_config
 
 
-def check_public(config: PretrainConfig, model: GeoMIM) -> None:
-    """Refuse a public config that contradicts ours, or the teacher's grid. Raises UserError."""
-    file = Path(config.method.public_config)
+def check_public(config: PretrainConfig, method: Config, model: GeoMIM) -> None:
+    """Refuse a `public_config` that contradicts ours, or the teacher's grid. Raises UserError."""
+    assert method.public_config is not None  # whoever asks has seen one
+    file = Path(method.public_config)
     try:
         public = read_geomim(read_public_config(file))
     except UnreadableConfig as error:
         raise UserError(f"{file}: {error}") from None
-    swin, decoder, view = public.student.backbone, public.student.decoder, public.view
+    swin, decoder = public.student.backbone, public.student.decoder
+    image_size, view = public.view.image_size, public.view.transform
     told = {
         "backbone.embed_dim": swin.embed_dim,
         "backbone.depths": swin.depths,
@@ -31,19 +34,21 @@ def check_public(config: PretrainConfig, model: GeoMIM) -> None:
         "method.decoder.cross_view": True,  # the public code's way, whatever its config, as are the next two
         "method.decoder.geometry_branch": True,
         "method.decoder.camera_aware": True,
-        "image.size": view.image_size,
+        "image.size": image_size,
         "method.depth_bins": (view.bins.low, view.bins.high, view.bins.step),
         "method.context": view.context,
         "method.height": view.grid.z,
     }
+    ours = {"backbone": config.backbone, "image": config.image, "method": method}
     for name, value in told.items():
-        if value != (now := attrgetter(name)(config)):
+        section, _, field = name.partition(".")
+        if value != (now := attrgetter(field)(ours[section])):
             raise UserError(f"{file}: says pretrain.{name} = {value}, and the config says {now}; set it so")
-    ours = model.view_transform.grid
-    pairs = zip((*view.grid.x, *view.grid.y, view.grid.cell), (*ours.x, *ours.y, ours.cell))
+    grid = model.view_transform.grid
+    pairs = zip((*view.grid.x, *view.grid.y, view.grid.cell), (*grid.x, *grid.y, grid.cell))
     if any(abs(a - b) > 1e-6 for a, b in pairs):
-        ratio = f"pretrain.method.splat_ratio {config.method.splat_ratio}"
+        ratio = f"pretrain.method.splat_ratio {method.splat_ratio}"
         raise UserError(
             f"{file}: splats into x {view.grid.x}, y {view.grid.y} by {view.grid.cell} m, and the teacher's grid with "
-            f"{ratio} is x {ours.x}, y {ours.y} by {ours.cell:g} m; make them agree"
+            f"{ratio} is x {grid.x}, y {grid.y} by {grid.cell:g} m; make them agree"
         )

@@ -75,9 +75,9 @@ class Config(MaskConfig, LiftConfig, MethodConfig):
             raise ValueError("method.public_config describes the GeoMIM in pretrain.init: set that too")
 
     def check_caches(self, bev_cells: tuple[int, int] | None, depth_sweeps: int, camera_frames: int) -> None:
+        shape = "x".join(map(str, bev_cells or ()))
         for axis, cells in zip("xy", bev_cells or ()):
             if cells % self.patch:
-                shape = "x".join(map(str, bev_cells))
                 raise ValueError(
                     f"pretrain.method.patch is {self.patch}, which does not divide the teacher's BEV of {shape} cells "
                     f"along {axis}: choose a divisor of {cells}, or another lidar.range or lidar.voxel_size"

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from models.backbones.config import SwinConfig
 from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.engine.stage import StageName
@@ -40,8 +41,8 @@ class Config(MethodConfig):
         self.geomim.check(image, backbone, init)
         self.mim4d.check(image, backbone, init)
 
-    def check_backbone(self, backbone: BackboneConfig) -> None:
-        self.geomim.check_backbone(backbone)
+    def check_backbone(self, backbone: BackboneConfig) -> SwinConfig:
+        return self.geomim.check_backbone(backbone)
 
     def check_caches(self, bev_cells: tuple[int, int] | None, depth_sweeps: int, camera_frames: int) -> None:
         self.geomim.check_caches(bev_cells, depth_sweeps, camera_frames)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from common.settings import Settings
-from models.backbones.config import ResNetConfig
+from models.backbones.config import ConvNeXtConfig, ResNetConfig, SwinConfig
 from tasks.backbone import BackboneConfig
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.mask_config import mask_grid
@@ -122,11 +122,12 @@ class Config(LiftConfig, MethodConfig):
         )
         self.check_backbone(backbone)
 
-    def check_backbone(self, backbone: BackboneConfig) -> None:
+    def check_backbone(self, backbone: BackboneConfig) -> SwinConfig | ConvNeXtConfig:
         if isinstance(backbone, ResNetConfig):
             raise ValueError(
                 f"backbone.name is {backbone.name}, which looks at hidden pixels: mim4d pretrains a swin or a convnext"
             )
+        return backbone
 
     def check_caches(self, bev_cells: tuple[int, int] | None, depth_sweeps: int, camera_frames: int) -> None:
         if self.frames - 1 > camera_frames:

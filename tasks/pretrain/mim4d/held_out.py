@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from models.mim4d.video import VideoRendered
 from tasks.batches.clips import ClipBatch, Clips
 from tasks.pretrain.methods.mim4d import Config
 from tasks.pretrain.mim4d.picture import Panorama, dense, draw_picture
-from tasks.pretrain.probe import Probe, ProbedGrid
+from tasks.pretrain.probe import Model, Probe, ProbedGrid
 from tasks.pretrain.samples import far_apart, spread
 
 BLOCK = 16  # px a side
@@ -40,7 +40,7 @@ DEPTH_RANGES = ((0, 15), (15, 30), (30, 45), (45, 60))  # m
 PICTURED = 2  # held-out samples in the picture
 
 
-class HeldOutVideo:
+class HeldOutVideo(Generic[Model]):
     """A `tasks.pretrain.method.Evaluator` on fixed samples with fixed masks and rays.
 
     render: the model's rendering of a clip. frozen: its key frames' volumes (B, C, Z, Y, X) of whole images. Neither
@@ -50,8 +50,8 @@ class HeldOutVideo:
     def __init__(
         self,
         clips: Clips,
-        render: Callable[[nn.Module, ClipBatch], VideoRendered],
-        frozen: Callable[[nn.Module, ClipBatch], Tensor],
+        render: Callable[[Model, ClipBatch], VideoRendered],
+        frozen: Callable[[Model, ClipBatch], Tensor],
         config: Config,
         samples: np.ndarray,
         train: np.ndarray,
@@ -63,7 +63,7 @@ class HeldOutVideo:
         self.probe = Probe(self._map, clips.index, grid, most, train, samples) if most else None
         self.blind = Blind.of([self._clip(sample) for sample in spread(train, BLIND_SAMPLES)], clips.config.image.size)
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: Model) -> dict[str, float]:
         """The metrics above; those of which nothing can be said are left out. `model` is left as it was."""
         depth, colour = Errors(), Errors()
         first: ClipBatch | None = None
@@ -80,7 +80,7 @@ class HeldOutVideo:
         figures |= {f"psnr{name}": -10 * math.log10(max(error, 1e-10)) for name, error in colour.means().items()}
         return figures | (self.probe.evaluate(model) if self.probe else {})
 
-    def draw(self, model: nn.Module, folder: Path, name: str = "pretrain.png") -> None:
+    def draw(self, model: Model, folder: Path, name: str = "pretrain.png") -> None:
         """See `picture`; the LiDAR's distances are those of its rays."""
         panoramas = []
         for clip in map(self._clip, self.samples[:PICTURED].tolist()):
@@ -90,12 +90,12 @@ class HeldOutVideo:
             panoramas.append(Panorama(clip, direct, rebuilt if known else None, farthest))
         draw_picture(folder / name, panoramas, self.clips.index.cameras)
 
-    def rendered(self, model: nn.Module, clip: ClipBatch) -> VideoRendered:
+    def rendered(self, model: Model, clip: ClipBatch) -> VideoRendered:
         """Of a clip on the CPU; `model` is left as it was."""
         with frozen(model):
             return self.render(model, clip.to(self.device))
 
-    def _map(self, model: nn.Module, sample: int) -> Tensor:
+    def _map(self, model: Model, sample: int) -> Tensor:
         """(Z * C, X, Y): what lies above one another is one cell of the probe."""
         with frozen(model):
             volume = self.frozen(model, self._clip(sample).to(self.device))
@@ -104,7 +104,7 @@ class HeldOutVideo:
     def _clip(self, sample: int) -> ClipBatch:
         return self.clips.held_out([int(sample)])
 
-    def _add(self, model: nn.Module, clip: ClipBatch, depth: "Errors", colour: "Errors") -> None:
+    def _add(self, model: Model, clip: ClipBatch, depth: "Errors", colour: "Errors") -> None:
         direct, rebuilt = self.rendered(model, clip)
         rays = KeyRays.of(clip, direct.hit[0])
         blind_depth, blind_colour = self.blind.of_rays(clip.pixels[0, 0])
@@ -121,7 +121,7 @@ class HeldOutVideo:
         colour.add("_blind", (blind_colour - rays.colours).square()[rays.cast])
         colour.add("_constant", (self.blind.colour - rays.colours).square()[rays.cast])
 
-    def _add_shuffled(self, model: nn.Module, clip: ClipBatch, seen: ClipBatch, depth: "Errors") -> None:
+    def _add_shuffled(self, model: Model, clip: ClipBatch, seen: ClipBatch, depth: "Errors") -> None:
         """The rays of one clip through the images of another."""
         mixed = clip._replace(images=seen.images, visible=seen.visible)
         rendered = self.rendered(model, mixed).direct
@@ -191,7 +191,7 @@ class Blind(NamedTuple):
         depth = float(depths[known].median()) if known.any() else 0.0
         colour = colours.mean(0) if len(colours) else torch.full((3,), 0.5)
         shape = (clips[0].images.shape[2], -(-size[0] // BLOCK), -(-size[1] // BLOCK))
-        place = np.ravel_multi_index(_blocks(pixels).numpy().T, shape)
+        place = np.ravel_multi_index(tuple(_blocks(pixels).numpy().T), shape)
         count = math.prod(shape)
         median = torch.full((count,), depth)
         for block, chosen in _grouped(place[known.numpy()]):

@@ -16,6 +16,7 @@ from tasks.batches.geomim import GeoMIMBatch
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.method import GeoMIMEvaluator, GeoMIMPretraining
+from tasks.pretrain.methods.joint import Config
 from tasks.pretrain.mim4d.held_out import HeldOutVideo
 from tasks.pretrain.mim4d.method import MIM4DPretraining, counts_of, targets_of, terms_of
 from tasks.pretrain.mim4d.model import render_spec, temporal_spec, volume_grid
@@ -43,15 +44,15 @@ class JointBatch(NamedTuple):
 class JointPretraining:
     """A `tasks.pretrain.method.Method`."""
 
-    def __init__(self, config: PretrainConfig, inputs: Inputs, index: Index):
-        self.config, self.method = config, config.method
-        self.geomim = GeoMIMPretraining(config.model_copy(update={"method": self.method.geomim}), inputs, index)
-        self.mim4d = MIM4DPretraining(config.model_copy(update={"method": self.method.mim4d}), inputs, index)
+    def __init__(self, config: PretrainConfig, method: Config, inputs: Inputs, index: Index):
+        self.config, self.method = config, method
+        self.geomim = GeoMIMPretraining(config, method.geomim, inputs, index)
+        self.mim4d = MIM4DPretraining(config, method.mim4d, inputs, index)
 
     def build(self) -> Joint:
         method = self.method.mim4d
         video = VideoRendering(self.method.geomim.context, render_spec(method), temporal_spec(method))
-        return self.geomim.build(partial(Joint, grid=volume_grid(method), video=video))
+        return self.geomim.built(partial(Joint, grid=volume_grid(method), video=video))
 
     def batch(self, positions: range, samples: np.ndarray) -> JointBatch:
         return JointBatch(self.geomim.batch(positions, samples), self.mim4d.batch(positions, samples))
@@ -95,7 +96,7 @@ class JointPretraining:
 class JointEvaluator:
     """A `tasks.pretrain.method.Evaluator`: GeoMIM's figures, and MIM4D's with `rendered_` before them."""
 
-    def __init__(self, geomim: GeoMIMEvaluator, video: HeldOutVideo):
+    def __init__(self, geomim: GeoMIMEvaluator, video: HeldOutVideo[Joint]):
         self.geomim, self.video = geomim, video
 
     def evaluate(self, model: Joint) -> dict[str, float]:

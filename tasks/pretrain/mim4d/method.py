@@ -24,8 +24,8 @@ PARTS = "direct", "rebuilt"  # as in `VideoRendered`
 class MIM4DPretraining:
     """A `tasks.pretrain.method.Method`."""
 
-    def __init__(self, config: PretrainConfig, inputs: Inputs, index: Index):
-        self.config, self.method = config, config.method
+    def __init__(self, config: PretrainConfig, method: Config, inputs: Inputs, index: Index):
+        self.config, self.method = config, method
         self.clips = Clips(config, clip_spec(self.method), index, inputs.dataroot)
 
     def build(self) -> MIM4D:
@@ -44,7 +44,7 @@ class MIM4DPretraining:
             rendered = network(images, batch.visible, plan, targets_of(batch), rays)
         return terms_of(rendered, batch, self.method, model.video.renderer.spec)
 
-    def evaluator(self, held_out: np.ndarray, train: np.ndarray, device: torch.device) -> HeldOutVideo:
+    def evaluator(self, held_out: np.ndarray, train: np.ndarray, device: torch.device) -> HeldOutVideo[MIM4D]:
         return HeldOutVideo(self.clips, self.render, self.frozen_volume, self.method, held_out, train, device)
 
     def render(self, model: MIM4D, clip: ClipBatch) -> VideoRendered:

@@ -12,7 +12,7 @@ from tasks.pretrain.methods.mim4d import Config
 
 def build_model(config: PretrainConfig, method: Config) -> MIM4D:
     """Initialised from torch's global generator."""
-    backbone = build_backbone(config.backbone, checkpointing=config.checkpointing)
+    backbone = build_backbone(method.check_backbone(config.backbone), checkpointing=config.checkpointing)
     lift = LiftSpec(volume_grid(method), DepthBins(*method.depth_bins), method.width, method.context)
     return MIM4D(backbone, lift, render_spec(method), temporal_spec(method))
 
@@ -33,7 +33,5 @@ def temporal_spec(method: Config) -> TemporalSpec | None:
     """How a frame is rebuilt from the others; None where there are none."""
     if method.frames == 1:
         return None
-    heights, *shape = method.volume.shape
-    return TemporalSpec(
-        tuple(shape), method.volume.channels, heights, method.frames - 1, **method.temporal.model_dump()
-    )
+    heights, y, x = method.volume.shape
+    return TemporalSpec((y, x), method.volume.channels, heights, method.frames - 1, **method.temporal.model_dump())

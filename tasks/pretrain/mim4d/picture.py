@@ -38,8 +38,8 @@ def dense(clip: ClipBatch) -> ClipBatch:
     pixels = np.stack([rows.ravel(), columns.ravel()], 1)
     origins, directions = [], []
     for camera in range(cameras):
-        matrices = (getattr(clip.cameras, name)[0, 0, camera].numpy() for name in CAMERA_FIELDS)
-        view = View(*matrices, np.array([np.inf, np.inf]), clip.images[0, 0, camera].numpy())
+        to_lidar, lens, post = (getattr(clip.cameras, name)[0, 0, camera].numpy() for name in CAMERA_FIELDS)
+        view = View(to_lidar, lens, post, np.array([np.inf, np.inf]), clip.images[0, 0, camera].numpy())
         directions.append(pixel_directions(pixels, view))
         origins.append(np.broadcast_to(view.camera_to_lidar[:3, 3], (len(pixels), 3)))
     origin, direction = (torch.from_numpy(np.concatenate(a)).float()[None, None] for a in (origins, directions))

@@ -3,9 +3,9 @@ import torch
 
 from models.depth_bins import DepthBins
 from models.geomim.blocks import Block, CrossViewBlock
-from models.geomim.decoder import Decoder, DecoderSpec
-from models.geomim.model import GeoMIM
-from models.geomim.view_transform import ViewTransform
+from models.geomim.decoder import DecoderSpec
+from models.geomim.model import GeoMIM, GeoMIMSpec
+from models.geomim.view_transform import ViewTransformSpec
 from models.lift_splat import BevGrid
 from models.masking import draw_halves
 from one_frame import one_frame
@@ -16,8 +16,9 @@ def tiny_model(**ablation):
     torch.manual_seed(0)
     backbone = small_swin()
     grid = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-5.0, 5.0), 1.0)
-    transform = ViewTransform(16, 6, DepthBins(1, 11, 1), grid, downsample=2)
-    return GeoMIM(backbone, Decoder(32, DecoderSpec(16, 2, 4, **ablation)), transform, 2, target_channels=5, patch=4)
+    view = ViewTransformSpec(DepthBins(1, 11, 1), grid, context=6)
+    spec = GeoMIMSpec(DecoderSpec(16, 2, 4, **ablation), view, fusion_heads=2, target_channels=5, patch=4)
+    return GeoMIM(backbone, spec)
 
 
 def tiny_inputs(batch=2, views=3):

@@ -6,9 +6,9 @@ import torch
 import geomim_reference
 from models.depth_bins import DepthBins
 from models.geomim.blocks import CrossViewBlock
-from models.geomim.decoder import Decoder, DecoderSpec
-from models.geomim.model import GeoMIM
-from models.geomim.view_transform import ViewTransform
+from models.geomim.decoder import DecoderSpec
+from models.geomim.model import GeoMIM, GeoMIMSpec
+from models.geomim.view_transform import ViewTransformSpec
 from models.lift_splat import BevGrid
 from models.masking import draw_halves
 from one_frame import one_frame
@@ -21,8 +21,10 @@ def small_model(cells, patch):
     """With windows that overhang, and a BEV of `cells` a side."""
     torch.manual_seed(0)
     backbone = small_swin(depths=(1, 1, 2, 1))
-    transform = ViewTransform(16, 6, DepthBins(1, 11, 1), BevGrid((-cells, cells), (-cells, cells), (-5.0, 5.0), 1.0))
-    model = GeoMIM(backbone, Decoder(32, DecoderSpec(16, 2, 4)), transform, 2, target_channels=5, patch=patch).double()
+    grid = BevGrid((-cells, cells), (-cells, cells), (-5.0, 5.0), 1.0)
+    view = ViewTransformSpec(DepthBins(1, 11, 1), grid, context=6)
+    spec = GeoMIMSpec(DecoderSpec(16, 2, 4), view, fusion_heads=2, target_channels=5, patch=patch)
+    model = GeoMIM(backbone, spec).double()
     for block in model.modules():
         if isinstance(block, CrossViewBlock):  # starts as the identity
             torch.nn.init.normal_(block.attn.proj.weight, std=0.2)

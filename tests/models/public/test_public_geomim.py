@@ -16,7 +16,7 @@ def test_a_file_of_the_config_fills_the_student():
     public = read_geomim(GEOMIM)
     torch.manual_seed(0)
     one, other = (public.student.build(public.view, public.target_channels) for _ in range(2))
-    assert one.view_transform.truncate
+    assert one.view_transform.spec.truncate
     fill_geomim(other, read_layout(geomim_to_original(one.state_dict())))
     assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in one.state_dict().items())
     eye = torch.eye(4).expand(1, 2, 4, 4)

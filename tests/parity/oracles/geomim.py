@@ -11,6 +11,7 @@ from models.depth_bins import DepthBins
 from models.geomim.decoder import DecoderMaps
 from models.geomim.model import GeoMIM, Losses, Reconstruction
 from models.geomim.target import EPS, normalise_patches, reconstruction_loss
+from models.geomim.view_transform import ViewTransformSpec
 from models.layouts import geomim_from_original
 from models.lift_splat import BevGrid
 from models.masking import halves
@@ -56,7 +57,8 @@ def masks(oracle: Oracle, noise: str, images: str, prefix: str) -> Iterator[Outp
 
 def student_of(oracle: Oracle) -> GeoMIM:
     student = read_student(Used(public(oracle.config), "backbone"))
-    view = ViewSpec(student.decoder.width, 8, _SOME_BINS, _SOME_GRID, 2, (256, 704), 0.01)
+    transform = ViewTransformSpec(_SOME_BINS, _SOME_GRID, context=8, truncate=True)
+    view = ViewSpec(student.decoder.width, transform, (256, 704), 0.01)
     model = student.build(view, 8)
     missing, unexpected = model.load_state_dict(geomim_from_original(oracle.state()), strict=False)
     faults = unexpected + [name for name in missing if not name.startswith(("view_transform.", "head."))]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models.geomim.model import GeoMIM
 from models.masking import draw_halves
 from one_frame import one_frame
 from tasks.engine.config import PRESETS, PipelineConfig, load_config, merged
@@ -68,7 +69,7 @@ def test_it_makes_a_training_step(name):
     channels = 6 if name == "teacher-512" else 3
 
     torch.manual_seed(0)
-    model = build_model(config, channels, (-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), 1.0).train()
+    model = build_model(GeoMIM, config, config.method, channels, (-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), 1.0).train()
     names = " ".join(n for n, _ in model.named_parameters())
     assert ("cross" in names) == (name != "no-cross-view")
     assert ("geometry_blocks" in names) == (name != "no-geometry-branch")

@@ -10,7 +10,7 @@ from torch import nn
 from geomim_configs import changed
 from made_up_batches import CHANNELS, CONFIG, SIDE, TRAIN, VAL, VIEWS, MadeUpBatches
 from models.depth_bins import DepthBins
-from models.geomim.model import Reconstruction
+from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
 from tasks.pretrain.geomim.baseline import labelled_depth, median_depth
 from tasks.pretrain.geomim.held_out import DEPTH_RANGES, HeldOut, far_apart, frozen_bev
@@ -138,7 +138,7 @@ def test_spread():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return build_model(CONFIG, CHANNELS, (-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), 1.0)
+    return build_model(GeoMIM, CONFIG, CONFIG.method, CHANNELS, (-8.0, -8.0, -5.0, 8.0, 8.0, 3.0), 1.0)
 
 
 def test_the_frozen_bev_is_what_the_head_gets(model):

@@ -94,7 +94,7 @@ def test_a_convnext_is_pretrained_alike(clip_world, tmp_path):  # noqa: F811
 def test_parts_weighted_by_their_counts_are_the_whole(clip_world):  # noqa: F811
     """One sample has no earlier frames: a step's parts have unequally many rays, and nothing rebuilt in one."""
     config = PretrainConfig(**CONFIG | {"method": MIM4D})
-    method = MIM4DPretraining(config, clip_world, opened(clip_world["ingest"].path))
+    method = MIM4DPretraining(config, config.method, clip_world, opened(clip_world["ingest"].path))
     torch.manual_seed(0)
     model = method.build().eval()
     samples = [method.clips.held_out([sample]) for sample in range(3)]

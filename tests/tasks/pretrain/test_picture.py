@@ -7,6 +7,7 @@ from PIL import Image
 
 from geomim_configs import changed as altered
 from made_up_batches import CHANNELS, CONFIG, TRAIN, VAL, MadeUpBatches
+from models.geomim.model import GeoMIM
 from tasks.pretrain.geomim.held_out import HeldOut
 from tasks.pretrain.geomim.model import build_model
 from tasks.pretrain.geomim.picture import COLOURS_FILE, BevColours, draw_picture
@@ -52,7 +53,7 @@ def test_pictures_of_two_steps(tmp_path):
     pictures = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        model = build_model(CONFIG, *shape)
+        model = build_model(GeoMIM, CONFIG, CONFIG.method, *shape)
         draw_picture(tmp_path / f"{seed}.png", model, held_out, VAL[:1])
         pictures.append(np.asarray(Image.open(tmp_path / f"{seed}.png").convert("RGB")).astype(int))
         assert model.training

@@ -40,7 +40,7 @@ RANGE = (-8.0, -8.0, -5.0, 8.0, 8.0, 3.0)
 
 def built(seed: int, config: PretrainConfig = CONFIG) -> GeoMIM:
     torch.manual_seed(seed)
-    return build_model(config, 3, RANGE, 1.0)
+    return build_model(GeoMIM, config, config.method, 3, RANGE, 1.0)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -158,8 +158,9 @@ PUBLIC = altered(
 
 def check(path, config: PretrainConfig, public: dict, reach: float = 6.4) -> None:
     path.write_text(json.dumps(public))
-    model = build_model(config, 16, (-8.0, -reach, -5.0, 8.0, reach, 3.0), 1.6)
-    check_public(altered(config, public_config=str(path)), model)
+    model = build_model(GeoMIM, config, config.method, 16, (-8.0, -reach, -5.0, 8.0, reach, 3.0), 1.6)
+    checked = altered(config, public_config=str(path))
+    check_public(checked, checked.method, model)
 
 
 def test_a_public_config_that_says_the_same(tmp_path):
