@@ -93,7 +93,7 @@ def devkit(folder: Path) -> dict:
     from nuscenes.eval.detection.data_classes import DetectionBox
     from nuscenes.eval.detection.evaluate import DetectionEval
 
-    from evaluation.official import scores_of
+    from evaluation.devkit import scores_of
 
     config = config_factory("detection_cvpr_2019")
 

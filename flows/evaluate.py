@@ -42,6 +42,6 @@ def _quick(results: Results, dataroot: Path, version: str, facts: dict[str, Any]
 
 def _official(file: Path, results: Results, dataroot: Path, version: str, split: str) -> dict[str, Any]:
     check_dataset(dataroot, version)
-    from evaluation.official import score  # the devkit takes a second to import
+    from evaluation.devkit import score  # takes seconds to import
 
     return score(file, dataroot, version, results.tokens, split)

@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.uncompiled import uncompiled
+
 
 def synchronise_norms(model: nn.Module) -> nn.Module:
     """Turn every BatchNorm1d and BatchNorm2d inside `model` into a SyncNorm that holds the same tensors."""
@@ -45,7 +47,7 @@ class SyncNorm(_BatchNorm):
         if x.ndim < 2:
             raise ValueError(f"A batch norm takes (B, C, ...), not {tuple(x.shape)}.")
 
-    @torch.compiler.disable  # a collective inside an autograd function is not for tracing
+    @uncompiled  # a collective inside an autograd function is not for tracing
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, ...)."""
         if not self.training or not distributed.is_initialized() or distributed.get_world_size() == 1:

@@ -5,6 +5,8 @@ Ten scenes are those of nuScenes' mini splits; more take the first names of its 
 
 from typing import NamedTuple
 
+from dataroot.splits import devkit_splits
+
 MINI_TRAIN = (
     "scene-0061",
     "scene-0553",
@@ -37,7 +39,5 @@ def scenes_of(count: int) -> Scenes:
     """The scenes of a world of `count` scenes."""
     if count == MINI:
         return Scenes(MINI_TRAIN, MINI_VAL, "v1.0-mini")
-    from nuscenes.utils import splits  # takes a second
-
-    val = count // 5
-    return Scenes(tuple(splits.train[: count - val]), tuple(splits.val[:val]), "v1.0-trainval")
+    val, scenes = count // 5, devkit_splits()
+    return Scenes(tuple(scenes["train"][: count - val]), tuple(scenes["val"][:val]), "v1.0-trainval")

@@ -1,7 +1,10 @@
 """What holds for all tests."""
 
+import gc
+import multiprocessing
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from common.cores import available_cores
@@ -25,9 +28,30 @@ FIRST = (
 )
 
 
+@pytest.fixture
+def forked_ranks(monkeypatch):
+    """Ranks that are forks of one process that has imported what each of them would import for seconds.
+
+    For tests of what ranks compute; how a user's ranks are started, and end, training/test_ranks.py and e2e see.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch._dynamo", "tasks.teacher.fit", "tasks.pretrain.run", "tasks.finetune.run"])
+    monkeypatch.setattr("training.ranks.SharingContext", lambda threads: server)
+
+
 def pytest_xdist_auto_num_workers():
     """One process more than there are cores: tests wait for servers and for processes that they have killed."""
     return available_cores() + 1
+
+
+def pytest_collection():
+    """No search for garbage among what is imported now and stays: it takes a fifth of the collection."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -31,6 +31,7 @@ from models.head import Head
 from models.lift_splat import BevGrid, SplatPlan, bev_cells, splat
 from models.norm import LIKE_TORCH, Norm
 from models.rays import Rays, feature_pixels, pixel_rays
+from models.uncompiled import uncompiled
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class BevDet(nn.Module):
         """T: how many frames the detector is fed."""
         return self.spec.frames + int(self.spec.stereo)
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.no_grad()
     def geometry(self, cameras: Cameras) -> tuple[FrameGeometry, ...]:
         """What `forward` takes of the cameras, for each frame that has a map; made outside of it, once a batch."""
@@ -203,7 +204,7 @@ class BevDet(nn.Module):
         features = self.image_neck(*(stages[index] for index in self.backbone.out_indices))
         if self.spec.camera_aware:
             cost = None
-            if earlier is not None and cameras.earlier is not None:
+            if earlier is not None and cameras.earlier is not None:  # there are no rays without stereo
                 cost = self.compare(fine, earlier, cameras.earlier)
             lifted = self.depth_net(features, cameras.vector.flatten(0, 1), cost)
         else:
@@ -215,7 +216,7 @@ class BevDet(nn.Module):
         bev = splat(depth_prob, context, cameras.plan).unflatten(2, (ny, nx))
         return bev, depth_prob, fine
 
-    @torch.compiler.disable  # it would unroll the loop over the depths, and may round their places otherwise
+    @uncompiled  # it would unroll the loop over the depths, and may round their places otherwise
     def compare(self, fine: Tensor, earlier: Tensor, seen: Rays) -> Tensor:
         """The cost volume (B N, D, h, w) of a frame's fine features and those of the frame before."""
         depths = self.spec.depth_bins.edges(fine.device)

@@ -16,6 +16,7 @@ from models.geomim.view_transform import ViewTransform, ViewTransformSpec
 from models.initialise import init_linear
 from models.lift_splat import SplatPlan
 from models.masking import upsample_groups
+from models.uncompiled import uncompiled
 
 
 class CameraGeometry(NamedTuple):
@@ -91,7 +92,7 @@ class GeoMIM(nn.Module):
         self.head = nn.Conv2d(spec.view.context, spec.target_channels, 1)
         self.patch, self.depth_weight = spec.patch, spec.depth_weight
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.no_grad()
     def geometry(self, cameras: Cameras, image_size: tuple[int, int]) -> CameraGeometry:
         """What `forward` takes of the cameras; made outside of it, once a batch. image_size: (H, W) of its images."""

@@ -12,6 +12,7 @@ from models.lift_splat import BevGrid
 from models.masking import HIDDEN
 from models.mim4d.network import to_volumes, volume_plan
 from models.mim4d.video import RayBundle, Targets, VideoRendered, VideoRendering
+from models.uncompiled import uncompiled
 
 
 class Clip(NamedTuple):
@@ -45,7 +46,7 @@ class Joint(GeoMIM):
         super().__init__(backbone, spec, checkpointing)
         self.volume_grid, self.video = grid, video
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.no_grad()
     def clip_geometry(self, cameras: Cameras, image_size: tuple[int, int], there: Tensor) -> CameraGeometry:
         """As `geometry`, of a clip's B * T samples. there: see `network.volume_plan`."""

@@ -17,6 +17,7 @@ from models.mim4d.renderer import RenderSpec
 from models.mim4d.temporal import TemporalSpec
 from models.mim4d.video import GROUPS, RayBundle, Targets, VideoRendered, VideoRendering
 from models.rays import feature_pixels, pixel_rays
+from models.uncompiled import uncompiled
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class MIM4D(nn.Module):
         )
         self.video = VideoRendering(lift.context, render, temporal)
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.no_grad()
     def geometry(self, cameras: Cameras, image_size: tuple[int, int], there: Tensor | None = None) -> SplatPlan:
         """What `forward` takes of the cameras; made outside of it, once a batch.

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from models.rays import inverse
 from models.shapes import check_shape
+from models.uncompiled import uncompiled
 
 Place = tuple[float, float, float]  # x, y, z
 
@@ -32,7 +33,7 @@ def warp(volume: Tensor, low: Place, high: Place, target_to_source: Tensor) -> T
     return read.to(volume.dtype)
 
 
-@torch.compiler.disable
+@uncompiled
 @torch.no_grad()
 def sampling_places(shape: Sequence[int], low: Place, high: Place, target_to_source: Tensor) -> Tensor:
     """Where the source's volume shows each voxel of the target's: (B, Z, Y, X, 3) float64, x, y, z, each -1 at the

@@ -108,7 +108,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "pretrain",
-            "GeoMIM pretraining",
+            "masked pretraining",
             ("ingest", "teacher", "depth"),
             "tasks.pretrain.run:run",
             "PretrainConfig",

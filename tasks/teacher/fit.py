@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 
 from common.progress import progress
+from evaluation.official import evaluate
 from models.boxes import Boxes
 from models.lidar.detector import LidarDetector
 from storage.artifact import Artifact
@@ -122,6 +123,4 @@ def _evaluate(model: LidarDetector, batches: LidarBatches, out: Path) -> dict[st
     index, samples = batches.index, batches.index.samples("val")
     if len(samples) == 0:
         return None
-    from evaluation.official import evaluate  # the devkit takes a second to import
-
     return evaluate(index, batches.dataroot, detect(model, batches, samples), "val", out, use_lidar=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from common.progress import progress, say
+from evaluation.official import evaluate
 from models.boxes import Boxes
 from storage.atomic import write_json
 from storage.bev import size_of
@@ -78,8 +79,6 @@ def _scores(index: Index, inputs: Any, artifact: Any, store: BoxStore) -> dict[s
     """The official scores of the boxes on val, where it has ground truth."""
     if len(index.samples("val")) == 0:
         return {}
-    from evaluation.official import evaluate  # the devkit takes a second to import
-
     found = {int(s): _boxes(*store.read(int(s))) for s in index.samples("val")}
     scores = evaluate(index, inputs.dataroot, found, "val", artifact.path, use_lidar=True)
     if scores is None:

@@ -74,9 +74,16 @@ def test_force_runs_a_cached_stage(cli):
     assert (cli.path("depth") / "manifest.json").stat().st_mtime_ns > made
 
 
-def test_two_runs_at_once_share_the_work(world, tmp_path):
-    """On one empty root: each has a Prefect server of its own, and what one makes the other takes."""
-    cli = Cli(world, tmp_path / "artifacts")
+def without_artifacts(finished, root, servers=1):
+    """A root in which there is nothing but what Prefect remembers: to set up an empty database takes seconds."""
+    for number in range(servers):
+        shutil.copytree(finished[0].root / ".prefect", root / (f".prefect-{number + 1}" if number else ".prefect"))
+    return root
+
+
+def test_two_runs_at_once_share_the_work(finished, world, tmp_path):
+    """On a root without artifacts: each has a Prefect server of its own, and what one makes the other takes."""
+    cli = Cli(world, without_artifacts(finished, tmp_path / "artifacts", servers=2))
     runs = [cli.start("run", "--to", "ingest") for _ in range(2)]
     told = [run.communicate(timeout=500)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], told
@@ -118,12 +125,12 @@ def test_inspect_shows_the_store(finished):
         assert word in shown
 
 
-def test_a_data_fault_exits_with_1_and_the_table(world, tmp_path):
+def test_a_data_fault_exits_with_1_and_the_table(finished, world, tmp_path):
     broken = tmp_path / "data"
     shutil.copytree(world, broken)
     victim = next((broken / "samples" / "LIDAR_TOP").iterdir())
     victim.write_bytes(b"")
-    failed = Cli(broken, tmp_path / "root")("run", code=1)
+    failed = Cli(broken, without_artifacts(finished, tmp_path / "root"))("run", code=1)
     assert victim.name in failed.stdout + failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
     assert not list((tmp_path / "root" / "ingest").glob("*/manifest.json"))

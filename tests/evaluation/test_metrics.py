@@ -13,9 +13,9 @@ from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.eval.detection.utils import detection_name_to_rel_attributes
 
 from evaluation import matching, metrics
+from evaluation.devkit import scores_of
 from evaluation.flat import FlatBoxes, ego_distances
 from evaluation.metrics import BANDS, DISTANCES, ERRORS, evaluate
-from evaluation.official import scores_of
 from models.names import CLASSES
 
 SAMPLES = ["a", "b", "c"]

@@ -13,10 +13,11 @@ from nuscenes.utils.splits import create_splits_scenes
 
 from evaluation import quick
 from evaluation.dataroot import read_truth, split_samples
+from evaluation.devkit import SamplesEval, scores_of
 from evaluation.flat import RACK, FlatBoxes, counted
 from evaluation.ground_truth import ego, flat_truth, ground_truth, ground_truth_attributes
 from evaluation.metrics import evaluate as our_metrics
-from evaluation.official import RESULTS, SamplesEval, evaluate, evaluation_split, scores_of, unscored
+from evaluation.official import RESULTS, evaluate, evaluation_split, unscored
 from evaluation.results import read_results
 from models.boxes import Boxes
 from models.names import CATEGORY_TO_CLASS, EVALUATION_RANGE

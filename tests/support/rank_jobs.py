@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
 
 from common.errors import UserError
+from damages import damage
 from evaluation.occupancy import OccupancyScore
 from small_tasks import Part, Rates, SmallTask
 from storage.artifact import Artifact
@@ -17,7 +19,7 @@ from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.tally import tallied
 from training.checkpoint import Checkpoint
 from training.loop import TrainSpec, train
-from training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, without_averaging
+from training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, wait_for_ranks, without_averaging
 
 
 class KilledAt3(Artifact):
@@ -103,3 +105,12 @@ def loaded_step(folder: Path, size: int) -> list[int]:
     for step in (1, 2):
         checkpoint.save(step, model, optimizer)
     return gathered(done)
+
+
+def loaded_steps(folder: Path, how: Callable[[bytes], bytes]) -> list[list[int]]:
+    """`loaded_step` at first, then again, then where the last checkpoint is damaged."""
+    first, again = (loaded_step(folder, 10) for _ in range(2))
+    if rank() == 0:
+        damage(folder / ".checkpoint.pt", how)
+    wait_for_ranks()
+    return [first, again, loaded_step(folder, 10)]

@@ -181,6 +181,7 @@ def test_marks_that_are_not_finite_are_told_and_left_out(tmp_path, capsys):
     assert "fit: after 3 steps held_out_depth is nan" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("spoilt", ["loss", "gradient"])
 def test_two_ranks_skip_alike(tmp_path, spoilt):
@@ -194,6 +195,7 @@ def test_two_ranks_skip_alike(tmp_path, spoilt):
     assert [line["step"] for line in lines] == list(range(6))
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.timeout(300)
 def test_two_ranks_end_alike(tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"fit: steps 0 to 5: .*; samples rank1-1: look at their data"):

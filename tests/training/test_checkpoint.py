@@ -1,5 +1,6 @@
 """Checkpoints that were damaged, cut off by a kill or by a full disk: the one before serves, or step 0."""
 
+import os
 import random
 import resource
 import signal
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from damages import cut, damage, emptied, flipped, one_byte_short, zeros
-from rank_jobs import loaded_step
+from rank_jobs import loaded_step, loaded_steps
 from small_tasks import Part, Rates, SmallTask
 from training.checkpoint import Checkpoint
 from training.loop import TrainSpec, train
@@ -152,44 +153,54 @@ def test_a_full_disk_is_told_through_ranks(tmp_path):
         run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 100_000)
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.timeout(300)
 def test_ranks_go_back_together(tmp_path):
-    assert run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 10) == [0, 0]
-    assert run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 10) == [2, 2]
-    damage(tmp_path / ".checkpoint.pt", flipped)
-    assert run_ranks(2, torch.device("cpu"), loaded_step, tmp_path, 10) == [1, 1]
+    assert run_ranks(2, torch.device("cpu"), loaded_steps, tmp_path, flipped) == [[0, 0], [2, 2], [1, 1]]
 
 
+# A run for each line of input, one after the other: forks of a process that has imported what takes seconds.
 SAVES = textwrap.dedent("""
-    import sys
+    import os, sys
     from pathlib import Path
     import torch
+    import torch._dynamo  # as the first optimizer would
     from training.checkpoint import Checkpoint
 
-    model = torch.nn.Linear(700, 700)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    checkpoint = Checkpoint(Path(sys.argv[1]))
-    done, _ = checkpoint.load(model, optimizer)
-    print(done, flush=True)
-    for step in range(done + 1, 10**6):
-        torch.nn.init.constant_(model.weight, step)
-        checkpoint.save(step, model, optimizer)
-        print(step, flush=True)
+    def save() -> None:
+        model = torch.nn.Linear(700, 700)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        checkpoint = Checkpoint(Path(sys.argv[1]))
+        done, _ = checkpoint.load(model, optimizer)
+        print(os.getpid(), flush=True)
+        print(done, flush=True)
+        for step in range(done + 1, 10**6):
+            torch.nn.init.constant_(model.weight, step)
+            checkpoint.save(step, model, optimizer)
+            print(step, flush=True)
+
+    for _ in sys.stdin:
+        if (run := os.fork()) == 0:
+            save()
+        os.waitpid(run, 0)
+        print("over", flush=True)
 """)
 
 
 def test_kills_while_saving(tmp_path):
     """Whatever instant it is killed at, a run goes on from what it last said it had written, or from a later state."""
     path, written, instants = tmp_path / ".checkpoint.pt", 0, random.Random(0)
-    for _ in range(5):
-        command = [sys.executable, "-c", SAVES, str(path)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert int(process.stdout.readline()) >= written
-        time.sleep(instants.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        rest = process.stdout.read().split()
-        process.wait()
-        written = max([written, *map(int, rest)])
+    command = [sys.executable, "-c", SAVES, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, bufsize=1, **pipes) as process:
+        for _ in range(5):
+            process.stdin.write("run\n")
+            saving = int(process.stdout.readline())
+            assert int(process.stdout.readline()) >= written
+            written = [int(process.stdout.readline()) for _ in range(2)][-1]  # however slow a busy machine is
+            time.sleep(instants.uniform(0, 0.1))
+            os.kill(saving, signal.SIGKILL)
+            written = max([written, *map(int, iter(lambda: process.stdout.readline().strip(), "over"))])
     assert written > 5
     model = torch.nn.Linear(700, 700)
     done, _ = Checkpoint(path).load(model, torch.optim.SGD(model.parameters(), 0.1))

@@ -157,8 +157,7 @@ def frozen_bev(model: GeoMIM, batch: GeoMIMBatch) -> Tensor:
     training = model.training
     model.eval()
     images = batch.normalised_images()
-    height, width = images.shape[-2:]
-    cameras = model.geometry(batch.cameras, (height, width))
+    cameras = model.geometry(batch.cameras, (images.shape[-2], images.shape[-1]))
     maps = model.decode(images, cameras.vector, torch.zeros_like(batch.groups))
     whole = (m.chunk(2)[0].unflatten(0, images.shape[:2]) for m in (maps.semantic, maps.geometry))
     bev, _ = model.view_transform(*whole, cameras.plan)

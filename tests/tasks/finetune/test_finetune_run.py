@@ -104,6 +104,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, finished, tmp_pa
     assert (artifact.path / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.timeout(300)
 def test_two_ranks_learn_as_one_does(world, tmp_path):
     """The same losses and boxes to rounding. (Pretraining's tests kill ranks and go on.)"""

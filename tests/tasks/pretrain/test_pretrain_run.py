@@ -159,6 +159,7 @@ def test_every_damaged_file_of_an_interrupted_run_is_made_again(world, tmp_path)
     assert {*names, ".checkpoint.pt", ".checkpoint.pt.before", "metrics.jsonl", "pretrain.png"} < set(seen)
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.timeout(300)
 def test_two_ranks_learn_as_one_does(world, tmp_path):
     """The same losses to rounding; killed and resumed, the same weights exactly, or to rounding on one rank."""
@@ -209,6 +210,7 @@ def losses(folder: Path) -> list[list[float]]:
     return [[line[name] for name in names] for line in map(json.loads, lines) if "loss" in line]
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize(("change", "told"), [("gone", "is missing; complete"), ("damaged", "does not decode")])
 def test_an_image_that_is_gone_or_damaged_is_named(world, tmp_path, change, told, ranks):
@@ -248,6 +250,7 @@ def test_a_training_that_diverges_is_called_so(world, tmp_path):
         pretrain(world, tmp_path, rate=1e30, warmup=0)
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.parametrize("fields", [{}, {"ranks": 2, "batch_size": 4}], ids=["one rank", "two ranks"])
 def test_a_poisoned_sample_is_skipped_or_left_out(world, tmp_path, fields):
     """A calibration whose variance is infinite: its steps are skipped; without the sample, nothing is amiss."""

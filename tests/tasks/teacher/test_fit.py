@@ -90,7 +90,7 @@ def test_what_is_left_out_already_stands_in_the_sentence(world, folder, small_fi
 def test_a_sample_whose_objects_are_pasted_is_named(world, folder, small_fit):
     """Its boxes are in the loss; where none of them found a place, it is not."""
     poison(world, 2)
-    config = small_fit.model_copy(update={"paste": 3, "class_groups": "six", "epochs": 20})
+    config = small_fit.model_copy(update={"paste": 3, "class_groups": "six", "epochs": 6})
     fit.run(config, world.inputs, out := folder("fit"))
     rows = [json.loads(line) for line in (out.path / "log" / "metrics.jsonl").read_text().splitlines()]
     skipped = [row["samples"] for row in rows if "skipped" in row]

@@ -52,6 +52,7 @@ def test_autocast_makes_the_same_loss_but_for_rounding(world, small_fit):
         torch.testing.assert_close(losses["bf16"][name], loss, rtol=0.05, atol=0.01)
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.timeout(300)
 def test_two_ranks_learn_as_one_does(world, small_fit, tmp_path):
     """The same losses and weights to rounding, in two micro-batches of two samples, with pasted objects and a running

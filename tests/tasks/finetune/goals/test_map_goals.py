@@ -157,6 +157,7 @@ def test_a_missing_folder_of_labels_is_one_sentence(world, tmp_path):
         run(config, Inputs(tmp_path, world.inputs.version, world.inputs.artifacts), artifact)
 
 
+@pytest.mark.usefixtures("forked_ranks")
 def test_the_worst_are_kept_and_all_are_counted():
     """On one rank and on two."""
     rng = np.random.default_rng(0)
