@@ -53,7 +53,9 @@ class Joint(GeoMIM):
         plan = volume_plan(cameras, image_size, self.stride, self.view_transform.bins, self.volume_grid, there)
         return CameraGeometry(cameras.vector(), plan)
 
-    def forward(self, images: Tensor, cameras: CameraGeometry, groups: Tensor, clip: Clip) -> JointOutputs:  # type: ignore[override]
+    def forward(  # type: ignore[override]  # a clip more than a GeoMIM takes
+        self, images: Tensor, cameras: CameraGeometry, groups: Tensor, clip: Clip
+    ) -> JointOutputs:
         """GeoMIM's outputs of its inputs, and the clip's frames, rendered."""
         return JointOutputs(self.reconstruct(images, cameras, groups), self.render(clip))
 
