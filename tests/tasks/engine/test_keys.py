@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from dataroot.names import TABLES
 from tasks.engine.config import SHARED, PipelineConfig, load_config
 from tasks.engine.plan import make_plan
+from tasks.pretrain.methods import CONFIGS
 
 SCRATCH = {"finetune-scratch", "evaluate-scratch"}
 NONE: set[str] = set()
@@ -81,6 +82,11 @@ MOVES: dict[str, list[tuple[set[str], str]]] = {
         ({"evaluate"}, "checkpoint public_config"),  # then nothing else is wanted
     ],
     "experiment": [(NONE, "arms seeds pretrain_seeds fractions")],
+    # Of arms that render; what the same fields of `pretrain.method` move, see below.
+    "experiment.mim4d": [(NONE, "name frames mask_ratio mask_cell depth_bins width context probe_samples")],
+    "experiment.mim4d.volume": [(NONE, "range cell heights channels")],
+    "experiment.mim4d.temporal": [(NONE, "width reduction short_heads long_heads layers short_ffn long_ffn")],
+    "experiment.mim4d.render": [(NONE, "rays samples importance rgb_weight depth_weight")],
 }
 
 # Values that fit the rest of the config, with what else has to be set for them.
@@ -125,6 +131,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "evaluate.public_config": {"evaluate": {"checkpoint": "FILE", "public_config": "FILE"}},
     "experiment.seeds": {"experiment": {"seeds": 2}},
     "experiment.arms": {"experiment": {"arms": ["scratch", "geomim", "pixels"]}},
+    "experiment.mim4d.name": {"experiment": {"mim4d": {"name": "mim4d"}}},
 }
 
 
@@ -203,6 +210,20 @@ def test_what_a_field_moves(place, name):
     values = VALUES.get(name) or _nested(way, {last: other(*ALL_FIELDS[name])})
     before, after = keys(place, _without(values, way, last)), keys(place, values)
     assert {node for node in after if before.get(node) != after[node]} == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", sorted(fields(CONFIGS["mim4d"]).keys() - {"name"}))
+def test_what_a_field_of_mim4d_moves(place, name):
+    """All but what is measured on the way: the stage's own key, and those of what stands on it."""
+    *way, last = name.split(".")
+    annotation, default = fields(CONFIGS["mim4d"])[name]
+    value = {"mask_cell": 64}.get(name, other(annotation, default))
+    plain: dict[str, Any] = {"ingest": {"frames": 2}, "pretrain": {"method": {"name": "mim4d"}}}
+    changed = _nested(["pretrain", "method", *way], {last: value})
+    changed["pretrain"]["method"]["name"] = "mim4d"
+    before, after = keys(place, plain), keys(place, {"ingest": {"frames": 2}} | changed)
+    assert "teacher" not in before
+    assert {node for node in after if before[node] != after[node]} == (NONE if last == "probe_samples" else PRETRAIN)
 
 
 def test_neither_a_preset_nor_a_folder_is_in_a_key(place):
