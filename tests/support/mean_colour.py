@@ -40,11 +40,12 @@ class Colour(nn.Module):
 
 
 class MeanColour:
-    def __init__(self, config, inputs: Inputs, index: Index):
-        self.config, self.images = config, MaskedImages(config, config.method, index, inputs.dataroot)
+    def __init__(self, config, method: Config, inputs: Inputs, index: Index):
+        self.method, self.images = method, MaskedImages(config, method, index, inputs.dataroot)
+        self.backbone = config.backbone
 
     def build(self) -> Colour:
-        return Colour(build_backbone(self.config.backbone))
+        return Colour(build_backbone(self.backbone))
 
     def batch(self, positions: range, samples: np.ndarray) -> MaskedBatch:
         return self.images.training_at(positions, samples)
@@ -54,7 +55,7 @@ class MeanColour:
 
     def terms(self, model: Colour, network: nn.Module, batch: MaskedBatch) -> list[Term]:
         images = batch.normalised_images().flatten(0, 1)
-        return [Term("colour", self.config.method.weight, error(network(images, batch.groups), images))]
+        return [Term("colour", self.method.weight, error(network(images, batch.groups), images))]
 
     def evaluator(self, held_out: np.ndarray, train: np.ndarray, device: torch.device) -> "Evaluator":
         return Evaluator(self.images.held_out(held_out).to(device))
