@@ -1,4 +1,4 @@
-# make demo   the five stages on a small simulated world (CPU, twelve to twenty-five minutes)
+# make demo   the five stages on a small simulated world (CPU, twelve to thirty minutes)
 # make test   lint (style, import rules, types) and all tests
 # Both set up .venv first; once it matches the lock, set-up costs nothing.
 VENV   := .venv
