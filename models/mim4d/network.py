@@ -1,7 +1,6 @@
 """MIM4D (arXiv 2403.08760): a camera backbone learns geometry by rendering masked video. Of one frame: UniPAD."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +27,6 @@ class LiftSpec:
     bins: DepthBins
     width: int = 256
     context: int = 128
-
-
-class Lifted(NamedTuple):
-    volumes: Tensor  # (B, T, context, Z, Y, X)
-    depth_prob: Tensor  # (B * T, N, D, h, w)
 
 
 class MIM4D(nn.Module):
@@ -71,16 +65,15 @@ class MIM4D(nn.Module):
         self, images: Tensor, visible: Tensor, plan: SplatPlan, targets: Targets, rays: RayBundle
     ) -> VideoRendered:
         """images: (B, T, N, 3, H, W); visible: bool (B * T * N, h, w), cells that divide the coarsest map."""
-        return self.video(self.lift(images, visible, plan).volumes, targets, rays)
+        return self.video(self.lift(images, visible, plan), targets, rays)
 
-    def lift(self, images: Tensor, visible: Tensor, plan: SplatPlan) -> Lifted:
+    def lift(self, images: Tensor, visible: Tensor, plan: SplatPlan) -> Tensor:
         """The volume of every frame, in its own LiDAR frame."""
         batch, frames, views = images.shape[:3]
         _, _, fine, coarse = self.encode(images.flatten(0, 2), visible)
         out = self.depth_net(self.neck(fine, coarse, visible)).unflatten(0, (batch * frames, views))
         depth_prob, context = out[:, :, : self.spec.bins.count].softmax(2), out[:, :, self.spec.bins.count :]
-        volumes = to_volumes(depth_prob, context, plan, self.spec.grid)
-        return Lifted(volumes.unflatten(0, (batch, frames)), depth_prob)
+        return to_volumes(depth_prob, context, plan, self.spec.grid).unflatten(0, (batch, frames))
 
     def encode(self, images: Tensor, visible: Tensor) -> list[Tensor]:
         """The backbone's maps of what is visible of images (M, 3, H, W); what is hidden has no influence there."""

@@ -39,8 +39,7 @@ class ClipBatch(NamedTuple):
     cameras: Cameras  # of B * T samples of one frame: every camera into the LiDAR frame of its own frame
     there: Tensor  # (B, T, N) bool, whether the camera has this frame
     visible: Tensor  # (B * T * N, h, w) bool, cells that are not hidden
-    target: Tensor  # (B, K) int64, the frames that are rendered
-    target_there: Tensor  # (B, K) bool; a scene's first sample has no second one
+    target: Tensor  # (B, K) int64, the frames that are rendered; no ray is cast of one that is not there
     others: Tensor  # (B, K, F) int64, the other frames, latest first, those that are not there last
     others_there: Tensor  # (B, K, F) bool
     to_other: Tensor  # (B, K, F, 4, 4) float64, LiDAR frame of the target -> of the other
@@ -147,7 +146,6 @@ class Clips:
         arrays = [
             frames.there,
             target,
-            target_there,
             others,
             others_there,
             from_global @ to_global,

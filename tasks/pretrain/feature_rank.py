@@ -9,24 +9,23 @@ from torch import Tensor, nn
 from storage.index import Index
 from tasks.batches.image_config import ImageConfig
 from tasks.batches.images import draws_of, load_images, normalise
+from tasks.pretrain.frozen import frozen
 
 
-@torch.no_grad()
 def feature_rank(backbone: nn.Module, config: ImageConfig, index: Index, dataroot: Path, samples: np.ndarray) -> float:
     """Effective rank of stage 3's map (stride 16) over all tokens of the samples' whole images.
 
     backbone: see `models.backbones.backbone.Backbone`; it is left as it was.
     """
-    training, device = backbone.training, next(backbone.parameters()).device
+    device = next(backbone.parameters()).device
     sums = torch.zeros((), dtype=torch.float64, device=device)
-    backbone.eval()
     for sample in samples:
         draws = draws_of(index, int(sample), config)
         images = torch.from_numpy(load_images(index, dataroot, int(sample), draws, config.size)).to(device)
-        features = backbone(normalise(images))[2].permute(0, 2, 3, 1).flatten(0, 2).double()
+        with frozen(backbone):
+            features = backbone(normalise(images))[2].permute(0, 2, 3, 1).flatten(0, 2).double()
         ones = torch.cat([features, features.new_ones(len(features), 1)], 1)
         sums = sums + ones.T @ ones
-    backbone.train(training)
     return effective_rank(sums.cpu())
 
 

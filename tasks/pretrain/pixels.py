@@ -16,6 +16,7 @@ from tasks.batches.images import MEAN, STD
 from tasks.batches.masked import MaskedBatch, MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
+from tasks.pretrain.frozen import frozen
 from tasks.pretrain.methods.pixels import Config
 from training.task import Term
 
@@ -58,31 +59,27 @@ class HeldOutPixels:
     def __init__(self, images: MaskedImages, samples: np.ndarray, device: torch.device):
         self.images, self.samples, self.device = images, samples, device
 
-    @torch.no_grad()
     def evaluate(self, model: PixelMIM) -> dict[str, float]:
         """`reconstruction` and `zero`; `model` is left as it was."""
-        training, errors = model.training, []
-        model.eval()
+        errors = []
         for sample in self.samples:
             batch = self.images.held_out(np.array([sample])).to(self.device)
             images = batch.normalised_images().flatten(0, 1)
-            pixels = model(images, batch.groups)
+            with frozen(model):
+                pixels = model(images, batch.groups)
             answers = pixels, torch.zeros_like(pixels)
             errors.append([float(pixel_loss(answer, images, batch.groups)) for answer in answers])
-        model.train(training)
         return dict(zip(("reconstruction", "zero"), np.mean(errors, 0).tolist()))
 
-    @torch.no_grad()
     def draw(self, model: PixelMIM, folder: Path) -> None:
         """A sample's images, what half 1 shows of them, and what is rebuilt of the rest."""
         from matplotlib.figure import Figure  # no pyplot: no global state
 
-        training = model.training
-        model.eval()
         batch = self.images.held_out(self.samples[:1]).to(self.device)
         images = batch.normalised_images().flatten(0, 1)
-        rebuilt = pixel_images(model(images, batch.groups)[0], images, batch.groups).movedim(1, -1).cpu().numpy()
-        model.train(training)
+        with frozen(model):
+            pixels = model(images, batch.groups)[0]
+        rebuilt = pixel_images(pixels, images, batch.groups).movedim(1, -1).cpu().numpy()
         shown = batch.images[0].cpu().numpy()
         cell = shown.shape[1] // batch.groups.shape[1]
         visible = (batch.groups == 0).cpu().numpy().repeat(cell, 1).repeat(cell, 2)[..., None]

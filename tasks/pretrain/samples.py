@@ -4,6 +4,10 @@ import numpy as np
 
 from storage.index import Index
 
+DEPTH_RANGES = ((0, 15), (15, 30), (30, 45), (45, 60))  # m, by which errors of depth are told
+DEPTH_SAMPLES = 64  # at most, of train: what is answered of a depth without images
+PICTURED = 2  # held-out samples in a picture
+
 
 def split_samples(index: Index, most: int) -> tuple[np.ndarray, np.ndarray]:
     """(to train on, to hold out): the train split and at most `most` samples spread over val.

@@ -58,29 +58,19 @@ def detector_spec(config: FitConfig) -> LidarSpec:
         neck_norm=norm,
     )
     x, y = (size / config.upsample for size in lidar.cell_size)
+    common: dict[str, Any] = {
+        "in_channels": backbone.out_channels,
+        "bev_range": lidar.range,
+        "cell_size": (x, y),
+        "width": config.head_width,
+        "score_threshold": SCORE_THRESHOLD,
+        "min_radius": config.gaussian_radius,
+    }
     head: TransFusionSpec | CenterHeadSpec
     if config.head == "transfusion":
-        head = TransFusionSpec(
-            backbone.out_channels,
-            lidar.range,
-            (x, y),
-            width=config.head_width,
-            score_threshold=SCORE_THRESHOLD,
-            min_radius=config.gaussian_radius,
-            queries=config.queries,
-            heads=ATTENTION_HEADS,
-            ffn_width=2 * config.head_width,
-        )
+        head = TransFusionSpec(**common, queries=config.queries, heads=ATTENTION_HEADS, ffn_width=2 * config.head_width)
     else:
-        head = CenterHeadSpec(
-            backbone.out_channels,
-            lidar.range,
-            (x, y),
-            width=config.head_width,
-            score_threshold=SCORE_THRESHOLD,
-            min_radius=config.gaussian_radius,
-            class_groups=SIX_GROUPS if config.class_groups == "six" else ONE_GROUP,
-        )
+        head = CenterHeadSpec(**common, class_groups=SIX_GROUPS if config.class_groups == "six" else ONE_GROUP)
     return replace(encoder_spec(lidar, norm), bev_backbone=backbone, head=head)
 
 

@@ -14,6 +14,7 @@ import torch
 
 import conformance
 import mim4d_render_reference as slow
+from mim4d_render_files import oracle_file
 
 ORIGINAL = Path(__file__).parents[3] / "shared" / "oracles" / "mim4d_render.npz"
 WORLDS = {
@@ -26,7 +27,7 @@ WORLDS = {
 
 @cache
 def file_of(world: str) -> dict[str, np.ndarray]:
-    return slow.oracle_file(WORLDS[world])
+    return oracle_file(WORLDS[world])
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])

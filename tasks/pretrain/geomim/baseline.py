@@ -15,9 +15,9 @@ from models.depth_bins import NO_LABEL, DepthBins
 from models.geomim.target import normalise_patches
 from tasks.batches.geomim import GeoMIMBatches
 from tasks.pretrain.methods.geomim import Config
-from tasks.pretrain.samples import spread
+from tasks.pretrain.samples import DEPTH_SAMPLES, spread
 
-BEV_SAMPLES, DEPTH_SAMPLES = 512, 64  # a mean of n maps has an error of its own, 1/n of theirs at best
+BEV_SAMPLES = 512  # a mean of n maps has an error of its own, 1/n of theirs at best
 
 
 class Blind(NamedTuple):

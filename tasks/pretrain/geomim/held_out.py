@@ -25,12 +25,12 @@ from models.depth_bins import DepthBins
 from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
 from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches
+from tasks.pretrain.frozen import frozen
 from tasks.pretrain.geomim.baseline import blind_answers, labelled_depth
 from tasks.pretrain.methods.geomim import Config
 from tasks.pretrain.probe import Probe, ProbedGrid
-from tasks.pretrain.samples import far_apart
+from tasks.pretrain.samples import DEPTH_RANGES, far_apart
 
-DEPTH_RANGES = ((0, 15), (15, 30), (30, 45), (45, 60))  # m
 DELTA1 = 1.25
 
 
@@ -151,15 +151,12 @@ class DepthErrors:
         return metrics
 
 
-@torch.no_grad()
 def frozen_bev(model: GeoMIM, batch: GeoMIMBatch) -> Tensor:
     """(B, context, X, Y): what the prediction head gets where the first half is the whole image."""
-    training = model.training
-    model.eval()
     images = batch.normalised_images()
     cameras = model.geometry(batch.cameras, (images.shape[-2], images.shape[-1]))
-    maps = model.decode(images, cameras.vector, torch.zeros_like(batch.groups))
-    whole = (m.chunk(2)[0].unflatten(0, images.shape[:2]) for m in (maps.semantic, maps.geometry))
-    bev, _ = model.view_transform(*whole, cameras.plan)
-    model.train(training)
+    with frozen(model):
+        maps = model.decode(images, cameras.vector, torch.zeros_like(batch.groups), halves=(0,))
+        semantic, geometry = (part.unflatten(0, images.shape[:2]) for part in maps)
+        bev, _ = model.view_transform(semantic, geometry, cameras.plan)
     return bev

@@ -21,9 +21,8 @@ from tasks.pretrain.geomim.model import AnyGeoMIM, Make, build_model
 from tasks.pretrain.geomim.picture import COLOURS_FILE, draw_picture
 from tasks.pretrain.geomim.public import check_public
 from tasks.pretrain.methods.geomim import Config
+from tasks.pretrain.samples import PICTURED
 from training.task import Term
-
-PICTURED = 2  # held-out samples in the picture
 
 
 class GeoMIMPretraining:

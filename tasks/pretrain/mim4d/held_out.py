@@ -18,26 +18,23 @@ probe_...                 see tasks/pretrain/probe.py
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.mim4d.video import VideoRendered
 from tasks.batches.clips import ClipBatch, Clips
+from tasks.pretrain.frozen import frozen
 from tasks.pretrain.methods.mim4d import Config
 from tasks.pretrain.mim4d.picture import Panorama, dense, draw_picture
 from tasks.pretrain.probe import Model, Probe, ProbedGrid
-from tasks.pretrain.samples import far_apart, spread
+from tasks.pretrain.samples import DEPTH_RANGES, DEPTH_SAMPLES, PICTURED, far_apart, spread
 
 BLOCK = 16  # px a side
-BLIND_SAMPLES = 64
-DEPTH_RANGES = ((0, 15), (15, 30), (30, 45), (45, 60))  # m
-PICTURED = 2  # held-out samples in the picture
 
 
 class HeldOutVideo(Generic[Model]):
@@ -61,7 +58,7 @@ class HeldOutVideo(Generic[Model]):
         grid = ProbedGrid(config.volume.low[:2], config.volume.cell, config.volume.shape[:0:-1])
         most = config.probe_samples
         self.probe = Probe(self._map, clips.index, grid, most, train, samples) if most else None
-        self.blind = Blind.of([self._clip(sample) for sample in spread(train, BLIND_SAMPLES)], clips.config.image.size)
+        self.blind = Blind.of([self._clip(sample) for sample in spread(train, DEPTH_SAMPLES)], clips.config.image.size)
 
     def evaluate(self, model: Model) -> dict[str, float]:
         """The metrics above; those of which nothing can be said are left out. `model` is left as it was."""
@@ -127,18 +124,6 @@ class HeldOutVideo(Generic[Model]):
         rendered = self.rendered(model, mixed).direct
         rays = KeyRays.of(clip, rendered.hit[0])
         depth.add("_shuffled", (rendered.depth[0].cpu() - rays.depths).abs()[rays.known])
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """The model as it is when it is used, without gradients; afterwards as it was."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 class KeyRays(NamedTuple):

@@ -55,7 +55,7 @@ class MIM4DPretraining:
     def frozen_volume(self, model: MIM4D, clip: ClipBatch) -> Tensor:
         """(B, C, Z, Y, X) of the key frames, with nothing hidden."""
         plan = model.geometry(clip.cameras, self.config.image.size, clip.there)
-        lifted = model.lift(clip.normalised_images(), torch.ones_like(clip.visible), plan).volumes
+        lifted = model.lift(clip.normalised_images(), torch.ones_like(clip.visible), plan)
         return model.video.project(lifted[:, 0])
 
 

@@ -44,9 +44,7 @@ def dense(clip: ClipBatch) -> ClipBatch:
         origins.append(np.broadcast_to(view.camera_to_lidar[:3, 3], (len(pixels), 3)))
     origin, direction = (torch.from_numpy(np.concatenate(a)).float()[None, None] for a in (origins, directions))
     count = origin.shape[2]
-    key = {
-        name: getattr(clip, name)[:, :1] for name in ("target", "target_there", "others", "others_there", "to_other")
-    }
+    key = {name: getattr(clip, name)[:, :1] for name in ("target", "others", "others_there", "to_other")}
     return clip._replace(
         **key,
         origins=origin,

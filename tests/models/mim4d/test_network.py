@@ -68,7 +68,7 @@ def test_a_dropped_frame_cannot_leak(backbone, training):
     images, visible, targets, _ = inputs()
     images.requires_grad_()
     plan = model.geometry(looking_around(1), SIZE)
-    lifted = model.lift(images, visible, plan).volumes
+    lifted = model.lift(images, visible, plan)
     volumes = model.video.project(lifted.flatten(0, 1)).unflatten(0, lifted.shape[:2])
     rebuilt = model.video.rebuild(volumes, targets)
     for k, frame in enumerate(targets.target[0].tolist()):
@@ -134,7 +134,7 @@ def test_a_camera_without_the_frame_fills_nothing():
     images, visible, *_ = inputs()
     there = torch.ones(1, FRAMES, VIEWS, dtype=torch.bool)
     there[0, 1] = False
-    volumes = model.lift(images, visible, model.geometry(looking_around(1), SIZE, there)).volumes[0]
+    volumes = model.lift(images, visible, model.geometry(looking_around(1), SIZE, there))[0]
     assert (volumes[1] == 0).all()
     assert (volumes[[0, 2]] != 0).any(-1).any(-1).any(-1).any(-1).all()
 
