@@ -22,11 +22,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from storage.bev import BevReader  # noqa: E402
-from storage.depth import DepthReader  # noqa: E402
-from storage.index import Index  # noqa: E402
-from tasks.batches.geomim import GeoMIMBatches  # noqa: E402
-from tasks.batches.images import (  # noqa: E402
+from batches.geomim import GeoMIMBatches  # noqa: E402
+from batches.images import (  # noqa: E402
     MEAN,
     STD,
     ImageConfig,
@@ -38,7 +35,10 @@ from tasks.batches.images import (  # noqa: E402
     normalise,
     resized,
 )
-from tasks.batches.masked import MaskedImages  # noqa: E402
+from batches.masked import MaskedImages  # noqa: E402
+from storage.bev import BevReader  # noqa: E402
+from storage.depth import DepthReader  # noqa: E402
+from storage.index import Index  # noqa: E402
 from tasks.pretrain.config import PretrainConfig  # noqa: E402
 from training.order import generator_at, positions_at, sample_at  # noqa: E402
 from training.prefetch import Prefetcher  # noqa: E402

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from common.errors import UserError
 from common.settings import Settings, runtime
+from models.backbones.build import BackboneConfig
 from models.backbones.config import SwinConfig
 from simulate.config import SimulateConfig
-from tasks.backbone import BackboneConfig
 from tasks.depth.config import DepthConfig
 from tasks.engine.experiment import ExperimentConfig
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from batches.image_config import ImageConfig
+from batches.view_config import ViewConfig
 from common.settings import Settings, external_file, runtime
+from models.backbones.build import BackboneConfig
 from models.backbones.config import SwinConfig
 from models.occupancy import RANGE
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.view_config import ViewConfig
 from tasks.memory import camera_sizes, check_memory
 from training.settings import CameraTrainingSettings
 

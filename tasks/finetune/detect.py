@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from batches.detector import Batches
 from common.progress import progress
 from models.bevdet.detector import BevDet
-from tasks.batches.detector import Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals.goal import SampleResult
 from training.prefetch import Prefetcher, choose_loaders

@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from batches.detector import Batches
 from common.progress import say
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
-from tasks.batches.detector import Batches
 from tasks.engine.stage import Inputs
 from tasks.finetune.config import Evaluation
 from tasks.finetune.detect import detect

@@ -5,15 +5,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from batches.images import MEAN, STD
 from common.errors import UserError
+from models.backbones.build import BackboneConfig
 from models.backbones.config import ConvNeXtConfig, ResNetConfig, SwinConfig
 from models.bevdet.detector import BevDet
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead
 from models.names import BEV_LAYERS, CLASSES, OCCUPANCY_CLASSES
 from models.nms import RotatedNms
 from models.public.bevdet import PublicBevDet
-from tasks.backbone import BackboneConfig
-from tasks.batches.images import MEAN, STD
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.meaning import first_difference, plain
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from common.errors import UserError
+from models.backbones.build import build_backbone
 from models.bevdet.detector import BevDet, BevDetSpec
 from models.bevdet.encoder import ResidualSpec
 from models.bevdet.layout import fill_bevdet, read_bevdet
@@ -16,7 +17,6 @@ from models.norm import Norm
 from models.public.bevdet import read_bevdet as read_bevdet_config
 from models.public.used import UnreadableConfig
 from storage.atomic import write_bytes
-from tasks.backbone import build_backbone
 from tasks.checkpoints import read_metadata, read_tensors
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals import goal_of

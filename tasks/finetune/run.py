@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from batches.cbgs import class_balanced
+from batches.detector import Batches
+from batches.labels import labelled
+from batches.train_split import check_boxes, training_samples
 from common.progress import say
 from storage.artifact import Artifact
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.batches.cbgs import class_balanced
-from tasks.batches.detector import Batches
-from tasks.batches.labels import labelled
-from tasks.batches.train_split import check_boxes, training_samples
 from tasks.engine.stage import Inputs
 from tasks.finetune.config import EVALUATE, FinetuneConfig
 from tasks.finetune.goals import goal_of

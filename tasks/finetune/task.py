@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from batches.detector import Batch, Batches
 from models.bevdet.detector import BevDet, FrameGeometry
 from models.depth_bins import NO_LABEL, depth_loss
-from tasks.batches.detector import Batch, Batches
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals import goal_of
 from training.order import parts_at

@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from batches.image_config import ImageConfig
 from common.settings import external_file, runtime
+from models.backbones.build import BackboneConfig
 from models.backbones.config import SwinConfig
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
 from tasks.engine.stage import StageName
 from tasks.pretrain.methods import CONFIGS, AnyMethod
 from training.settings import CameraTrainingSettings

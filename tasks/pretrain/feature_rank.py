@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from batches.image_config import ImageConfig
+from batches.images import draws_of, load_images, normalise
 from storage.index import Index
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.images import draws_of, load_images, normalise
 from tasks.pretrain.frozen import frozen
 
 

@@ -3,9 +3,9 @@
 import importlib
 from typing import Any, ClassVar
 
+from batches.image_config import ImageConfig
 from common.settings import Settings
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
+from models.backbones.build import BackboneConfig
 from tasks.engine.stage import StageName
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.images import MEAN, STD
+from batches.masked import MaskedBatch, MaskedImages
+from models.backbones.build import build_backbone
 from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.pixels import PixelMIM, pixel_images, pixel_loss
 from storage.atomic import write_bytes
 from storage.index import Index
-from tasks.backbone import build_backbone
-from tasks.batches.images import MEAN, STD
-from tasks.batches.masked import MaskedBatch, MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.frozen import frozen

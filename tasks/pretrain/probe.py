@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from batches.lidar import sample_boxes
 from models.boxes import Boxes
 from storage.index import Index
-from tasks.batches.lidar import sample_boxes
 from tasks.pretrain.samples import spread
 
 PRIOR_SAMPLES = 512  # at most, that say how often a cell is occupied

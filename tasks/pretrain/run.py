@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from batches.cbgs import class_balanced
+from batches.train_split import training_samples
 from common.progress import say
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.index import Index
-from tasks.batches.cbgs import class_balanced
-from tasks.batches.train_split import training_samples
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.samples import split_samples

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from common.errors import UserError
+from models.backbones.build import BackboneConfig, build_backbone
 from models.backbones.config import SwinConfig, published
 from models.depth_bins import DepthBins
 from models.layouts import (
@@ -39,7 +40,6 @@ from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.bev import BevReader
 from storage.manifest import read_manifest
-from tasks.backbone import BackboneConfig, build_backbone
 from tasks.checkpoints import read_tensors
 from tasks.engine.config import explain
 from tasks.engine.integrity import check_file

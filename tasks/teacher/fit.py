@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from batches.cbgs import class_balanced
+from batches.train_split import check_boxes, training_samples
+from batches.voxels import LidarBatches
 from common.progress import progress
 from evaluation.official import evaluate
 from models.boxes import Boxes
@@ -15,9 +18,6 @@ from models.lidar.detector import LidarDetector
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
-from tasks.batches.cbgs import class_balanced
-from tasks.batches.train_split import check_boxes, training_samples
-from tasks.batches.voxels import LidarBatches
 from tasks.checkpoints import read_tensors
 from tasks.engine.stage import Inputs
 from tasks.teacher.config import FitConfig

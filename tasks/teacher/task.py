@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.voxels import LidarBatch, LidarBatches
 from models.lidar.detector import LidarDetector
-from tasks.batches.voxels import LidarBatch, LidarBatches
 from tasks.teacher.config import FitConfig
 from training.order import parts_at
 from training.ranks import distribute

@@ -14,7 +14,7 @@ from core_jobs import threads_here
 from training.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("flows", "tasks", "simulate", "evaluation", "dataroot", "models", "storage", "common")
+ROOMS = ("flows", "tasks", "batches", "simulate", "evaluation", "training", "dataroot", "models", "storage", "common")
 NO_QUOTA = "max 100000"
 MINE = available_cores()
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches.lidar import LidarAugmentation, SceneDraw, augmented, draw_scene, pasted
 from common.errors import DataError
 from dataroot.points import load_points, read_cloud
 from models.boxes import Boxes
-from tasks.batches.lidar import LidarAugmentation, SceneDraw, augmented, draw_scene, pasted
 
 
 def write(path, rows):

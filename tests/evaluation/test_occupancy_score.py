@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches.occupancy import Occupancy
 from evaluation.occupancy import OccupancyScore
 from models.names import OCCUPANCY_CLASSES
-from tasks.batches.occupancy import Occupancy
 
 
 def by_counting(samples) -> tuple[list[float], float]:

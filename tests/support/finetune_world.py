@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.backbones.build import build_backbone
 from simulate.config import SimulateConfig
 from simulate.write import simulate
 from storage.artifact import Artifact
 from storage.index import Index, write_index
 from storage.manifest import Recipe
-from tasks.backbone import build_backbone
 from tasks.depth.config import DepthConfig
 from tasks.depth.run import run as run_depth
 from tasks.engine.stage import STAGES, Inputs

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from batches.geomim import GeoMIMBatches
+from batches.masked import MaskedImages
 from storage.bev import BevReader
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.batches.geomim import GeoMIMBatches
-from tasks.batches.masked import MaskedImages
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.methods.geomim import Config
 

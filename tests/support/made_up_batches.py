@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from batches.geomim import GeoMIMBatch
 from geomim_configs import geomim_config
 from models.names import CAMERAS
 from one_frame import one_frame
 from storage.bev import BevAttributes
-from tasks.batches.geomim import GeoMIMBatch
 
 CONFIG = geomim_config(
     backbone={"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4), "window_sizes": (8, 4, 4, 2)},

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from batches.mask_config import MaskConfig
+from batches.masked import MaskedBatch, MaskedImages
+from models.backbones.build import build_backbone
 from storage.atomic import write_bytes
 from storage.index import Index
-from tasks.backbone import build_backbone
-from tasks.batches.mask_config import MaskConfig
-from tasks.batches.masked import MaskedBatch, MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.method_config import MethodConfig
 from training.task import Term

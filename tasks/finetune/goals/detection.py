@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from batches.detector import Truth
+from batches.frames import boxes_in_lidar
 from evaluation import table
 from evaluation.official import evaluate as scored
 from evaluation.official import evaluation_split, unscored
@@ -16,8 +18,6 @@ from models.boxes import Boxes
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, Predictions, code_weights
 from models.norm import Norm
 from storage.index import Index
-from tasks.batches.detector import Truth
-from tasks.batches.frames import boxes_in_lidar
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import SampleResult
 from training.ranks import gathered

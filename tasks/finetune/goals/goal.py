@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from batches.detector import Truth
 from models.boxes import Boxes
 from models.head import Head
 from storage.index import Index
-from tasks.batches.detector import Truth
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 
 

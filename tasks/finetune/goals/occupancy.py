@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.detector import Truth
+from batches.occupancy import read_occupancy
 from evaluation import table
 from evaluation.map_picture import draw_listed, voxel_image
 from evaluation.occupancy import OccupancyScore
@@ -14,8 +16,6 @@ from models.boxes import Boxes
 from models.names import FREE, OCCUPANCY_CLASSES
 from models.occupancy import RANGE
 from models.occupancy_head import OccupancyHead
-from tasks.batches.detector import Truth
-from tasks.batches.occupancy import read_occupancy
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.map_goal import MapGoal

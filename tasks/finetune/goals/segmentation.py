@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.bev_masks import BevMasks
+from batches.detector import Truth
 from evaluation import table
 from evaluation.map_picture import draw_listed, mask_image
 from evaluation.segmentation import SegmentationScore
@@ -15,8 +17,6 @@ from models.names import BEV_LAYERS
 from models.norm import Norm
 from models.segmentation_head import SegmentationHead
 from storage.index import Index
-from tasks.batches.bev_masks import BevMasks
-from tasks.batches.detector import Truth
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.map_goal import MapGoal

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.geomim import GeoMIMBatches
 from models.depth_bins import NO_LABEL, DepthBins
 from models.geomim.target import normalise_patches
-from tasks.batches.geomim import GeoMIMBatches
 from tasks.pretrain.methods.geomim import Config
 from tasks.pretrain.samples import DEPTH_SAMPLES, spread
 

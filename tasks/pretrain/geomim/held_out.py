@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.geomim import GeoMIMBatch, GeoMIMBatches
 from models.depth_bins import DepthBins
 from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
-from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches
 from tasks.pretrain.frozen import frozen
 from tasks.pretrain.geomim.baseline import blind_answers, labelled_depth
 from tasks.pretrain.methods.geomim import Config

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.geomim import GeoMIMBatch, GeoMIMBatches
+from batches.masked import MaskedImages
 from common.errors import UserError
 from models.depth_bins import NO_LABEL
 from models.geomim.model import GeoMIM, Reconstruction
 from storage.bev import BevReader
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches
-from tasks.batches.masked import MaskedImages
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.held_out import HeldOut

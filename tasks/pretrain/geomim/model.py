@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from models.backbones.build import build_backbone
 from models.backbones.swin import Swin
 from models.depth_bins import DepthBins
 from models.geomim.decoder import DecoderSpec
 from models.geomim.model import GeoMIM, GeoMIMSpec
 from models.geomim.view_transform import ViewTransformSpec
 from models.lift_splat import BevGrid
-from tasks.backbone import build_backbone
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.methods.geomim import Config
 

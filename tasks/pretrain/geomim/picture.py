@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.geomim import GeoMIMBatch
+from batches.lidar import sample_boxes
 from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
 from storage.atomic import write_bytes
-from tasks.batches.geomim import GeoMIMBatch
-from tasks.batches.lidar import sample_boxes
 from tasks.pretrain.geomim.baseline import labelled_depth
 from tasks.pretrain.geomim.held_out import HeldOut
 

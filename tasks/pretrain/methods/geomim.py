@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from batches.image_config import ImageConfig
+from batches.mask_config import MaskConfig
 from common.settings import Settings, external_file
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.mask_config import MaskConfig
+from models.backbones.build import BackboneConfig
 from tasks.engine.stage import StageName
 from tasks.memory import camera_sizes, check_memory
 from tasks.pretrain.lift_config import LiftConfig

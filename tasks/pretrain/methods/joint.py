@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from batches.image_config import ImageConfig
+from models.backbones.build import BackboneConfig
 from models.backbones.config import SwinConfig
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
 from tasks.engine.stage import StageName
 from tasks.pretrain.method_config import MethodConfig
 from tasks.pretrain.methods.geomim import Config as GeoMIMConfig

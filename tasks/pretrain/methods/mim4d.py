@@ -4,11 +4,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from batches.image_config import ImageConfig
+from batches.mask_config import mask_grid
 from common.settings import Settings
+from models.backbones.build import BackboneConfig
 from models.backbones.config import ConvNeXtConfig, ResNetConfig, SwinConfig
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.mask_config import mask_grid
 from tasks.memory import FLOAT, camera_sizes, check_memory
 from tasks.pretrain.lift_config import LiftConfig
 from tasks.pretrain.method_config import MethodConfig

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.mask_config import MaskConfig
+from batches.image_config import ImageConfig
+from batches.mask_config import MaskConfig
+from models.backbones.build import BackboneConfig
 from tasks.pretrain.method_config import MethodConfig
 from tasks.pretrain.methods.geomim import DecoderSize
 

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.clips import ClipBatch, Clips
 from models.mim4d.video import VideoRendered
-from tasks.batches.clips import ClipBatch, Clips
 from tasks.pretrain.frozen import frozen
 from tasks.pretrain.methods.mim4d import Config
 from tasks.pretrain.mim4d.picture import Panorama, dense, draw_picture

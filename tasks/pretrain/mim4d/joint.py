@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from batches.clips import ClipBatch
+from batches.geomim import GeoMIMBatch
 from models.mim4d.joint import Clip, Joint, JointOutputs
 from models.mim4d.video import RayBundle, VideoRendered, VideoRendering
 from storage.index import Index
-from tasks.batches.clips import ClipBatch
-from tasks.batches.geomim import GeoMIMBatch
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.method import GeoMIMEvaluator, GeoMIMPretraining

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from batches.clips import ClipBatch, Clips, ClipSpec
+from batches.rays import Box
 from models.mim4d.network import MIM4D
 from models.mim4d.render_loss import depth_loss, rgb_loss
 from models.mim4d.renderer import RenderSpec
 from models.mim4d.video import RayBundle, Targets, VideoRendered, VideoRendering
 from storage.index import Index
-from tasks.batches.clips import ClipBatch, Clips, ClipSpec
-from tasks.batches.rays import Box
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.methods.mim4d import Config

@@ -1,11 +1,11 @@
 """From a config to the network that MIM4D trains."""
 
+from models.backbones.build import build_backbone
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid
 from models.mim4d.network import MIM4D, LiftSpec
 from models.mim4d.renderer import RenderSpec
 from models.mim4d.temporal import TemporalSpec
-from tasks.backbone import build_backbone
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.methods.mim4d import Config
 

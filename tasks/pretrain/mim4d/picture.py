@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from batches.clips import ClipBatch
+from batches.rays import View, pixel_directions
 from models.mim4d.renderer import Rendered
 from storage.atomic import write_bytes
-from tasks.batches.clips import ClipBatch
-from tasks.batches.rays import View, pixel_directions
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure

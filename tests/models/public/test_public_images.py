@@ -2,9 +2,9 @@ from dataclasses import asdict
 
 import pytest
 
+from batches.image_config import ImageConfig
 from models.public.images import ImageNumbers, read_bevdet_images, read_bevfusion_images
 from models.public.used import UnreadableConfig
-from tasks.batches.image_config import ImageConfig
 
 CAMS = ["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"]
 BEVDET = {

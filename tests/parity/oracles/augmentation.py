@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import numpy as np
 
+from batches.image_config import ImageConfig
+from batches.images import ImageDraw, apply_draw, draw_middle, post_homography, resized
 from dataroot.images import decode
 from models.public.images import read_bevfusion_images
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.images import ImageDraw, apply_draw, draw_middle, post_homography, resized
 
 LINEAR = Tolerance(1e-6)
 

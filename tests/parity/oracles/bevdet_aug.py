@@ -9,12 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from dataroot.images import decode
-from models.geometry import quaternion_to_rotation, transform
-from models.public.images import read_bevdet_images
-from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance
-from oracles.center_head import boxes_of, rows_of, same_turn
-from tasks.batches.images import (
+from batches.images import (
     ImageConfig,
     ImageDraw,
     apply_draw,
@@ -24,7 +19,12 @@ from tasks.batches.images import (
     post_homography,
     resized,
 )
-from tasks.batches.lidar import augmented, draw_scene
+from batches.lidar import augmented, draw_scene
+from dataroot.images import decode
+from models.geometry import quaternion_to_rotation, transform
+from models.public.images import read_bevdet_images
+from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance
+from oracles.center_head import boxes_of, rows_of, same_turn
 
 MATRIX = Tolerance(1e-6)
 SHIFT = Tolerance(of_max=5e-7)  # px, summed up in float32

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.lidar import SceneDraw, augmented
 from models.boxes import Boxes
 from models.center_codes import PARTS, Targets
 from models.center_head import CenterPointHead, Predictions
@@ -16,7 +17,6 @@ from models.names import CATEGORY_TO_CLASS, CLASSES
 from models.public.center_head import read_center_head
 from models.public.used import Used
 from oracles.base import EQUAL, Kind, Oracle, Output, Tolerance, norms
-from tasks.batches.lidar import SceneDraw, augmented
 
 BOXES, SCORES, RAW = Tolerance(1e-4), Tolerance(2e-5), Tolerance(2e-5, bf16=0.02)
 LOSS = Tolerance(relative=1e-5)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.depth_maps import nearest_depths
 from models.geometry import apply, inverse, transform
 from oracles.base import Kind, Oracle, Output, Tolerance
-from tasks.batches.depth_maps import nearest_depths
 from tasks.depth.project import Rig, project_cloud
 
 RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)  # GeoMIM's; the file does not say it

@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 
 from common.errors import UserError
 from flows.export import export_weights
+from models.backbones.build import build_backbone
 from models.layouts import convnext_to_torchvision
-from tasks.backbone import build_backbone
 from tasks.finetune.network import build_detector, load_backbone, load_detector, save_detector
 from tasks.finetune.optimiser import parameter_groups
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from batches.detector import Batches
 from storage.depth import DepthReader
-from tasks.batches.detector import Batches
 from tasks.finetune.network import build_detector
 from tasks.finetune.task import DetectorTask
 from training.ranks import shares

@@ -5,10 +5,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from batches.images import ImageDraw, load_image
 from common.errors import DataError
 from models.names import LIDAR
 from storage.index import Index, write_index
-from tasks.batches.images import ImageDraw, load_image
 from tasks.ingest import deep
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import check_index, ingest

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from batches.images import ImageDraw, load_image
 from common.errors import DataError
 from dataroot.jpeg import jpeg_head
-from tasks.batches.images import ImageDraw, load_image
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
 

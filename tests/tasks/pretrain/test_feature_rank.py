@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from batches.images import draws_of, load_images, normalise
 from made_up_batches import CONFIG
-from tasks.backbone import build_backbone
-from tasks.batches.images import draws_of, load_images, normalise
+from models.backbones.build import build_backbone
 from tasks.pretrain.feature_rank import effective_rank, feature_rank
 
 

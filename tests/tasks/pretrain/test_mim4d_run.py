@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from batches.clips import joined
 from clip_world import MIM4D, clip_world, opened  # noqa: F401
 from storage.artifact import Artifact
-from tasks.batches.clips import joined
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.mim4d.method import MIM4DPretraining

@@ -12,17 +12,17 @@ import zarr
 from PIL import Image
 from safetensors.torch import load_file
 
+from batches.geomim import GeoMIMBatches
 from common.errors import DataError, StageFailed, UserError
 from damages import damaged_in_turn, emptied
 from geomim_configs import geomim_batches, geomim_config
+from models.backbones.build import build_backbone
 from models.names import CAMERAS, CLASSES
 from rank_jobs import KilledAt3
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
-from tasks.backbone import build_backbone
-from tasks.batches.geomim import GeoMIMBatches
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.method import GeoMIMEvaluator

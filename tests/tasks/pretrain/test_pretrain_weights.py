@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from batches.image_config import ImageConfig
 from common.errors import UserError
 from flows.export import Layout
 from geomim_configs import changed as altered
@@ -20,7 +21,6 @@ from public_configs import GEOMIM, changed
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevWriter
 from storage.manifest import Recipe
-from tasks.batches.image_config import ImageConfig
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.geomim.model import build_model
 from tasks.pretrain.geomim.public import check_public

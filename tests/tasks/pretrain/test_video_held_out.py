@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from batches.clips import ClipBatch, Clips
 from clip_world import MIM4D, clip_world, opened  # noqa: F401
 from models.mim4d.renderer import Rendered
 from models.mim4d.video import VideoRendered
-from tasks.batches.clips import ClipBatch, Clips
 from tasks.pretrain.methods.mim4d import Config
 from tasks.pretrain.mim4d.held_out import BLOCK, HeldOutVideo
 from tasks.pretrain.mim4d.method import clip_spec

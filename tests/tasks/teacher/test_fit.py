@@ -7,9 +7,9 @@ import pytest
 import zarr
 from safetensors.torch import load_file
 
+from batches import voxels
 from common.errors import DataError, UserError
 from damages import cut, damaged_in_turn, emptied, noise
-from tasks.batches import voxels
 from tasks.teacher import fit
 from tasks.teacher.network import WEIGHTS, build_detector
 

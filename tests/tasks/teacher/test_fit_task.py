@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from batches.voxels import LidarBatches
 from storage.artifact import Artifact
-from tasks.batches.voxels import LidarBatches
 from tasks.engine.stage import Inputs
 from tasks.teacher import fit
 from tasks.teacher.network import WEIGHTS, build_detector

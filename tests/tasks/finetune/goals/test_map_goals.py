@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
+from batches.bev_masks import BevMasks
+from batches.detector import Batches
+from batches.occupancy import read_occupancy
 from common.errors import UserError
 from evaluation.occupancy import OccupancyScore
 from evaluation.table import gain
 from models.names import BEV_LAYERS, OCCUPANCY_CLASSES
 from rank_jobs import tally
 from storage.artifact import Artifact
-from tasks.batches.bev_masks import BevMasks
-from tasks.batches.detector import Batches
-from tasks.batches.occupancy import read_occupancy
 from tasks.engine.stage import Inputs
 from tasks.finetune.config import EVALUATE, EvaluateConfig, FinetuneConfig
 from tasks.finetune.detect import detect

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches.images import ImageDraw, post_homography
+from batches.rays import SKY, STEP, Box, View, draw_rays, pixel_directions, sky_free_pixels, visible_points
 from models import geometry
-from tasks.batches.images import ImageDraw, post_homography
-from tasks.batches.rays import SKY, STEP, Box, View, draw_rays, pixel_directions, sky_free_pixels, visible_points
 
 BOX = Box((-30.0, -30.0, -4.0), (30.0, 30.0, 4.0))
 SIZE, SOURCE = (64, 96), np.array([160, 100])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.batches.depth_maps import nearest_depths
+from batches.depth_maps import nearest_depths
 
 
 def full_map(u, v, depth, post, size) -> np.ndarray:

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from batches.train_split import check_boxes, training_samples
 from common.errors import UserError
-from tasks.batches.train_split import check_boxes, training_samples
 
 
 def index(labels, points, categories, split="train"):

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from common.errors import UserError
-from dataroot.images import decode
-from tasks.batches.images import (
+from batches.images import (
     MEAN,
     STD,
     ImageConfig,
@@ -25,6 +23,8 @@ from tasks.batches.images import (
     post_homography,
     resized,
 )
+from common.errors import UserError
+from dataroot.images import decode
 
 
 def pattern(width, height):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches.cbgs import class_balanced, holders
 from common.errors import UserError
 from models.names import CLASSES
-from tasks.batches.cbgs import class_balanced, holders
 
 
 def some_index(seed: int, samples: int, boxes: int) -> SimpleNamespace:

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.image_config import ImageConfig
+from batches.images import draws_of, load_images, normalise, post_homography
+from batches.mask_config import MaskConfig
+from models.backbones.build import BackboneConfig
 from models.masking import draw_halves
 from storage.index import Index
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.images import draws_of, load_images, normalise, post_homography
-from tasks.batches.mask_config import MaskConfig
 from training.order import MASKS, generator_at, sample_at
 
 

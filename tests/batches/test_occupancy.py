@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from batches.occupancy import read_occupancy
 from common.errors import UserError
 from models.names import FREE
 from models.occupancy import SHAPE, occupancy_path
-from tasks.batches.occupancy import read_occupancy
 
 
 def test_labels_are_the_files(simulated):

@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches.frames import boxes_in_key_ego, boxes_in_lidar, frames_of
 from models.boxes import Boxes
 from models.geometry import inverse, rotation_z, transform
 from storage.index import Index
-from tasks.batches.frames import boxes_in_key_ego, boxes_in_lidar, frames_of
 
 
 @given(scenes=st.lists(st.integers(1, 4), min_size=1, max_size=4), count=st.integers(1, 4))

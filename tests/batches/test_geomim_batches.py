@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from batches.geomim import GeoMIMBatch, GeoMIMBatches, camera_to_key_lidar
 from geomim_configs import changed, geomim_batches, geomim_config
 from models import geometry
 from models.names import CAMERAS, CLASSES
 from storage.bev import FLIPS, BevAttributes, BevReader, BevWriter
 from storage.depth import DepthReader, DepthWriter
 from storage.index import FIXED, SCHEMA, Index, IndexAttributes, write_index
-from tasks.batches.geomim import GeoMIMBatch, GeoMIMBatches, camera_to_key_lidar
 from tasks.depth.project import Rig, project_sample
 from training.order import positions_at, sample_at, share
 from training.prefetch import Prefetcher

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.batches.labels import labelled
+from batches.labels import labelled
 
 
 def index(scenes: int, each: int = 3):

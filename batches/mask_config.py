@@ -3,8 +3,8 @@
 from pydantic import Field
 
 from common.settings import Settings
+from models.backbones.build import BackboneConfig
 from models.backbones.config import SwinConfig
-from tasks.backbone import BackboneConfig
 
 
 class MaskConfig(Settings):

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.image_config import ImageConfig
+from batches.images import draws_of, load_paths, normalise, post_homography
+from batches.mask_config import mask_grid
+from batches.rays import Box, View, draw_rays
 from dataroot.points import read_cloud
 from models import geometry
+from models.backbones.build import BackboneConfig
 from models.cameras import Cameras
 from models.masking import draw_visible
 from storage.index import Index
-from tasks.backbone import BackboneConfig
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.images import draws_of, load_paths, normalise, post_homography
-from tasks.batches.mask_config import mask_grid
-from tasks.batches.rays import Box, View, draw_rays
 from training.order import MASKS, generator_at, sample_at
 
 NEAR_CAR = 3.0  # m around the LiDAR, seen from above: points there are the car's own

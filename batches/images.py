@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batches.image_config import ImageConfig
 from common.errors import UserError
 from common.files import of_sample
 from dataroot.images import read_image
 from storage.index import Index
-from tasks.batches.image_config import ImageConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 from PIL import Image
 
+from batches import drivable
+from batches.bev_masks import BevMasks, footprints, vehicles
+from batches.drivable import Maps, MaskArea, PolygonArea
 from common.errors import UserError
 from models.boxes import Boxes
 from models.geometry import apply
-from tasks.batches import drivable
-from tasks.batches.bev_masks import BevMasks, footprints, vehicles
-from tasks.batches.drivable import Maps, MaskArea, PolygonArea
 
 RANGE, CELL = 32.0, 0.8
 

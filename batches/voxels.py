@@ -6,13 +6,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from batches.lidar import LidarAugmentation, augmented, pasted, sample_boxes
 from common.errors import DataError
 from dataroot.points import load_points
 from models.boxes import Boxes
 from models.lidar.detector import VoxelBatch, voxel_batch
 from models.lidar.grid import VoxelGrid
 from storage.index import Index
-from tasks.batches.lidar import LidarAugmentation, augmented, pasted, sample_boxes
 from training.order import generator_at, sample_at
 
 

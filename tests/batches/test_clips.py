@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from batches.clips import Clips, ClipSpec, draw_targets, frames_of, joined, others_of
+from batches.image_config import ImageConfig
+from batches.rays import Box
 from clip_world import clip_world, opened  # noqa: F401
 from models import geometry
 from storage.index import Index
-from tasks.batches.clips import Clips, ClipSpec, draw_targets, frames_of, joined, others_of
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.rays import Box
 
 SPEC = ClipSpec(3, 0.3, 32, 24, Box((-40.0, -40.0, -5.0), (40.0, 40.0, 3.0)))
 CONFIG = SimpleNamespace(

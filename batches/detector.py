@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.depth_maps import nearest_depths
+from batches.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
+from batches.image_config import ImageConfig
+from batches.images import ImageDraw, draws_of, load_images, normalise, post_homography
+from batches.lidar import LidarAugmentation, augmented, sample_boxes
+from batches.view_config import ViewConfig
+from models.backbones.build import BackboneConfig
 from models.boxes import Boxes
 from models.cameras import Cameras
 from models.depth_bins import DepthBins
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.backbone import BackboneConfig
-from tasks.batches.depth_maps import nearest_depths
-from tasks.batches.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
-from tasks.batches.image_config import ImageConfig
-from tasks.batches.images import ImageDraw, draws_of, load_images, normalise, post_homography
-from tasks.batches.lidar import LidarAugmentation, augmented, sample_boxes
-from tasks.batches.view_config import ViewConfig
 from training.order import generator_at, sample_at
 
 Truth = tuple[Tensor, ...]  # (B, ...) each: what predictions are compared with beside boxes

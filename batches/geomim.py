@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batches.depth_maps import nearest_depths
+from batches.images import normalise
+from batches.masked import MaskedImages
 from models import geometry
 from models.bev import flip_cells, scatter_cells
 from models.cameras import Cameras
 from storage.bev import BevReader, Cells
 from storage.depth import DepthReader
 from storage.index import Index
-from tasks.batches.depth_maps import nearest_depths
-from tasks.batches.images import normalise
-from tasks.batches.masked import MaskedImages
 from training.order import generator_at, sample_at
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from batches.drivable import Maps
 from models.boxes import Boxes
 from models.geometry import apply, inverse, rotation_z
 from models.names import CATEGORY_TO_CLASS
 from storage.index import Index
-from tasks.batches.drivable import Maps
 
 VEHICLES = {name for category, name in CATEGORY_TO_CLASS.items() if category.startswith("vehicle.")}  # classes
 

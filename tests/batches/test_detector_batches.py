@@ -1,11 +1,11 @@
 import numpy as np
 import torch
 
+from batches.detector import Batches
+from batches.lidar import sample_boxes
 from evaluation.picture import NEAR, _in_front
 from models.geometry import inverse
 from storage.depth import DepthReader
-from tasks.batches.detector import Batches
-from tasks.batches.lidar import sample_boxes
 
 
 def batches(world, **fields) -> Batches:
