@@ -18,7 +18,7 @@ SAMPLES = 2  # rays along each side of a pixel
 SKY, GROUND = -2, -1  # in place of a solid's number
 NEAR = 0.05  # m before a camera
 SHADOW_CELL = 0.2  # m
-MAX_RANGE = 100.0  # m that the LiDAR measures
+MAX_RANGE = 100.0  # m that the LiDAR measures at most
 _EDGES = [(a, a | 1 << axis) for a in range(8) for axis in range(3) if not a >> axis & 1]  # of a box, by corner number
 
 
@@ -52,13 +52,18 @@ def cast_camera(
 
 
 def cast_lidar(
-    solids: Solids, lidar_to_global: np.ndarray, directions: np.ndarray, ground: Ground, noise: np.ndarray
+    solids: Solids,
+    lidar_to_global: np.ndarray,
+    directions: np.ndarray,
+    ground: Ground,
+    noise: np.ndarray,
+    reach: float = MAX_RANGE,
 ) -> np.ndarray:
     """Points (N, 5) float32 of one sweep: x, y, z in the LiDAR's frame, intensity 0..255, ring.
 
     All beams are cast at one instant, the sweep's stamp (a real sweep takes 50 ms). Beams without a return leave no
     row, so a file is shorter than a real one, which keeps such rows with coordinates near zero. `noise` (A, R, 2) is
-    the range error in m and a factor on the intensity, one a beam.
+    the range error in m and a factor on the intensity, one a beam. What is farther than `reach` (m) returns nothing.
     """
     to_lidar = inverse(lidar_to_global)
     local = solids.moved(to_lidar[:3, :3], to_lidar[:3, 3])
@@ -75,8 +80,9 @@ def cast_lidar(
         lidar_to_global[2, 3],
     )
     return _returns(
-        distance, solid, face, local.planes, solids.reflectance, directions, noise, lidar_to_global, ground.reflectance
-    )
+        distance, solid, face, local.planes, solids.reflectance, directions, noise, lidar_to_global, ground.reflectance,
+        reach,
+    )  # fmt: skip
 
 
 def cast_shadows(solids: Solids, sun: np.ndarray, shadows: np.ndarray) -> None:
@@ -245,14 +251,14 @@ def _cast_lidar(planes, offsets, windows, nearest, order, directions, down, heig
 
 
 @njit(cache=True)
-def _returns(distance, solid, face, planes, reflectance, directions, noise, lidar_to_global, ground):
+def _returns(distance, solid, face, planes, reflectance, directions, noise, lidar_to_global, ground, reach):
     steps, rings = distance.shape
     out = np.empty((steps * rings, 5), np.float32)
     n = 0
     for i in range(steps):
         for j in range(rings):
             t = distance[i, j]
-            if t > MAX_RANGE:
+            if t > reach:
                 continue
             dx, dy, dz = directions[i, j, 0], directions[i, j, 1], directions[i, j, 2]
             if solid[i, j] == GROUND:

@@ -164,7 +164,9 @@ class _Drive:
         noise[..., 0] = np.clip(RANGE_NOISE * noise[..., 0], -RANGE_NOISE_LIMIT, RANGE_NOISE_LIMIT)
         noise[..., 1] = np.maximum(1 + INTENSITY_NOISE * noise[..., 1], 0)
         ground = self.world.town.ground
-        points = cast_lidar(self.world.solids(t), lidar_to_global, self.directions, ground, noise)
+        points = cast_lidar(
+            self.world.solids(t), lidar_to_global, self.directions, ground, noise, self.config.lidar_reach
+        )
         if keyframe is not None:
             placed = apply(lidar_to_global, points[:, :3].astype(np.float64))
             self.points[keyframe] = _count_inside(self.world.boxes(t), placed)

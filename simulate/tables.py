@@ -7,6 +7,7 @@ import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ TABLES = (
     "visibility",
 )
 VISIBILITIES = {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}
+
+DECIMALS = 9
 
 Records = dict[str, list[dict]]
 
@@ -83,6 +86,15 @@ def merge(parts: list[Records]) -> Records:
 
 
 def write_tables(tables: Records, folder: Path) -> None:
+    """Writes the 13 tables, numbers to a nanometre: beyond that they are a machine's own, and so would the keys be."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
-        (folder / f"{name}.json").write_text(json.dumps(tables[name], indent=0, allow_nan=False) + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(_rounded(tables[name]), indent=0, allow_nan=False) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, DECIMALS) + 0.0  # no -0.0, whose sign is chance
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value

@@ -77,6 +77,14 @@ def test_lidar_range_is_the_first_hit(world):
         assert first_hit(solids, to_global[:3, 3], ray)[0] == pytest.approx(distance, rel=1e-5, abs=1e-4)
 
 
+def test_a_lidar_of_short_reach_returns_the_near_points_of_a_long_one(world):
+    to_global, directions = world.ego_to_global(T) @ LIDAR_TO_EGO, lidar_directions()
+    quiet = np.stack([np.zeros(directions.shape[:2]), np.ones(directions.shape[:2])], -1)
+    whole, near = (cast_lidar(world.solids(T), to_global, directions, world.town.ground, quiet, r) for r in (100, 20))
+    assert 0 < len(near) < len(whole)
+    np.testing.assert_array_equal(near, whole[np.linalg.norm(whole[:, :3].astype(np.float64), axis=1) <= 20.0])
+
+
 @pytest.mark.parametrize("camera", RIG, ids=lambda c: c.name)
 def test_cameras_and_lidar_see_the_same_world(world, camera):
     """LiDAR points in a camera's image have that pixel's depth, but where the two look past different edges."""
