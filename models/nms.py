@@ -89,22 +89,26 @@ def suppressed(boxes: Boxes, rules: Sequence[Nms]) -> Boxes:
     return left[left.best_first()]
 
 
-# CenterPoint's radii, each class by itself.
-CENTERPOINT = tuple(
-    CircleNms((name,), radius)
-    for name, radius in {
-        "car": 2.0,
-        "truck": 3.46,
-        "construction_vehicle": 3.46,
-        "bus": 3.16,
-        "trailer": 3.16,
-        "barrier": 1.0,
-        "motorcycle": 0.92,
-        "bicycle": 0.92,
-        "pedestrian": 0.42,
-        "traffic_cone": 0.42,
-    }.items()
-)
+_RADII = {
+    "car": 2.0,
+    "truck": 3.46,
+    "construction_vehicle": 3.46,
+    "bus": 3.16,
+    "trailer": 3.16,
+    "barrier": 1.0,
+    "motorcycle": 0.92,
+    "bicycle": 0.92,
+    "pedestrian": 0.42,
+    "traffic_cone": 0.42,
+}
+
+
+def centerpoint(least: float = 0.0) -> tuple[CircleNms, ...]:
+    """CenterPoint's radii, each class by itself, none below `least` (m)."""
+    return tuple(CircleNms((name,), max(radius, least)) for name, radius in _RADII.items())
+
+
+CENTERPOINT = centerpoint()
 
 # BEVDet's and BEVDet4D's: all classes against each other.
 BEVDET = (

@@ -118,3 +118,10 @@ def test_growing_tells_rivals_that_do_not_touch_and_leaves_sizes_alone():
 @pytest.mark.parametrize("rules", [nms.CENTERPOINT, nms.BEVDET, nms.BEVDET_STEREO])
 def test_the_published_rules_name_every_class_once(rules):
     assert sorted(itertools.chain(*(rule.classes for rule in rules))) == sorted(CLASSES)
+
+
+def test_radii_below_the_least_are_raised_and_no_other():
+    radii = {rule.classes[0]: rule.radius for rule in nms.centerpoint(2.5)}
+    assert radii["pedestrian"] == radii["barrier"] == radii["car"] == 2.5
+    assert radii["truck"] == 3.46
+    assert nms.centerpoint() == nms.CENTERPOINT
