@@ -45,3 +45,15 @@ def draw_gaussian(heat: np.ndarray, center: tuple[int, int], radius: int) -> Non
     high = [min(2 * radius + 1, size - c + radius) for size, c in zip(heat.shape, center)]
     window = heat[tuple(slice(c - radius + a, c - radius + b) for c, a, b in zip(center, low, high))]
     np.maximum(window, np.outer(bump[low[0] : high[0]], bump[low[1] : high[1]]), out=window)
+
+
+def draw_bump(heat: np.ndarray, center: tuple[int, int], spread: np.ndarray) -> None:
+    """Raise a map (rows, columns) in place to a bump of 1 at the cell `center` (row, column).
+
+    spread: its deviation down and across (cells).
+    """
+    down, across = (
+        np.exp(-((np.arange(size) - at) ** 2) / (2 * deviation**2))
+        for size, at, deviation in zip(heat.shape, center, spread)
+    )
+    np.maximum(heat, np.outer(down, across), out=heat)

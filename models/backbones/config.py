@@ -16,7 +16,9 @@ class SwinConfig(Settings):
 
     name: Literal["swin"] = Field("swin", description="Which network: swin, convnext or resnet.")
     embed_dim: int = Field(128, ge=1, description="Channels of the first stage; each later one doubles them.")
-    depths: tuple[int, int, int, int] = Field((2, 2, 18, 2), description="Blocks of each stage.")
+    depths: tuple[int, int, int, int] = Field(
+        (2, 2, 18, 2), description="Blocks of each stage; none in the first: patches are merged as they are."
+    )
     num_heads: tuple[int, int, int, int] = Field((4, 8, 16, 32), description="Attention heads of each stage.")
     window_sizes: tuple[int, int, int, int] = Field((16, 16, 16, 8), description="Tokens a side of a window, by stage.")
     pretrain_grid: int = Field(56, ge=1, description="Tokens a side of the stored absolute position embedding.")
@@ -28,9 +30,10 @@ class SwinConfig(Settings):
         for stage, (heads, channels) in enumerate(zip(self.num_heads, self.channels)):
             if heads < 1 or channels % heads:
                 raise ValueError(f"num_heads[{stage}] is {heads}, which does not divide the {channels} channels")
-        for name in ("depths", "window_sizes"):
-            if min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} has a number below 1")
+        for name, least in (("depths", (0, 1, 1, 1)), ("window_sizes", (1, 1, 1, 1))):
+            for stage, (number, fewest) in enumerate(zip(getattr(self, name), least)):
+                if number < fewest:
+                    raise ValueError(f"{name}[{stage}] is {number}: it must be {fewest} at least")
         return self
 
     def key_fields(self) -> dict[str, Any]:

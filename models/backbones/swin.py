@@ -76,9 +76,9 @@ class Swin(Backbone):
         x = x + self.position_embedding(x.shape[1], x.shape[2]).to(x.dtype)
         for number, stage in enumerate(self.stages):
             stage_groups = None if groups is None else upsample_groups(groups, x.shape[1], x.shape[2])
-            first, *_ = stage.blocks
-            windows = first.attn.windows(x, stage_groups)
+            windows = None
             for block in stage.blocks:
+                windows = windows or block.attn.windows(x, stage_groups)  # the same for all blocks of a stage
                 x = run_block(block, self.checkpointing, x, windows)
             out = self.get_submodule(f"norm{number}")(x) if number in self.out_indices else x
             maps.append(out.permute(0, 3, 1, 2))

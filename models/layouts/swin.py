@@ -136,22 +136,24 @@ def window_of(table: Tensor) -> int:
 
 def swin_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
     """What our names (no prefix) say of a Swin, called as in `SwinConfig`; pretrain_grid only where
-    there is a position embedding."""
+    there is a position embedding. Of a first stage without blocks nothing tells heads and window: 1, and the next one's.
+    """
     tables: dict[int, list[Tensor]] = {}
     for name, value in state.items():
         if found := re.fullmatch(rf"stages\.(\d+)\.blocks\.\d+\.attn\.{_TABLE}", name):
             tables.setdefault(int(found[1]), []).append(value)
-    stages = [tables[stage] for stage in sorted(tables)]
+    stages = [tables.get(stage, []) for stage in range(max(tables, default=-1) + 1)]
+    first = min(tables, default=0)
     grid = {"pretrain_grid": state[_POSITION].shape[-1]} if _POSITION in state else {}
-    patches, hidden = state["patch_embed.projection.weight"], state.get("stages.0.blocks.0.mlp.fc1.weight")
-    ratio = {} if hidden is None else {"mlp_ratio": len(hidden) / len(patches)}
+    patches, hidden = state["patch_embed.projection.weight"], state.get(f"stages.{first}.blocks.0.mlp.fc1.weight")
+    ratio = {} if hidden is None else {"mlp_ratio": len(hidden) / hidden.shape[1]}
     return {
         "embed_dim": len(patches),
         "patch_size": patches.shape[-1],
         **ratio,
         "depths": tuple(len(blocks) for blocks in stages),
-        "num_heads": tuple(blocks[0].shape[-1] for blocks in stages),
-        "window_sizes": tuple(window_of(blocks[0]) for blocks in stages),
+        "num_heads": tuple(blocks[0].shape[-1] if blocks else 1 for blocks in stages),
+        "window_sizes": tuple(window_of((blocks or tables[first])[0]) for blocks in stages),
         **grid,
     }
 

@@ -15,7 +15,11 @@ from training.order import parts_at
 from training.ranks import distribute
 from training.task import Term
 
-MARKS = ("mean_map", "zero")  # errors of answers that see nothing: what the first figure stands beside, where given
+MARKS = (
+    "mean_map",
+    "zero",
+    "blind",
+)  # errors of answers that see nothing: what the first figure stands beside, where given
 
 
 class HeldOutFigures:

@@ -1,6 +1,9 @@
 import pytest
 import torch
 
+from models.backbones.build import build_backbone
+from models.backbones.config import SwinConfig
+from models.layouts import network_sizes
 from models.masking import upsample_groups
 from small_swin import small_swin
 
@@ -51,3 +54,19 @@ def test_drop_path_drops_whole_images_in_training_only():
     swin.train()
     different = (swin(image)[2] - swin(image)[2][:1]).abs().flatten(1).amax(1) > 1e-3
     assert different.any()
+
+
+def test_a_first_stage_without_blocks_merges_patches_as_they_are():
+    torch.manual_seed(0)
+    swin, images = small_swin(depths=(0, 1, 1, 1)).eval(), torch.randn(1, 3, 64, 96)
+    first, second, *_ = swin(images)
+    patches = swin.patch_embed(images) + swin.position_embedding(16, 24)
+    torch.testing.assert_close(first, patches.permute(0, 3, 1, 2))
+    assert second.shape == (1, 16, 8, 12)
+    sizes = network_sizes(swin.state_dict())
+    assert sizes["depths"] == (0, 1, 1, 1)
+    again = build_backbone(SwinConfig(**sizes))
+    again.load_state_dict(swin.state_dict())
+    assert torch.equal(again.eval()(images)[3], swin(images)[3])
+    with pytest.raises(ValueError, match=r"depths\[1\] is 0"):
+        small_swin(depths=(1, 0, 1, 1))

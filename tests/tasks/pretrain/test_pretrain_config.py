@@ -60,7 +60,7 @@ def test_the_patch_divides_the_teachers_grid():
         ("pretrain.method.decoder.widht=64", r"unknown field .*method.decoder.widht; did you mean .*decoder.width\?"),
         (
             "pretrain.method=mae",
-            r"pretrain.method.name: there is no 'mae'; there are 'geomim', 'joint', 'mim4d', 'pixels'",
+            r"pretrain.method.name: there is no 'mae'; there are 'geomim', 'joint', 'mim4d', 'perspective', 'pixels'",
         ),
     ],
 )
