@@ -114,7 +114,10 @@ def comparison(arms: Mapping[str, dict]) -> str:
 
 def gain(arms: Mapping[str, dict], seed: int) -> str:
     """Markdown: the scores of two arms that differ in what they began with, and what that can say."""
-    note = f"Both arms had the same seed ({seed}), data, order, augmentation and budget; `scratch` began at random."
+    note = (
+        f"Both arms had the same seed ({seed}), data, order, augmentation and budget; `baseline` began where "
+        "pretraining did."
+    )
     chance = "One seed: differences of this size can be chance."
     return "\n".join(["## Gain", "", comparison(arms), GAIN_NOTE, note, "", chance, ""])
 

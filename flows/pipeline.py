@@ -3,8 +3,8 @@
     ingest -+-> (fit ->) teacher -+-> pretrain -> finetune -> evaluate
             +-> depth ------------+
 
-What does not depend on each other runs at the same time, but no two stages that want the device. The artifact store is
-the truth: Prefect schedules, retries and shows.
+What does not depend on each other runs at the same time, as far as the cores go (`flows/room.py`) and no two on one GPU
+(`tasks/engine/device_lock.py`). The artifact store is the truth: Prefect schedules, retries and shows.
 """
 
 from collections.abc import Collection, Iterable
@@ -98,34 +98,29 @@ def checked_plan(
     return with_inputs_checked(chosen)
 
 
-def submit(chosen: list[Planned], forced: Collection[str]) -> dict[str, PrefectFuture]:
-    """Every step's task, each behind those whose artifacts it reads, and those for the device one behind the other."""
+def submit(chosen: list[Planned], forced: Collection[str]) -> list[tuple[str, PrefectFuture]]:
+    """Every step's task, each behind those whose artifacts it reads."""
     futures: dict[Artifact, PrefectFuture] = {}
-    out: dict[str, PrefectFuture] = {}
-    on_device: PrefectFuture | None = None
+    out: list[tuple[str, PrefectFuture]] = []
     for planned in chosen:
-        step, name = planned.ready(), planned.name
+        step = planned.ready()
         wait_for = [futures[needed] for needed in step.inputs.artifacts.values() if needed in futures]
-        if planned.stage.on_device and on_device is not None:
-            wait_for.append(on_device)
         run = TASKS[planned.stage.name].with_options(refresh_cache=planned.state != "cached")
         again = is_named(planned.node, forced)
         future = run.submit(step=step.as_json(), key=step.artifact.key, force=again, wait_for=wait_for)
-        futures[step.artifact] = out[name] = future
-        on_device = future if planned.stage.on_device else on_device
+        futures[step.artifact] = future
+        out.append((planned.name, future))
     return out
 
 
-def outcome(futures: dict[str, PrefectFuture]) -> State:
+def outcome(futures: list[tuple[str, PrefectFuture]]) -> State:
     """The flow's state when all tasks have ended."""
-    for future in futures.values():
+    for _, future in futures:
         future.wait()
-    states = {name: future.state for name, future in futures.items()}
-    for name, state in states.items():
+    states = [(name, future.state) for name, future in futures]
+    for name, state in states:
         if state.is_failed() or state.is_crashed():
             error = state.result(raise_on_failure=False)
             mistake = isinstance(error, UserError) and not isinstance(error, DataError)
             return Failed(message=f"{name}: {sentence(state)}", name=MISTAKE if mistake else "Failed")
-    return Completed(
-        message=", ".join(f"{name} {(state.name or state.type).lower()}" for name, state in states.items())
-    )
+    return Completed(message=", ".join(f"{name} {(state.name or state.type).lower()}" for name, state in states))

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evaluation.table import gain
 from tasks.engine.config import PipelineConfig
-from tasks.engine.dag import SCRATCH
+from tasks.engine.dag import BASELINE
 from tasks.engine.integrity import check_file
 from tasks.engine.plan import Planned
 
@@ -61,7 +61,7 @@ def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -
         if (artifact.path / REPORT).is_file():
             reports[planned.name] = artifact.path / REPORT
         if planned.stage.name == "evaluate":
-            arm = "scratch" if planned.name.endswith(SCRATCH) else "pretrained"
+            arm = "baseline" if planned.name.endswith(BASELINE) else "pretrained"
             metrics[arm] = json.loads(_checked_text(artifact.path / "metrics.json"))
     if reports:
         from rich.markdown import Markdown

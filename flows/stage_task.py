@@ -12,6 +12,7 @@ from prefect.runtime import task_run
 from prefect.states import State
 
 from common.errors import StageFailed, UserError
+from flows.room import ROOM, cores_of
 from storage.artifact import Artifact
 from storage.manifest import Manifest
 from tasks.engine.child import Bug, run_in_child
@@ -48,7 +49,8 @@ def stage_task(name: str) -> Task:
         log = get_run_logger()
         parsed = Step.from_json(step)
         resume = task_run.run_count > 1 and not parsed.artifact.has_manifest()
-        run_in_child(parsed, force, lambda line: log.info("%s", line), resume)
+        with ROOM.taken(cores_of(parsed)):
+            run_in_child(parsed, force, lambda line: log.info("%s", line), resume)
         show(parsed)
         return {"stage": name, "key": key, "path": str(parsed.artifact.path)}
 

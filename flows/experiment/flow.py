@@ -3,6 +3,7 @@
 Each run is the ordinary stages under their own keys: what is cached is not run again, and a killed experiment goes on.
 """
 
+from itertools import groupby
 from pathlib import Path
 
 from prefect import flow, task
@@ -38,17 +39,18 @@ def experiment_gain(config: PipelineConfig, root: Path = ROOT, command: str = "e
     done: set[str] = set()  # keys
     try:
         usable_root(root)
-        planned_runs = list(runs(config))
-        for number, run in enumerate(planned_runs, 1):
-            which = f"{run.arm}, {run.fraction:.0%} of labels, seed {run.seed}"
-            say(f"experiment: run {number} of {len(planned_runs)}: {which}")
-            # Looked at once: checking an artifact again for every run that shares it would take longer than some
-            # stages.
-            todo = [p for p in run.plan(root, command) if p.ready().artifact.key not in done]
+        # The arms of one comparison at the same time: a killed experiment leaves whole ones behind.
+        comparisons = [list(arms) for _, arms in groupby(runs(config), lambda run: (run.fraction, run.seed))]
+        for number, arms in enumerate(comparisons, 1):
+            which = f"{arms[0].fraction:.0%} of labels, seed {arms[0].seed}, {len(arms)} arms"
+            say(f"experiment: comparison {number} of {len(comparisons)}: {which}")
+            # Each artifact once: to check one again for every run that shares it would take longer than some stages.
+            planned = {p.ready().artifact.key: p for run in arms for p in run.plan(root, command)}
+            todo = [p for key, p in planned.items() if key not in done]
             state = outcome(submit(todo, set()))
             if not state.is_completed():
                 return state
-            done |= {planned.ready().artifact.key for planned in todo}
+            done |= set(planned)
         folder = conclude(config, root, command)
     except (FileSystemError, UserError) as error:
         return failed(error)

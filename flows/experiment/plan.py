@@ -49,13 +49,13 @@ def runs(config: PipelineConfig) -> Iterator[Run]:
 
 
 def _config(config: PipelineConfig, arm: Arm, fraction: float, seed: int) -> PipelineConfig:
-    """From scratch, the config has no stage of pretraining: such a run outlives all changes there."""
+    """Without pretraining, the config has no stage of it: such a run outlives all changes there."""
     base: dict[str, Any] = config.model_dump(mode="json") | {"preset": None}
-    init = "random" if arm == SCRATCH else "pretrain"
+    init = config.pretrain.init or "random" if arm == SCRATCH else "pretrain"
     base["pretrain"]["method"] = _method(base["pretrain"]["method"], arm, base["experiment"]["mim4d"])
     of_run = {
         "pretrain": PRETRAINING[arm] | {"seed": seed if config.experiment.pretrain_seeds else config.pretrain.seed},
-        "finetune": {"seed": seed, "label_fraction": fraction, "init": init, "from_scratch": False},
+        "finetune": {"seed": seed, "label_fraction": fraction, "init": init, "baseline": False},
     }
     return PipelineConfig.model_validate(merged(base, of_run))
 

@@ -1,7 +1,7 @@
 """Which stages a config asks for, with which settings, and which of them reads which: the DAG of one run.
 
-The fifth stage trains an arm and evaluates it; with `finetune.from_scratch` there is a second arm, which differs in
-what it begins with alone. Each arm has artifacts of its own, so that many configs share the one from scratch.
+The fifth stage trains an arm and evaluates it; with `finetune.baseline` there is a second arm, which begins where
+pretraining began and differs in nothing else. Each arm has artifacts of its own, so that many configs share that one.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tasks.engine.config import PipelineConfig
 from tasks.engine.stage import BELONGS_TO, STAGES, Stage, StageName
 from tasks.finetune.config import Evaluation, FinetuneConfig
 
-SCRATCH = "-scratch"  # behind the names of the second arm's steps
+BASELINE = "-baseline"  # behind the names of the second arm's steps
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def arms(config: PipelineConfig) -> dict[str, FinetuneConfig]:
     """What is behind the names of an arm's steps -> its config; the first is what the run is about."""
     finetune = config.finetune
     out = {"": finetune}
-    if finetune.from_scratch and finetune.init != "random":
-        out[SCRATCH] = finetune.model_copy(update={"init": "random"})
+    if finetune.baseline and finetune.init != "random":
+        out[BASELINE] = finetune.model_copy(update={"init": config.pretrain.init or "random"})
     return out
 
 

@@ -14,7 +14,7 @@ SCRATCH: Arm = "scratch"
 
 # What each pretraining changes in the config's own, which is GeoMIM's.
 PRETRAINING: dict[Arm, dict[str, Any]] = {
-    "scratch": {},  # is not pretrained
+    "scratch": {},  # is not pretrained: begins where the others' pretraining does
     "pixels": {},  # with the images, masks and decoder of the others, see flows/experiment/plan.py
     "geomim": {},
     "no-cross-view": {"method": {"decoder": {"cross_view": False}}},
@@ -24,7 +24,7 @@ PRETRAINING: dict[Arm, dict[str, Any]] = {
     "geomim+mim4d": {},  # both at once
 }
 TITLES: dict[Arm, str] = {
-    "scratch": "(a) from scratch",
+    "scratch": "(a) without pretraining",
     "pixels": "(b) pixel MIM",
     "geomim": "(c) GeoMIM",
     "no-cross-view": "(d) GeoMIM without cross-view attention",

@@ -68,14 +68,17 @@ class DetectorConfig(Settings):
 
 
 class FinetuneConfig(DetectorConfig, CameraTrainingSettings):
-    """A BEVDet on a pretrained backbone, and the same from scratch beside it."""
+    """A BEVDet on a pretrained backbone, and the same on what pretraining began with."""
 
     init: str = external_file(
         "pretrain",
         "The backbone's weights: of stage `pretrain`, of a checkpoint in any layout, or `random`.",
         words=("pretrain", "random"),
     )
-    from_scratch: bool = runtime(True, "Train the same detector without `init` too, to show the gain.")
+    baseline: bool = runtime(
+        True,
+        "Train the same detector without pretraining too, from `pretrain.init` or random weights, to show the gain.",
+    )
     label_fraction: float = Field(1.0, gt=0, le=1, description="Share of the train scenes that are learnt from.")
 
     # What is learnt
@@ -115,6 +118,8 @@ class FinetuneConfig(DetectorConfig, CameraTrainingSettings):
         for name in ("checkpoint", "public_config", "nms", "score_threshold", "pictures"):
             if isinstance(given, dict) and name in given:
                 raise ValueError(f"{name} is evaluate.{name} now: a section of its own, which no weights depend on")
+        if isinstance(given, dict) and "from_scratch" in given:
+            raise ValueError("from_scratch is baseline now: that arm begins from pretrain.init where that is set")
         return given
 
     @model_validator(mode="after")
@@ -145,6 +150,12 @@ class EvaluateConfig(Settings):
         "rotated",
         description="What boxes suppress others: of the same class within its radius (CenterPoint), or those that "
         "overlap when grown by a factor for each class (BEVDet's scale-NMS).",
+    )
+    nms_radius: float = Field(
+        0.0,
+        ge=0,
+        description="circle: the least radius (m). CenterPoint's are 0.42 to 3.46; those below a BEV cell would keep a "
+        "peak's neighbours.",
     )
     pictures: int = Field(4, ge=0, description="Pictures of the samples with most missed and false boxes.")
 
@@ -184,3 +195,11 @@ class Evaluation(Settings):
     @property
     def device(self) -> str:
         return self.detector.device
+
+    @property
+    def threads(self) -> int:
+        return self.detector.threads
+
+    @property
+    def ranks(self) -> int:
+        return self.detector.ranks

@@ -79,7 +79,7 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
     ema = Ema(detector, config.ema) if config.ema and first else None
     warmup = min(config.warmup, config.steps // 2)
     spec = TrainSpec(
-        "finetune" if config.init != "random" else "finetune, from scratch",
+        "finetune" if config.init == "pretrain" else "finetune, baseline",
         Schedule(config.steps, warmup, WARMUP_START, config.final_rate),
         config.clip_norm,
         seconds_between_saves=config.seconds_between_saves,

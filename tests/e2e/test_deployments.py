@@ -129,10 +129,10 @@ def test_one_stage_and_the_whole_pipeline(prefect, cli):
     code, output = prefect.run("depth/depth", config=config_of(cli, depth__margin=2), root=str(cli.root))
     assert code == 0, output
     assert cli.status("--set", "depth.margin=2")["depth"]["state"] == "cached"
-    config = config_of(cli, finetune__steps=1, finetune__from_scratch=False)
+    config = config_of(cli, finetune__steps=1, finetune__baseline=False)
     code, output = prefect.run("pipeline/pipeline", config=config, root=str(cli.root))
     assert code == 0, output
-    status = cli.status("--set", "finetune.steps=1", "--set", "finetune.from_scratch=false")
+    status = cli.status("--set", "finetune.steps=1", "--set", "finetune.baseline=false")
     assert status["evaluate"]["state"] == "cached"
     artifacts = prefect("artifact", "ls", "--limit", "100").stdout
     for key in ("depth-summary", "depth-table", "depth-depth", "evaluate-summary"):

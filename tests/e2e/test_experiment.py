@@ -13,7 +13,7 @@ def test_the_experiment_runs_what_is_missing_and_reports(cli):
     before = {p: p.stat().st_mtime_ns for p in cli.root.glob("*/*/manifest.json")}
     sets = [part for option in OPTIONS for part in ("--set", option)]
     told = cli.gain(*sets)
-    assert "from scratch" in told.stdout
+    assert "without pretraining" in told.stdout
     assert "Student's" in told.stdout
     # The pipeline has pretrained with this seed; finetuning alone is new.
     now = {p: p.parent.parent.name for p in cli.root.glob("*/*/manifest.json") if p not in before}

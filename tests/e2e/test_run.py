@@ -9,7 +9,7 @@ from driver import GEOMIM, Cli, environment
 
 pytestmark = pytest.mark.e2e
 STAGES = ["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"]
-STAGES += ["finetune-scratch", "evaluate-scratch"]
+STAGES += ["finetune-baseline", "evaluate-baseline"]
 
 
 def test_one_command_runs_all_stages_and_prints_the_evaluation(finished):
@@ -46,8 +46,8 @@ def test_a_dry_run_says_what_would_run_and_why_and_runs_nothing(finished):
         "pretrain": "run",
         "finetune": "run",
         "evaluate": "run",
-        "finetune-scratch": "run",  # whose depth is supervised, too
-        "evaluate-scratch": "run",
+        "finetune-baseline": "run",  # whose depth is supervised, too
+        "evaluate-baseline": "run",
     }
 
 

@@ -115,12 +115,12 @@ def pretrained(world, artifacts) -> dict[str, float]:
 
 
 def finetuned(world, artifacts) -> dict[str, float]:
-    return log_of(artifacts["finetune-scratch"])
+    return log_of(artifacts["finetune-baseline"])
 
 
 def evaluated(world, artifacts) -> dict[str, float]:
     """Of a class's boxes the sums, in which their order, that a tie of scores decides, makes no difference."""
-    content = json.loads((artifacts["evaluate-scratch"].path / "results_nusc.json").read_text())["results"]
+    content = json.loads((artifacts["evaluate-baseline"].path / "results_nusc.json").read_text())["results"]
     boxes = [box for token in sorted(content) for box in content[token]]
     classes = sorted({box["detection_name"] for box in boxes})
 

@@ -202,7 +202,7 @@ def test_tables_show_four_decimals_and_mark_classes_without_ground_truth(real, t
     cells = [f"1.0000 ({count})" if count else "-" for count in car]
     assert f"| car | {' | '.join(cells)} |" in table.markdown(result)
     worse = result | {"mAP": 0.25, "mATE": 0.75, "mASE": result["mASE"]}
-    compared = table.comparison({"pretrained": result | {"mATE": 0.5}, "scratch": worse})
+    compared = table.comparison({"pretrained": result | {"mATE": 0.5}, "baseline": worse})
     assert "| mAP | 0.5000 | 0.2500 | +0.2500 |" in compared
     assert "| mATE | 0.5000 | 0.7500 | +0.2500 |" in compared
     assert f"| mASE | {result['mASE']:.4f} | {result['mASE']:.4f} | +0.0000 |" in compared

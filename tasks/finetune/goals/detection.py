@@ -47,7 +47,7 @@ class Detection:
                 config.head_width,
                 norm=Norm(momentum=config.norm_momentum),
                 score_threshold=evaluate.score_threshold,
-                rules=rotated if evaluate.nms == "rotated" else nms.CENTERPOINT,
+                rules=rotated if evaluate.nms == "rotated" else nms.centerpoint(evaluate.nms_radius),
                 min_radius=config.gaussian_radius,
                 code_weights=code_weights(config.velocity_weight),
                 velocity_squared=config.velocity_loss == "squared",

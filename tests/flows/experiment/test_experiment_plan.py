@@ -22,13 +22,13 @@ def test_every_arm_with_every_seed_at_every_fraction():
         assert run.config.finetune.init == ("random" if run.arm == "scratch" else "pretrain")
 
 
-def test_a_run_from_scratch_has_no_stage_of_pretraining():
+def test_a_run_without_pretraining_has_no_stage_of_it():
     made = {run.arm: build_dag(run.config) for run in planned("arms=[scratch, geomim]", "seeds=2")}
     assert [node.name for node in made["scratch"]] == ["ingest", "finetune", "evaluate"]
     assert [node.name for node in made["geomim"]] == [
         "ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"
     ]  # fmt: skip
-    assert not any(run.config.finetune.from_scratch for run in planned())
+    assert not any(run.config.finetune.baseline for run in planned())
 
 
 def test_arms_differ_in_pretraining_alone():
@@ -63,7 +63,7 @@ def test_the_demo_and_the_experiment_share_their_mim4d():
     demo = load_config(PRESETS / "demo-mim4d.yaml")
     made = {run.arm: run.config for run in runs(load_config(PRESETS / "experiment-mim4d.yaml")) if run.seed == 0}
     assert made["mim4d"].pretrain == demo.pretrain
-    assert made["scratch"].finetune.model_copy(update={"init": "pretrain", "from_scratch": True}) == demo.finetune
+    assert made["scratch"].finetune.model_copy(update={"init": "pretrain", "baseline": True}) == demo.finetune
 
 
 def test_an_arm_that_renders_video_needs_its_frames():

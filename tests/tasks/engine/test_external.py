@@ -31,7 +31,7 @@ def moved(before, after) -> set[tuple[str, str]]:
 
 
 def segmentation() -> dict:
-    return {"finetune": {"task": "segmentation", "from_scratch": False}}
+    return {"finetune": {"task": "segmentation", "baseline": False}}
 
 
 def test_maps_are_truth_to_segmentation(data):
@@ -47,7 +47,7 @@ def test_maps_are_truth_to_segmentation(data):
 
 def test_occupancy_labels_are_truth_to_occupancy(data):
     sizes = {"bev_range": 40, "bev_cell": 0.4, "bev_rotation": 0, "bev_scale": 0}
-    values = {"finetune": {"task": "occupancy", "from_scratch": False, **sizes}}
+    values = {"finetune": {"task": "occupancy", "baseline": False, **sizes}}
     before = digests_of(data, values)
     labels = data / "gts" / "scene-0001" / "0" / "labels.npz"
     (data / "gts" / "notes.txt").symlink_to(data / "nothing")

@@ -11,9 +11,9 @@ from tasks.engine.config import SHARED, PipelineConfig, load_config
 from tasks.engine.plan import make_plan
 from tasks.pretrain.methods import CONFIGS
 
-SCRATCH = {"finetune-scratch", "evaluate-scratch"}
+SCRATCH = {"finetune-baseline", "evaluate-baseline"}
 NONE: set[str] = set()
-EVALUATE = {"evaluate", "evaluate-scratch"}
+EVALUATE = {"evaluate", "evaluate-baseline"}
 FINETUNE = {"finetune", "evaluate"} | SCRATCH
 PRETRAIN = {"pretrain", "finetune", "evaluate"}
 DEPTH = {"depth"} | PRETRAIN
@@ -27,7 +27,9 @@ TRAINING = f"ranks checkpointing loaders {RUNTIME}"
 # Section -> the keys that its fields move, and those fields. Every field of the config stands here once.
 MOVES: dict[str, list[tuple[set[str], str]]] = {
     "": [(NONE, "preset dataroot"), (ALL, "version")],
-    "simulate": [(NONE, "seed scenes keyframes image_scale camera_sweeps lidar_rate density occupancy workers")],
+    "simulate": [
+        (NONE, "seed scenes keyframes image_scale camera_sweeps lidar_rate lidar_reach density occupancy workers")
+    ],
     "lidar": [(FIT, "range voxel_size max_points max_voxels sweeps widths out_width blocks")],
     "backbone": [
         (PRETRAIN | SCRATCH, "embed_dim depths num_heads window_sizes pretrain_grid patch_size mlp_ratio"),
@@ -54,7 +56,8 @@ MOVES: dict[str, list[tuple[set[str], str]]] = {
     ],
     "depth": [(DEPTH, "sweeps min_depth margin"), (NONE, "part workers")],
     "pretrain": [
-        (PRETRAIN, "batch_size accumulate sampling precision ema seed init steps rate backbone_rate weight_decay"),
+        (PRETRAIN, "batch_size accumulate sampling precision ema seed steps rate backbone_rate weight_decay"),
+        (PRETRAIN | SCRATCH, "init"),  # where the baseline begins, too
         (PRETRAIN, "warmup clip_norm"),
         (NONE, f"evaluate_every held_out {TRAINING}"),
     ],
@@ -71,14 +74,14 @@ MOVES: dict[str, list[tuple[set[str], str]]] = {
         (FINETUNE, "velocity_loss gaussian_radius min_lidar_points depth_weight bev_rotation bev_scale bev_flip steps"),
         (FINETUNE, "rate final_rate layer_decay backbone_rate warmup weight_decay drop_path norm_momentum clip_norm"),
         ({"finetune", "evaluate"}, "init"),
-        (NONE, f"from_scratch {TRAINING}"),
+        (NONE, f"baseline {TRAINING}"),
     ],
     "finetune.image": [(FINETUNE, "size resize crop_h rot flip"), (EVALUATE, "resize_test")],
     "finetune.view": [
         (FINETUNE, "frames previous_from camera_aware aspp_width stereo depth_spacing channels key_ego truncate_cells")
     ],
     "evaluate": [
-        (EVALUATE, "score_threshold nms pictures"),
+        (EVALUATE, "score_threshold nms nms_radius pictures"),
         ({"evaluate"}, "checkpoint public_config"),  # then nothing else is wanted
     ],
     "experiment": [(NONE, "arms seeds pretrain_seeds fractions")],

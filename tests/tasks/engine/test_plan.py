@@ -14,7 +14,17 @@ from tasks.engine.dag import why_left_out
 from tasks.engine.plan import make_plan, select, with_inputs_checked
 from tasks.engine.stage import Step
 
-ALL = ["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate", "finetune-scratch", "evaluate-scratch"]
+ALL = [
+    "ingest",
+    "fit",
+    "teacher",
+    "depth",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "finetune-baseline",
+    "evaluate-baseline",
+]
 
 
 @pytest.fixture
@@ -77,8 +87,8 @@ def test_one_depth_field_reruns_depth_and_what_follows(plan):
         "pretrain": "run",
         "finetune": "run",
         "evaluate": "run",
-        "finetune-scratch": "cached",
-        "evaluate-scratch": "cached",
+        "finetune-baseline": "cached",
+        "evaluate-baseline": "cached",
     }
     why = {p.name: p.why for p in changed}
     assert why["depth"] == "depth.margin: 1.0 -> 3.0"
@@ -126,21 +136,21 @@ def test_a_backbone_of_the_users_needs_no_pretraining(plan, tmp_path):
     swin.write_bytes(b"one")
     assert list(states(plan(f"finetune.init={swin}"))) == ["ingest", *ALL[5:]]
     assert list(states(plan("finetune.init=random", "finetune.depth_weight=3"))) == ["ingest", "depth", *ALL[5:7]]
-    assert list(states(plan(f"finetune.init={swin}", "finetune.from_scratch=false"))) == ["ingest", *ALL[5:7]]
+    assert list(states(plan(f"finetune.init={swin}", "finetune.baseline=false"))) == ["ingest", *ALL[5:7]]
 
 
-def test_the_arm_from_scratch_is_one_for_all_pretrainings(plan):
+def test_the_baseline_is_one_for_all_pretrainings(plan):
     keys = {p.name: p.step.artifact.key for p in plan()}
     other = {p.name: p.step.artifact.key for p in plan("pretrain.method.mask_ratio=0.75")}
     alone = {p.name: p.step.artifact.key for p in plan("finetune.init=random")}
     assert {name for name in keys if keys[name] != other[name]} == {"pretrain", "finetune", "evaluate"}
-    assert alone["finetune"] == keys["finetune-scratch"]
-    assert alone["evaluate"] == keys["evaluate-scratch"]
+    assert alone["finetune"] == keys["finetune-baseline"]
+    assert alone["evaluate"] == keys["evaluate-baseline"]
     inputs = {p.name: list(p.step.inputs.artifacts) for p in plan("finetune.depth_weight=3")}
     assert inputs["finetune"] == ["ingest", "depth", "pretrain"]
-    assert inputs["finetune-scratch"] == ["ingest", "depth"]
+    assert inputs["finetune-baseline"] == ["ingest", "depth"]
     steps = {p.name: p.step for p in plan()}
-    assert steps["evaluate-scratch"].inputs["finetune"] == steps["finetune-scratch"].artifact
+    assert steps["evaluate-baseline"].inputs["finetune"] == steps["finetune-baseline"].artifact
 
 
 def test_a_detector_to_evaluate_needs_the_index_alone_and_its_content_is_in_the_key(plan, tmp_path):
@@ -249,7 +259,7 @@ def test_from_and_to(plan):
     for planned in plan():
         finish(planned)
     for last in ("evaluate", "finetune", None):  # the training of the second arm stands between the evaluations
-        assert [p.name for p in select(plan(), "evaluate", last)] == ["evaluate", "evaluate-scratch"]
+        assert [p.name for p in select(plan(), "evaluate", last)] == ["evaluate", "evaluate-baseline"]
 
 
 def test_the_key_is_the_recipes(plan):
