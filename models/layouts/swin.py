@@ -136,7 +136,7 @@ def window_of(table: Tensor) -> int:
 
 def swin_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
     """What our names (no prefix) say of a Swin, called as in `SwinConfig`; pretrain_grid only where
-    there is a position embedding. Of a first stage without blocks nothing tells heads and window: 1, and the next one's.
+    there is a position embedding. Of a first stage without blocks nothing tells heads and window.
     """
     tables: dict[int, list[Tensor]] = {}
     for name, value in state.items():
