@@ -73,7 +73,7 @@ def test_a_method_is_named_or_stands_alone():
     """And takes the whole section of another's place."""
     assert load_config(None, ["pretrain.method=pixels"]).pretrain.method.name == "pixels"
     assert load_config(None, ["preset=demo", "pretrain.method.name=pixels"]).pretrain.method == CONFIGS["pixels"]()
-    assert load_config(None, ["preset=demo", "pretrain.method.patch=15"]).pretrain.method.decoder.width == 64
+    assert load_config(None, ["preset=demo", "pretrain.method.patch=16"]).pretrain.method.decoder.width == 64
     assert PretrainConfig(method={"patch": 9}).method == CONFIGS["geomim"](patch=9)
 
 
