@@ -3,18 +3,33 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 class Settings(BaseModel):
     """A frozen config in which an unknown field is an error.
 
     Fields declared with `runtime(...)` say how to compute, not what (worker counts, devices): they stay out of the key.
-    Fields declared with `external_file(...)` may name a file: the key holds its digest instead of its path.
+    Fields declared with `external_file(...)` may name a file: the key holds its digest instead of its path. A relative
+    path that leads nowhere from the working folder is tried from the project's, so that what it ships is found.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shipped(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        found = {}
+        for name, field in cls.model_fields.items():
+            value, words = given.get(name), _mark(field, "external_file")
+            if words is not None and isinstance(value, str) and value not in words and not Path(value).exists():
+                found[name] = str(PROJECT / value) if (PROJECT / value).is_file() else value
+        return given | found
 
     def key_fields(self) -> dict[str, Any]:
         """The JSON-able fields that decide the result: what the stage's key is made of. A file stands as "file"."""

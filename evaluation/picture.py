@@ -30,7 +30,7 @@ VIEWS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM
 _LOOP = [(i, (i + 1) % 4) for i in range(4)]
 EDGES = [*_LOOP, *((i + 4, j + 4) for i, j in _LOOP), *((i, i + 4) for i in range(4))]  # of `Boxes.corners`
 TILE_WIDTH = 480  # px of each image in the picture
-BEV_RANGE = 54.0  # m
+BEV_RANGES = 15.0, 54.0  # m from the middle to the edge of the view from above, as far as there are boxes
 NEAR = 0.3  # m in front of a camera, where edges are cut
 
 
@@ -113,9 +113,11 @@ def _bev_tile(layers: Sequence[tuple[Boxes, Colour]], size: int) -> Image.Image:
     """From above, the car's front up: LIDAR_TOP has x to the right and y to the front."""
     image = Image.new("RGB", (size, size), (18, 18, 22))
     draw = ImageDraw.Draw(image)
+    farthest = max(float(np.abs(boxes.centers[:, :2]).max(initial=0)) for boxes, _ in layers)
+    span = float(np.clip(farthest + 3, *BEV_RANGES))
 
     def pixels(xy: np.ndarray) -> list[tuple[float, float]]:
-        return [tuple(p) for p in ((xy * [1, -1] / BEV_RANGE + 1) * size / 2).tolist()]
+        return [tuple(p) for p in ((xy * [1, -1] / span + 1) * size / 2).tolist()]
 
     for metres in (10, 20, 30, 40, 50):
         draw.ellipse(pixels(np.array([[-metres, metres], [metres, -metres]])), outline=(52, 52, 60))

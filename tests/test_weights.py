@@ -46,3 +46,14 @@ def test_the_demo_names_them(monkeypatch):
     assert all(torch.equal(after[name], whole[name]) for name in whole)
     assert before.keys() == whole.keys()
     build_teacher(demo.teacher, None, REPOSITORY, None)
+
+
+def test_they_are_found_from_every_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    demo = load_config(None, ["preset=demo"])
+    assert Path(demo.teacher.weights) == REPOSITORY / "weights/teacher.safetensors"
+    assert demo.teacher.key_fields()["weights"] == "file"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/teacher.safetensors").write_bytes(b"the user's own")
+    assert load_config(None, ["preset=demo"]).teacher.weights == "weights/teacher.safetensors"
+    assert load_config(None, ["pretrain.init=none.pth"]).pretrain.init == "none.pth"
