@@ -55,10 +55,10 @@ def build_dag(config: PipelineConfig) -> list[Node]:
 
 def arms(config: PipelineConfig) -> dict[str, FinetuneConfig]:
     """What is behind the names of an arm's steps -> its config; the first is what the run is about."""
-    finetune = config.finetune
+    finetune, begins = config.finetune, config.pretrain.init or "random"
     out = {"": finetune}
-    if finetune.baseline and finetune.init != "random":
-        out[BASELINE] = finetune.model_copy(update={"init": config.pretrain.init or "random"})
+    if finetune.baseline and finetune.init not in ("random", begins):
+        out[BASELINE] = finetune.model_copy(update={"init": begins})
     return out
 
 

@@ -139,6 +139,17 @@ def test_a_backbone_of_the_users_needs_no_pretraining(plan, tmp_path):
     assert list(states(plan(f"finetune.init={swin}", "finetune.baseline=false"))) == ["ingest", *ALL[5:7]]
 
 
+def test_the_baseline_begins_where_pretraining_does(plan, tmp_path):
+    swin, other = tmp_path / "swin.pth", tmp_path / "other.pth"
+    swin.write_bytes(b"one")
+    other.write_bytes(b"two")
+    alone = plan(f"finetune.init={swin}", "finetune.baseline=false")
+    keys = {p.name: p.step.artifact.key for p in plan(f"pretrain.init={swin}")}
+    assert keys["finetune-baseline"] == alone[1].step.artifact.key
+    assert list(states(plan(f"finetune.init={swin}", f"pretrain.init={swin}"))) == ["ingest", *ALL[5:7]]
+    assert list(states(plan(f"finetune.init={other}", f"pretrain.init={swin}"))) == ["ingest", *ALL[5:]]
+
+
 def test_the_baseline_is_one_for_all_pretrainings(plan):
     keys = {p.name: p.step.artifact.key for p in plan()}
     other = {p.name: p.step.artifact.key for p in plan("pretrain.method.mask_ratio=0.75")}
