@@ -230,7 +230,8 @@ def gain(
     arms: Annotated[
         str | None,
         typer.Option(
-            help="Of scratch, pixels, geomim, no-cross-view and no-geometry-branch; sets experiment.arms.",
+            help="Of scratch, pixels, geomim, no-cross-view, no-geometry-branch, mim4d, unipad, geomim+mim4d; "
+            "sets experiment.arms.",
             metavar="A,B,...",
             show_default=False,
         ),
@@ -250,7 +251,7 @@ def gain(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Does pretraining pay? The same detector from scratch and pretrained, over seeds and shares of the labels.
+    """Does pretraining pay? The same detector with and without, over seeds and shares of the labels.
 
     Example: geomim experiment gain --config configs/experiment-gain.yaml --seeds 3
     """

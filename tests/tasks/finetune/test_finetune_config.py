@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[3]
         ({"bev_cell": 0.75}, "2 \\* bev_range / bev_cell = 136.533 must be a multiple of 8"),
         ({"bev_range": 50.4, "bev_cell": 0.8}, "= 126 must be a multiple of 8"),
         ({"depth_bins": (60.0, 1.0, 1.0)}, "must be nearest < farthest"),
+        ({"from_scratch": False}, "from_scratch is baseline now"),
         ({"height": (3.0, -5.0)}, "height .* must ascend"),
         ({"bev_cell": 0.0008}, "bev_range by bev_cell, a map of 128,000 x 128,000 cells, would take 5,243 GB a sample"),
         ({"depth_bins": (1.0, 60.0, 1e-9)}, "depth_bins, 59,000,000,000 of them, would take"),
