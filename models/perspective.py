@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from models.backbones.backbone import Backbone
 from models.bevdet.necks import FpnLss, FpnSpec
 from models.boxes import Boxes
-from models.focal_loss import heatmap_loss
 from models.heatmap import draw_bump
 from models.initialise import init_scores
 from models.norm import LIKE_TORCH, Norm
@@ -25,7 +24,7 @@ LEAST_SPREAD = 0.5  # cells
 class PerspectiveDetector(nn.Module):
     """A backbone's last two maps, a neck and one layer of scores, `FINER` times as fine as the finer map.
 
-    classes: of the heatmap. width: channels of the neck.
+    classes: of the heatmap. width: channels of the neck. Its loss is `focal_loss.heatmap_loss` against `seen_centers`.
     """
 
     def __init__(self, backbone: Backbone, classes: int, width: int, norm: Norm = LIKE_TORCH):
@@ -41,11 +40,6 @@ class PerspectiveDetector(nn.Module):
         maps = self.backbone(images)
         fine, coarse = (maps[stage] for stage in self.backbone.out_indices)
         return F.pixel_shuffle(self.scores(self.neck(fine, coarse)), FINER)
-
-
-def perspective_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Gaussian focal loss per centre, of `PerspectiveDetector`'s logits and `seen_centers`."""
-    return heatmap_loss(logits, targets)
 
 
 def seen_centers(

@@ -10,8 +10,9 @@ from torch import Tensor
 from batches.perspective import PerspectiveBatch, PerspectiveImages
 from batches.train_split import check_boxes
 from models.backbones.build import build_backbone
+from models.focal_loss import heatmap_loss
 from models.names import CLASSES
-from models.perspective import FINER, PerspectiveDetector, perspective_loss
+from models.perspective import FINER, PerspectiveDetector
 from storage.atomic import write_bytes
 from storage.index import Index
 from tasks.engine.stage import Inputs
@@ -30,7 +31,7 @@ class PerspectivePretraining:
 
     def __init__(self, config: PretrainConfig, method: Config, inputs: Inputs, index: Index):
         self.config, self.method = config, method
-        check_boxes(index, index.samples("train"), method.min_lidar_points, "pretrain")
+        check_boxes(index, index.samples("train"), method.min_lidar_points, "pretrain.method")
         stride = config.backbone.strides[2] // FINER
         self.images = PerspectiveImages(config, stride, method.min_lidar_points, index, inputs.dataroot)
 
@@ -48,7 +49,7 @@ class PerspectivePretraining:
         images = batch.normalised_images()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             logits = network(images)
-        return [Term("centers", 1.0, perspective_loss(logits, batch.heatmaps.flatten(0, 1)))]
+        return [Term("centers", 1.0, heatmap_loss(logits, batch.heatmaps.flatten(0, 1)))]
 
     def evaluator(self, held_out: np.ndarray, train: np.ndarray, device: torch.device) -> "HeldOutCenters":
         return HeldOutCenters(self.images, held_out, train, device)
@@ -74,7 +75,7 @@ class HeldOutCenters:
             with frozen(model):
                 logits = model(batch.normalised_images())
             answers = logits, self._blind.to(self.device)
-            errors.append([float(perspective_loss(answer, batch.heatmaps[0])) for answer in answers])
+            errors.append([float(heatmap_loss(answer, batch.heatmaps[0])) for answer in answers])
         return dict(zip(("centers", "blind"), np.mean(errors, 0).tolist()))
 
     def draw(self, model: PerspectiveDetector, folder: Path) -> None:

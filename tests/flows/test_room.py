@@ -45,6 +45,11 @@ def test_one_that_wants_all_is_not_overtaken():
     assert began == [0, 1, 2, 3]
 
 
+def test_who_wants_none_does_not_wait():
+    """Not behind one that waits either: `depth` runs beside the teacher, whatever wants the cores next."""
+    assert run(Room(2), [2, 2, 0])[1] == [0, 2, 1]
+
+
 def test_more_than_there_are_means_all():
     assert run(Room(2), [64, 1, 64]) == (2, [0, 1, 2])
 

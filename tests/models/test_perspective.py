@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.boxes import Boxes
+from models.focal_loss import heatmap_loss
 from models.geometry import rotation_z, transform
-from models.perspective import FINER, LEAST_SPREAD, NEAREST, SPREAD, PerspectiveDetector, perspective_loss, seen_centers
+from models.perspective import FINER, LEAST_SPREAD, NEAREST, SPREAD, PerspectiveDetector, seen_centers
 from small_swin import small_swin
 
 SIZE, STRIDE, CLASSES = (64, 96), 8, 3
@@ -73,7 +74,7 @@ def test_a_detector_in_the_image_plane_learns_two_images_by_heart():
     for _ in range(80):
         logits = detector(images)
         assert logits.shape == target.shape
-        losses.append(perspective_loss(logits, target))
+        losses.append(heatmap_loss(logits, target))
         optimiser.zero_grad()
         losses[-1].backward()
         optimiser.step()

@@ -105,5 +105,5 @@ def test_mirrored_images_have_mirrored_targets(clip_world):  # noqa: F811
 def test_boxes_that_no_point_met_are_nothing_to_learn_from(clip_world):  # noqa: F811
     config = PretrainConfig(**CONFIG | {"method": {"name": "perspective", "min_lidar_points": 10**6}})
     index = opened(clip_world["ingest"].path)
-    with pytest.raises(UserError, match=r"lower pretrain\.min_lidar_points"):
+    with pytest.raises(UserError, match=r"lower pretrain\.method\.min_lidar_points"):
         PerspectivePretraining(config, config.method, clip_world, index)
