@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from batches.detector import Batches
 from batches.frames import boxes_in_lidar
 from batches.voxels import LidarBatches
-from evaluation import misses
+from evaluation.misses import misses
 from evaluation.picture import draw_detections
 from storage.index import Index
 from tasks.checkpoints import read_tensors
@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("--best", type=int, default=3, help="1 is the sample with most right and fewest false boxes")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    misses.MIN_SCORE, misses.ALWAYS = SCORE, 0
     config = load_config(PRESETS / "demo.yaml")
     steps = {planned.name: planned.ready() for planned in make_plan(config, options.root)}
     index, dataroot = Index.open(steps["ingest"].artifact.path / "index.zarr"), Path(config.dataroot)
@@ -51,13 +50,13 @@ def main() -> None:
     teacher.load_state_dict(read_tensors(Path(config.teacher.weights)))
     felt = detect_by_lidar(teacher, LidarBatches(config.fit, index, dataroot), val)
 
-    told = {sample: misses.misses(index, sample, boxes) for sample, boxes in seen.items()}
+    told = {sample: misses(index, sample, boxes, SCORE, always=0) for sample, boxes in seen.items()}
     worth = {sample: len(found.correct) - 0.7 * len(found.false) for sample, found in told.items()}
     sample = sorted(worth, key=lambda s: (worth[s], s))[-options.best]
     tiles = []
     with tempfile.TemporaryDirectory() as folder:
         for title, boxes in (("LiDAR teacher", felt), ("camera student", seen)):
-            found = misses.misses(index, sample, boxes[sample])
+            found = misses(index, sample, boxes[sample], SCORE, always=0)
             print(f"{title}: {len(found.correct)} right, {len(found.false)} false, {len(found.missed)} missed")
             draw_detections(Path(folder) / "one.png", index, dataroot, sample, found)
             tiles.append((title, Image.open(Path(folder) / "one.png").convert("RGB")))

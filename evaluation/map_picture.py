@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from evaluation.picture import TILE_WIDTH, VIEWS, camera_tile, two_rows
-from models.names import BEV_LAYERS, CAMERAS, FREE, OCCUPANCY_CLASSES
+from models.names import BEV_LAYERS, FREE, OCCUPANCY_CLASSES
+from pictures.cameras import camera_tile
+from pictures.palette import DARK
+from pictures.sheet import GAP, camera_rows
 from storage.atomic import write_bytes, write_json
 from storage.index import Index
 
-BACKGROUND = (18, 18, 22)
+BACKGROUND = DARK.ground
+TILE_WIDTH = 480  # px of each image
 UNSEEN = (44, 44, 50)
 LAYER_COLOURS = {"drivable_area": (90, 110, 140), "vehicle": (255, 170, 60)}
 CLASS_COLOURS = np.array(
@@ -46,18 +49,20 @@ def draw_listed(
 
 def picture(index: Index, dataroot: Path, sample: int, tiles: Tiles, bev_range: float) -> bytes:
     """A PNG: six images in two rows, and below them the maps, the car's front up."""
-    cameras = two_rows([camera_tile(index, dataroot, sample, CAMERAS.index(name), ()) for name in VIEWS])
-    side = 3 * TILE_WIDTH // 2
-    out = Image.new("RGB", (cameras.width, cameras.height + side), BACKGROUND)
+    cameras = camera_rows(
+        index, sample, lambda camera, width: camera_tile(index, dataroot, sample, camera, width), TILE_WIDTH, DARK
+    )
+    side = (cameras.width - GAP) // 2
+    out = Image.new("RGB", (cameras.width, cameras.height + GAP + side), BACKGROUND)
     out.paste(cameras, (0, 0))
     for i, (title, image) in enumerate(tiles.items()):
-        tile = Image.fromarray(image).resize((side - 2, side), Image.Resampling.NEAREST)
+        tile = Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
         draw = ImageDraw.Draw(tile)
         for metres in range(10, int(bev_range) + 1, 10):
             reach = metres / bev_range * side / 2
             draw.ellipse([side / 2 - reach, side / 2 - reach, side / 2 + reach, side / 2 + reach], outline=(70, 70, 78))
         draw.text((8, 6), f"{title}; rings every 10 m", (255, 255, 255))
-        out.paste(tile, (i * side, cameras.height))
+        out.paste(tile, (i * (side + GAP), cameras.height + GAP))
     file = io.BytesIO()
     out.save(file, "PNG")
     return file.getvalue()

@@ -34,17 +34,17 @@ class Misses:
         return {name: _by_class(getattr(self, name)) for name in ("missed", "false")}
 
 
-def misses(index: Index, sample: int, predicted: Boxes) -> Misses:
+def misses(index: Index, sample: int, predicted: Boxes, min_score: float = MIN_SCORE, always: int = ALWAYS) -> Misses:
     """Match predicted boxes with the true ones, as the official evaluation does: the better a box's score, the earlier.
 
     Each takes the nearest free true box of its class within MATCHED. Left out are boxes that the evaluation leaves out
-    for their distance from the ego, and of the others predicted ones of low score, but never the ALWAYS best.
-    predicted: best first.
+    for their distance from the ego, and of the others predicted ones that score below `min_score`, but never the
+    `always` best. predicted: best first.
     """
     true = _in_range(index, sample, ground_truth(index, sample))
     predicted = _in_range(index, sample, predicted)
     scores = predicted.required_scores
-    selected = (scores >= MIN_SCORE) | (np.arange(len(predicted)) < ALWAYS)
+    selected = (scores >= min_score) | (np.arange(len(predicted)) < always)
     predicted, scores = predicted[selected], scores[selected]
     free, correct = np.ones(len(true), bool), np.zeros(len(predicted), bool)
     for i in np.argsort(-scores, kind="stable"):

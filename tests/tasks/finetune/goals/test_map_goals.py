@@ -73,7 +73,7 @@ def test_segmentation_is_trained_scored_and_compared(segmented):
     listed = json.loads((folder / "segmentations.json").read_text())
     assert len(listed) == 2
     assert listed[0]["mIoU"] <= listed[1]["mIoU"]
-    assert Image.open(folder / listed[0]["picture"]).size[0] == 1440
+    assert Image.open(folder / listed[0]["picture"]).size[0] == 1452
 
 
 def test_occupancy_is_trained_and_scored(occupied):

@@ -1,0 +1,191 @@
+"""A sample of an opened artifact as pictures: six images, the view from above, or both on one sheet."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from common.errors import UserError
+from dataroot.points import load_points
+from evaluation.misses import misses
+from evaluation.picture import LEGEND
+from gallery.opened import Opened
+from models.boxes import Boxes
+from models.names import CLASSES
+from pictures.above import above, reach_of
+from pictures.cameras import Points, camera_tile
+from pictures.features import PrincipalColours, activity, one_channel, principal
+from pictures.palette import KINDS, NO_CLASS, THEMES, colour_of, kind_of
+from pictures.sheet import sheet
+from pictures.strokes import Stroke
+
+MapName = Literal["none", "pca", "activity", "channel"]
+COLOUR_SAMPLES = 4  # whose cells decide the colours of a map
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is drawn. What an artifact does not have is left out."""
+
+    truth: bool = True
+    predictions: bool = True
+    points: bool = True  # LiDAR, from above
+    depth: bool = True  # LiDAR, over the images
+    map: MapName = "pca"
+    channel: int = 0  # of the map `channel`
+    score: float = 0.2  # of a predicted box, at least
+    theme: Literal["light", "dark"] = "light"
+
+
+def usual(opened: Opened) -> Look:
+    """What an artifact is about."""
+    maps, depth = opened.stage in ("teacher", "pretrain"), opened.stage == "depth"
+    return Look(truth=not depth, depth=depth, map="pca" if maps else "none")
+
+
+class Gallery:
+    """The pictures of an opened artifact's samples.
+
+    All raise UserError for what the artifact does not have, DataError where a file is gone or damaged.
+    """
+
+    def __init__(self, opened: Opened):
+        self.opened = opened
+        self._layers = lru_cache(16)(self._layers_of)
+        self._colours: PrincipalColours | None = None
+
+    def sheet(self, sample: int, look: Look, width: int = 1920) -> Image.Image:
+        """The six images in two rows, the view from above beside them, a title and a legend."""
+        return sheet(
+            self.opened.index,
+            sample,
+            lambda camera, tile: self.camera(sample, camera, look, tile),
+            lambda size: self.above(sample, look, size),
+            self.title(sample),
+            self.legend(sample, look),
+            THEMES[look.theme],
+            width,
+            depth_bar=look.depth and self.opened.depth is not None,
+        )
+
+    def camera(self, sample: int, camera: int, look: Look, width: int) -> Image.Image:
+        """One camera's image, `width` px wide."""
+        opened = self.opened
+        return camera_tile(
+            opened.index,
+            opened.dataroot,
+            sample,
+            camera,
+            width,
+            [layer[1:] for layer in self._layers(sample, look)],
+            self._points(sample, camera, look),
+        )
+
+    def above(self, sample: int, look: Look, size: int) -> Image.Image:
+        """The view from above, a square of `size` px."""
+        opened, layers = self.opened, [layer[1:] for layer in self._layers(sample, look)]
+        points = load_points(opened.index, opened.dataroot, sample, 0) if look.points else None
+        map = self._map(sample, look)
+        reach = self._reach(sample) if map is None else float(np.abs(map[1]).max())
+        return above(size, reach, layers, points, map, THEMES[look.theme])
+
+    def legend(self, sample: int, look: Look) -> list[tuple[str, Stroke]]:
+        """What the drawn boxes are, how many, and how they are drawn."""
+        return [(f"{name} ({len(boxes)})", stroke) for name, boxes, stroke in self._layers(sample, look)]
+
+    def title(self, sample: int) -> str:
+        """What a picture is of, in a line."""
+        index = self.opened.index
+        scene = index.scene == index.scene[sample]
+        place, of = int(np.flatnonzero(scene).searchsorted(sample)) + 1, int(scene.sum())
+        name, split = index.scene_name[index.scene[sample]], index.split[sample] or "no split"
+        made = f"{self.opened.stage} {self.opened.path.name}" if self.opened.step else f"{self.opened.path}"
+        return f"{made}   {name} ({split}), sample {place} of {of}   {index.token[sample]}"
+
+    def facts(self, sample: int) -> dict[str, Any]:
+        """What is known of a sample in figures: its place, boxes, points, cells and, with predictions, their fate."""
+        index = self.opened.index
+        truth = _truth(self.opened, sample)
+        facts: dict[str, Any] = {
+            "sample": sample,
+            "token": str(index.token[sample]),
+            "scene": str(index.scene_name[index.scene[sample]]),
+            "split": str(index.split[sample]),
+            "timestamp": int(index.timestamp[sample]),
+            "boxes": {
+                name: n
+                for name, n in zip(CLASSES, np.bincount(truth.labels[truth.labels >= 0], minlength=10).tolist())
+                if n
+            },
+        }
+        if self.opened.depth is not None:
+            counts = self.opened.depth.counts()[sample]
+            facts["points"] = dict(zip(self.opened.depth.cameras, map(int, counts)))
+        if self.opened.bev is not None:
+            facts["active_cells"] = len(self.opened.bev.cells(sample).index)
+        if self.opened.results is not None:
+            told = misses(index, sample, self._predicted(sample))
+            facts |= {"right": len(told.correct), **told.by_class()}
+        return facts
+
+    def _layers_of(self, sample: int, look: Look) -> list[tuple[str, Boxes, Stroke]]:
+        """Boxes by kind; where there are predictions, true and predicted ones by what became of them."""
+        if self.opened.results is None:
+            return self._kinds(sample) if look.truth else []
+        told = misses(self.opened.index, sample, self._predicted(sample), look.score, always=0)
+        wanted = [*(["detected", "missed"] if look.truth else []), *(["correct", "false"] if look.predictions else [])]
+        return [(LEGEND[name][0], getattr(told, name), LEGEND[name][1]) for name in wanted]
+
+    def _predicted(self, sample: int) -> Boxes:
+        assert self.opened.results is not None
+        return self.opened.results.boxes(self.opened.index, sample)
+
+    def _reach(self, sample: int) -> float:
+        """Of the view from above, m: one for a whole scene, whatever is drawn."""
+        index = self.opened.index
+        scene = np.flatnonzero(index.scene == index.scene[sample])
+        rows = [index.box_rows(int(s)) for s in scene]
+        return reach_of(np.concatenate([index.box_center[r, :2] for r in rows]))
+
+    def _kinds(self, sample: int) -> list[tuple[str, Boxes, Stroke]]:
+        truth = _truth(self.opened, sample)
+        kinds = np.array([kind_of(int(label)) for label in truth.labels], object)
+        names = [name for name in (NO_CLASS, *KINDS) if (kinds == name).any()]
+        return [(name, truth[kinds == name], Stroke(colour_of(name))) for name in names]
+
+    def _points(self, sample: int, camera: int, look: Look) -> Points | None:
+        store = self.opened.depth
+        if not look.depth or store is None:
+            return None
+        return store.read(sample).camera(store.cameras.index(self.opened.index.cameras[camera]))
+
+    def _map(self, sample: int, look: Look) -> tuple[np.ndarray, tuple[float, ...]] | None:
+        bev = self.opened.bev
+        if look.map == "none" or bev is None:
+            return None
+        covers = tuple(bev.attributes.point_range)
+        if look.map == "activity":
+            return activity(bev.dense(sample)), covers
+        if look.map == "channel":
+            if not 0 <= look.channel < bev.shape[0]:
+                raise UserError(f"channel {look.channel}: {bev.path} has channels 0 to {bev.shape[0] - 1}")
+            return one_channel(bev.dense(sample), look.channel), covers
+        if self._colours is None:
+            spread = np.linspace(0, len(bev) - 1, min(COLOUR_SAMPLES, len(bev))).astype(int)
+            cells = np.concatenate([bev.cells(int(s)).values for s in np.unique(spread)]).astype(np.float32)
+            self._colours = PrincipalColours.of(cells if len(cells) else np.zeros((1, bev.shape[0])))
+        return principal(bev.dense(sample), self._colours), covers
+
+
+def _truth(opened: Opened, sample: int) -> Boxes:
+    """All annotated boxes of a sample, those of no class too, in its LIDAR_TOP frame."""
+    index, rows = opened.index, opened.index.box_rows(sample)
+    return Boxes(
+        index.box_center[rows],
+        index.box_size[rows],
+        index.box_yaw[rows],
+        index.box_velocity[rows],
+        index.box_label[rows],
+    )
