@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from common.errors import DataError, FileSystemError, StageFailed, UserError
-from flows import store_commands
+from flows import look_commands, store_commands
 from flows.export import Layout
 from flows.options import (
     DEFAULT_ROOT,
@@ -290,25 +290,6 @@ def status(
 
 
 @app.command()
-def inspect(
-    artifact: Annotated[Path, typer.Argument(help="An artifact's folder, or a Zarr store in it.", metavar="ARTIFACT")],
-    as_json: AsJson = False,
-) -> None:
-    """Show what an artifact is, what made it and what it holds.
-
-    Example: geomim inspect artifacts/depth/0123456789abcdef
-    """
-    from flows.inspect import describe, show_description
-    from flows.show import print_json
-
-    description = describe(artifact)
-    if as_json:
-        print_json(description)
-    else:
-        show_description(description)
-
-
-@app.command()
 def export(
     source: Annotated[
         Path, typer.Argument(help="A pretrain artifact's folder, or a checkpoint in any layout.", metavar="SOURCE")
@@ -372,7 +353,7 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-for command in store_commands.COMMANDS:
+for command in (*look_commands.COMMANDS, *store_commands.COMMANDS):
     app.command()(command)
 
 

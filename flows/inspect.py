@@ -1,6 +1,10 @@
-"""`geomim inspect`: what an artifact is, what made it and what it holds, read from JSON alone (no zarr, no torch)."""
+"""`geomim inspect`: what an artifact is, what made it, what it holds and whether its numbers look sound.
+
+All but the last is read from JSON alone; for that a few samples are read.
+"""
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +17,25 @@ from storage.damage import Damaged
 from storage.manifest import MANIFEST, Recipe, contents, damages_in, files, read_manifest
 from storage.parts import count_done
 
+NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+ITEM_BYTES = {"bool": 1} | {name: int(name.lstrip("uintfloa")) // 8 for name in NUMBERS}
+WORTH_A_SHARE = 100_000  # bytes, from where on a compression is told
+
 
 def describe(path: Path) -> dict[str, Any]:
-    """An artifact's folder, or one Zarr store, as JSON. Raises UserError where there is neither or it does not read."""
+    """An artifact's folder, one Zarr store or a dataroot, as JSON. Raises UserError where there is none of them."""
     path = path.resolve()
+    if versions := sorted(table.parent.name for table in path.glob("*/sample.json")):
+        return {"path": str(path), "stage": "dataroot", "versions": {name: _rows(path / name) for name in versions}}
     if (path / "zarr.json").is_file():
         return {"path": str(path), "store": _store(path)}
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; `geomim status` prints where artifacts are")
     if not (path / MANIFEST).exists() and not (path / RECIPE).exists():
-        raise UserError(f"{path}: is no artifact (it has no {MANIFEST}); name a folder such as artifacts/depth/0123...")
+        raise UserError(
+            f"{path}: is no artifact (it has no {MANIFEST}) and no dataroot (VERSION/sample.json); name a folder such "
+            "as artifacts/depth/0123..."
+        )
     try:
         manifest = read_manifest(path)
     except (Damaged, ValueError) as error:
@@ -50,11 +63,17 @@ def describe(path: Path) -> dict[str, Any]:
         }
     description["contents"] = {n: {"files": f, "bytes": b} for n, (f, b) in contents(path).items()}
     description["stores"] = {store.name: _store(store) for store in sorted(path.glob("*.zarr"))}
+    if manifest is not None:
+        from gallery.health import health
+
+        description["health"] = health(path)
     return description
 
 
 def show_description(description: dict[str, Any]) -> None:
     """The same for people."""
+    from gallery.health import ODD
+
     out = console()
     out.print(f"[bold]{description.get('stage', 'store')}[/]  {description['path']}", soft_wrap=True)
     for name in ("state", "done", "key", "created", "seconds", "bytes"):
@@ -76,13 +95,23 @@ def show_description(description: dict[str, Any]) -> None:
     for name, store in stores.items():
         out.print(f"[bold]{name}[/]  {store.get('parts') or ''}")
         table = Table(box=None, pad_edge=False)
-        for column in ("array", "type", "shape", "dimensions", "chunk"):
+        for column in ("array", "type", "shape", "dimensions", "chunk", "codecs", "size", "of raw"):
             table.add_column(column)
         for array, facts in store["arrays"].items():
             shape = " x ".join(map(str, facts["shape"]))
             chunk = " x ".join(map(str, facts["chunk"]))
-            table.add_row(f"  {array}", facts["type"], shape, ", ".join(facts["dimensions"]), chunk)
+            share = f"{facts['bytes'] / facts['raw_bytes']:.1%}" if facts["raw_bytes"] > WORTH_A_SHARE else ""
+            row = facts["type"], shape, ", ".join(facts["dimensions"]), chunk, ", ".join(facts["codecs"])
+            table.add_row(f"  {array}", *row, size(facts["bytes"]), share)
         out.print(table)
+    for version, rows in description.get("versions", {}).items():
+        out.print(f"[bold]{version}[/]")
+        for name, count in rows.items():
+            out.print(f"  {name:36} {count}")
+    for name, facts in description.get("health", {}).items():
+        out.print(f"[bold]{name}[/]  [red]looks wrong[/]" if ODD in facts else f"[bold]{name}[/]  looks sound")
+        for fact, value in _flat(facts):
+            out.print(f"  {fact:36} {value}", soft_wrap=True, markup=False)
 
 
 def _recipe(file: Path) -> dict[str, Any]:
@@ -108,12 +137,18 @@ def _metadata(path: Path) -> dict[str, Any]:
         meta = json.loads(node.read_text())
         if meta["node_type"] != "array":
             continue
-        inner = [c["configuration"]["chunk_shape"] for c in meta["codecs"] if c["name"] == "sharding_indexed"]
+        shards = [codec["configuration"] for codec in meta["codecs"] if codec["name"] == "sharding_indexed"]
+        inner = [shard["chunk_shape"] for shard in shards]
+        codecs = [codec["name"] for codec in (shards[0]["codecs"] if shards else meta["codecs"])]
+        kind = meta["data_type"] if isinstance(meta["data_type"], str) else meta["data_type"].get("name")
         arrays[node.parent.name] = {
-            "type": meta["data_type"] if isinstance(meta["data_type"], str) else meta["data_type"].get("name"),
+            "type": kind,
             "shape": meta["shape"],
             "dimensions": meta.get("dimension_names") or [],
             "chunk": inner[0] if inner else meta["chunk_grid"]["configuration"]["chunk_shape"],
+            "codecs": [name for name in codecs if name != "bytes"],
+            "bytes": sum(b for _, b in contents(node.parent).values()),
+            "raw_bytes": prod(meta["shape"]) * ITEM_BYTES.get(kind, 0),  # with the slots that no sample fills
         }
     done = count_done(path)
     return {
@@ -123,7 +158,20 @@ def _metadata(path: Path) -> dict[str, Any]:
     }
 
 
+def _rows(folder: Path) -> dict[str, str]:
+    """Table -> its size, of a dataroot's version."""
+    return {table.stem: size(table.stat().st_size) for table in sorted(folder.glob("*.json"))}
+
+
 def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if not isinstance(values, dict):
         return [(prefix, values)]
     return [pair for name, value in values.items() for pair in _flat(value, f"{prefix}.{name}" if prefix else name)]
+
+
+def show_facts(facts: dict[str, Any]) -> None:
+    """What is known of a sample, for people."""
+    out = console()
+    for name, value in facts.items():
+        told = ", ".join(f"{key} {count}" for key, count in value.items()) or "-" if isinstance(value, dict) else value
+        out.print(f"  {name.replace('_', ' '):14} {told}", soft_wrap=True, markup=False)

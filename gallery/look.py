@@ -1,8 +1,8 @@
 """A sample of an opened artifact as pictures: six images, the view from above, or both on one sheet."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,9 @@ from pictures.features import PrincipalColours, activity, one_channel, principal
 from pictures.palette import KINDS, NO_CLASS, THEMES, colour_of, kind_of
 from pictures.sheet import sheet
 from pictures.strokes import Stroke
+
+if TYPE_CHECKING:
+    from gallery.networks import Detector, Pretrained
 
 MapName = Literal["none", "pca", "activity", "channel"]
 COLOUR_SAMPLES = 4  # whose cells decide the colours of a map
@@ -49,15 +52,24 @@ class Gallery:
     """The pictures of an opened artifact's samples.
 
     All raise UserError for what the artifact does not have, DataError where a file is gone or damaged.
+
+    networks: whether the network of a pretraining or a finetuning may be built and run, which imports torch and takes
+    seconds; without, such an artifact shows what it was made from.
     """
 
-    def __init__(self, opened: Opened):
-        self.opened = opened
+    def __init__(self, opened: Opened, networks: bool = False):
+        self.opened, self._networks = opened, networks
         self._layers = lru_cache(16)(self._layers_of)
+        self._predicted = lru_cache(64)(self._boxes_of)
         self._colours: PrincipalColours | None = None
 
     def sheet(self, sample: int, look: Look, width: int = 1920) -> Image.Image:
-        """The six images in two rows, the view from above beside them, a title and a legend."""
+        """The six images in two rows, the view from above beside them, a title and a legend.
+
+        Of a pretraining what is hidden and what is rebuilt; of a detector of maps its map beside the true one.
+        """
+        if self._network is not None and not self._predicts:
+            return self._network.picture(sample)
         return sheet(
             self.opened.index,
             sample,
@@ -104,8 +116,11 @@ class Gallery:
         made = f"{self.opened.stage} {self.opened.path.name}" if self.opened.step else f"{self.opened.path}"
         return f"{made}   {name} ({split}), sample {place} of {of}   {index.token[sample]}"
 
-    def facts(self, sample: int) -> dict[str, Any]:
-        """What is known of a sample in figures: its place, boxes, points, cells and, with predictions, their fate."""
+    def facts(self, sample: int, score: float = Look.score) -> dict[str, Any]:
+        """What is known of a sample in figures: its place, boxes, points and cells.
+
+        With predictions, of those that score at least `score`, how many are right, were missed and are false.
+        """
         index = self.opened.index
         truth = _truth(self.opened, sample)
         facts: dict[str, Any] = {
@@ -125,22 +140,39 @@ class Gallery:
             facts["points"] = dict(zip(self.opened.depth.cameras, map(int, counts)))
         if self.opened.bev is not None:
             facts["active_cells"] = len(self.opened.bev.cells(sample).index)
-        if self.opened.results is not None:
-            told = misses(index, sample, self._predicted(sample))
+        if self._predicts:
+            told = misses(index, sample, self._predicted(sample), score, always=0)
             facts |= {"right": len(told.correct), **told.by_class()}
         return facts
 
     def _layers_of(self, sample: int, look: Look) -> list[tuple[str, Boxes, Stroke]]:
         """Boxes by kind; where there are predictions, true and predicted ones by what became of them."""
-        if self.opened.results is None:
+        if not self._predicts:
             return self._kinds(sample) if look.truth else []
         told = misses(self.opened.index, sample, self._predicted(sample), look.score, always=0)
         wanted = [*(["detected", "missed"] if look.truth else []), *(["correct", "false"] if look.predictions else [])]
         return [(LEGEND[name][0], getattr(told, name), LEGEND[name][1]) for name in wanted]
 
-    def _predicted(self, sample: int) -> Boxes:
-        assert self.opened.results is not None
-        return self.opened.results.boxes(self.opened.index, sample)
+    @property
+    def _predicts(self) -> bool:
+        """Whether there are predicted boxes."""
+        return self.opened.results is not None or getattr(self._network, "finds_boxes", False)
+
+    @cached_property
+    def _network(self) -> "Pretrained | Detector | None":
+        if not self._networks or self.opened.results is not None:
+            return None
+        if self.opened.stage not in ("pretrain", "finetune", "evaluate"):
+            return None
+        from gallery.networks import Detector, Pretrained
+
+        return Pretrained(self.opened) if self.opened.stage == "pretrain" else Detector(self.opened)
+
+    def _boxes_of(self, sample: int) -> Boxes:
+        if self.opened.results is not None:
+            return self.opened.results.boxes(self.opened.index, sample)
+        network: Any = self._network
+        return network.boxes(sample)
 
     def _reach(self, sample: int) -> float:
         """Of the view from above, m: one for a whole scene, whatever is drawn."""

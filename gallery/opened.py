@@ -48,7 +48,7 @@ class Opened:
             seen.add(step.artifact)
             steps.append(step)
             for artifact in step.inputs.artifacts.values():
-                if (made := _step(artifact.path)) is not None:
+                if (made := step_of(artifact.path)) is not None:
                     todo.append(made)
         return steps
 
@@ -127,7 +127,7 @@ def open_artifact(path: Path, dataroot: Path | None = None) -> Opened:
         raise DataError(str(error)) from None
     if manifest is None:
         raise UserError(f"{path}: has no {MANIFEST}: it is no finished artifact")
-    step = _step(path)
+    step = step_of(path)
     if step is None:
         raise DataError(f"{path / MANIFEST}: does not say what it was made from; make the artifact again to look at it")
     ingested = step.artifact if step.stage.name == "ingest" else step.inputs["ingest"]
@@ -167,7 +167,7 @@ def versions_in(path: Path) -> list[str]:
     return sorted(table.parent.name for table in path.glob("*/sample.json"))
 
 
-def _step(path: Path) -> Step | None:
+def step_of(path: Path) -> Step | None:
     """The step that made the artifact in a folder, None where nothing that reads says so."""
     artifact = Artifact(path.parent.parent, path.parent.name, path.name)
     manifest = artifact.manifest()

@@ -2,6 +2,7 @@
 
 import mmap
 import re
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from storage.index import Index
 
 _KEY = re.compile(rb'"([^"\\]{1,64})"\s*:\s*\[\s*(?=[{\]])')  # a sample's token and the beginning of its boxes
 _END = re.compile(rb"\}\s*\]")
+VECTORS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # as `Boxes.from_nuscenes` takes them
 _NUMBER = {name: number for number, name in enumerate(CLASSES)}
 
 
@@ -37,11 +39,10 @@ class ResultsFile:
         try:
             with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
                 records = _list(text, start)
+            if not records:
+                return replace(Boxes.empty(), scores=np.zeros(0))
             boxes = Boxes.from_nuscenes(
-                [record["translation"] for record in records],
-                [record["size"] for record in records],
-                np.reshape([record["rotation"] for record in records], (-1, 4)),
-                np.reshape([record["velocity"] for record in records], (-1, 2)),
+                *(np.reshape([r[name] for r in records], (len(records), n)) for name, n in VECTORS.items()),
                 [_NUMBER[record["detection_name"]] for record in records],
                 [record["detection_score"] for record in records],
             )

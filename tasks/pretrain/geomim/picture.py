@@ -100,7 +100,7 @@ def _draw_cameras(
         axes[0, column].set_title(names[camera].removeprefix("CAM_").replace("_", " ").lower(), fontsize=9)
         axes[1, column].imshow(np.where(visible, image, 128).astype(np.uint8))
         for row, depth in ((2, np.where(nearest[camera] > 0, nearest[camera], np.nan)), (3, expected[camera])):
-            drawn = axes[row, column].imshow(depth, vmin=bins.low, vmax=bins.high, cmap="turbo_r")
+            drawn = axes[row, column].imshow(depth, vmin=bins.low, vmax=bins.high, cmap="plasma_r")
     for row, name in enumerate(("image", "what half 1 shows", "LiDAR depth", "depth from half 1")):
         axes[row, 0].set_ylabel(name, fontsize=9)
     figure.colorbar(drawn, ax=axes[2:], label="m", shrink=0.8)

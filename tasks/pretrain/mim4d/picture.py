@@ -103,11 +103,11 @@ def _draw(figure: "SubFigure", panorama: Panorama, names: tuple[str, ...]) -> No
     for column, camera in enumerate(torch.atan2(ahead[:, 0], ahead[:, 1]).argsort().tolist()):  # from left to right
         axes[0, column].set_title(names[camera].removeprefix("CAM_").replace("_", " ").lower(), fontsize=9)
         for axis, (name, pictures) in zip(axes[:, column], rows.items()):
-            drawn = axis.imshow(pictures[camera], vmin=0, vmax=farthest, cmap="turbo_r")
+            drawn = axis.imshow(pictures[camera], vmin=0, vmax=farthest, cmap="plasma_r")
             if name == LIDAR:
                 mine = pixels[:, 0] == camera
                 y, x = (pixels[mine][:, 1:].T - STEP // 2) / STEP
-                axis.scatter(x, y, s=6, c=distances[mine], vmin=0, vmax=farthest, cmap="turbo_r", linewidths=0)
+                axis.scatter(x, y, s=6, c=distances[mine], vmin=0, vmax=farthest, cmap="plasma_r", linewidths=0)
     for axis, name in zip(axes[:, 0], rows):
         axis.set_ylabel(name, fontsize=8)
     figure.colorbar(drawn, ax=axes[list(rows).index(LIDAR) :], label="m", shrink=0.8)
