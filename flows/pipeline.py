@@ -15,6 +15,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 
 from common.errors import DataError, FileSystemError, UserError
+from flows.in_prefect import show_run
 from flows.stage_task import TASKS, sentence, simulate, without_tracebacks
 from storage.artifact import Artifact
 from storage.sentences import in_sentences
@@ -68,7 +69,10 @@ def run_stages(
             chosen = checked_plan(config, root, names, forced)
     except (FileSystemError, UserError) as error:
         return failed(error)
-    return outcome(submit(chosen, forced))
+    futures = submit(chosen, forced)
+    ended = outcome(futures)
+    show_run(chosen, {name: future.state for name, future in futures})
+    return ended
 
 
 def failed(error: FileSystemError | UserError) -> State:

@@ -1,26 +1,21 @@
 """How a step becomes a Prefect task: its key is the cache key, and a hit counts only while the store holds it."""
 
-import base64
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from prefect import Task, get_run_logger, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.runtime import task_run
 from prefect.states import State
 
 from common.errors import StageFailed, UserError
+from flows.in_prefect import Progress, show
 from flows.room import ROOM, cores_of
-from storage.artifact import Artifact
-from storage.manifest import Manifest
 from tasks.engine.child import Bug, run_in_child
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dataroot import ensure_dataroot
 from tasks.engine.stage import STAGES, Step
-
-LARGEST_PICTURE = 2_500_000  # bytes; it is stored inside the server's database, a third larger, and 4 MB is its limit
 
 
 def stage_task(name: str) -> Task:
@@ -49,8 +44,15 @@ def stage_task(name: str) -> Task:
         log = get_run_logger()
         parsed = Step.from_json(step)
         resume = task_run.run_count > 1 and not parsed.artifact.has_manifest()
+        progress = Progress(name)
+
+        def relay(line: str) -> None:
+            log.info("%s", line)
+            progress(line)
+
         with ROOM.taken(cores_of(parsed)):
-            run_in_child(parsed, force, lambda line: log.info("%s", line), resume)
+            run_in_child(parsed, force, relay, resume)
+        progress.end()
         show(parsed)
         return {"stage": name, "key": key, "path": str(parsed.artifact.path)}
 
@@ -81,56 +83,3 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], UserError | StageFailed):
         record.exc_info = record.exc_text = None
     return True
-
-
-def show(step: Step) -> None:
-    """Leave a markdown summary, a table and the pictures of an artifact in Prefect.
-
-    The result is there already: whatever the server makes of this, the stage is done.
-    """
-    name, artifact = step.stage.name, step.artifact
-    try:
-        manifest = artifact.manifest()
-        if manifest is None:
-            return
-        report = artifact.path / "report.md"
-        create_markdown_artifact(
-            key=f"{name}-summary",
-            description=f"{name} {artifact.key[:16]}",
-            markdown=markdown(step, manifest) + (f"\n\n{report.read_text()}" if report.is_file() else ""),
-        )
-        rows = [{"field": field, "value": value} for field, value in flat(manifest.summary).items()]
-        create_table_artifact(key=f"{name}-table", description=f"{name} {artifact.key[:16]}", table=rows)
-        show_pictures(artifact)
-    except Exception as error:  # of the server, of the connection to it
-        get_run_logger().warning("%s is done, but cannot be shown in Prefect: %s", name, error)
-
-
-def show_pictures(artifact: Artifact) -> None:
-    """Leave the pictures of an artifact in Prefect."""
-    name = artifact.stage
-    for picture in sorted(artifact.path.glob("*.png")):
-        if picture.stat().st_size <= LARGEST_PICTURE:
-            data = base64.b64encode(picture.read_bytes()).decode()
-            create_image_artifact(
-                key=f"{name}-{picture.stem.replace('_', '-')}".lower(),
-                image_url=f"data:image/png;base64,{data}",
-                description=f"{name} {artifact.key[:16]}: {picture.name}",
-            )
-
-
-def markdown(step: Step, manifest: Manifest) -> str:
-    """The head of a stage's summary."""
-    return (
-        f"# {step.stage.name}: {step.stage.title}\n\n"
-        f"- key `{step.artifact.key}`\n- folder `{step.artifact.path}`\n"
-        f"- {manifest.bytes / 1e6:.1f} MB in {manifest.seconds:.1f} s"
-    )
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested names joined by dots."""
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return out

@@ -14,8 +14,9 @@ from common.errors import FileSystemError, UserError
 from common.progress import say
 from flows.experiment.artifact import REPORT, gather
 from flows.experiment.plan import runs
+from flows.in_prefect import show_pictures
 from flows.pipeline import ROOT, failed, outcome, submit
-from flows.stage_task import show_pictures, without_tracebacks
+from flows.stage_task import without_tracebacks
 from storage.sentences import in_sentences
 from tasks.engine.config import PipelineConfig
 from tasks.engine.roots import usable_root

@@ -135,7 +135,7 @@ def test_one_stage_and_the_whole_pipeline(prefect, cli):
     status = cli.status("--set", "finetune.steps=1", "--set", "finetune.baseline=false")
     assert status["evaluate"]["state"] == "cached"
     artifacts = prefect("artifact", "ls", "--limit", "100").stdout
-    for key in ("depth-summary", "depth-table", "depth-depth", "evaluate-summary"):
+    for key in ("depth-summary", "depth-table", "depth-depth", "evaluate-summary", "run-summary"):
         assert key in artifacts
 
 
