@@ -116,13 +116,30 @@ class Gallery:
         made = f"{self.opened.stage} {self.opened.path.name}" if self.opened.step else f"{self.opened.path}"
         return f"{made}   {name} ({split}), sample {place} of {of}   {index.token[sample]}"
 
+    def truth(self, sample: int) -> Boxes:
+        """All annotated boxes of a sample, those of no class too, in its LIDAR_TOP frame."""
+        index, rows = self.opened.index, self.opened.index.box_rows(sample)
+        return Boxes(
+            index.box_center[rows],
+            index.box_size[rows],
+            index.box_yaw[rows],
+            index.box_velocity[rows],
+            index.box_label[rows],
+        )
+
+    def predictions(self, sample: int) -> Boxes:
+        """What the artifact's detector finds, in the sample's LIDAR_TOP frame, with scores. Raises UserError."""
+        if not self._predicts:
+            raise UserError(f"{self.opened.path}: predicts no boxes")
+        return self._predicted(sample)
+
     def facts(self, sample: int, score: float = Look.score) -> dict[str, Any]:
         """What is known of a sample in figures: its place, boxes, points and cells.
 
         With predictions, of those that score at least `score`, how many are right, were missed and are false.
         """
         index = self.opened.index
-        truth = _truth(self.opened, sample)
+        truth = self.truth(sample)
         facts: dict[str, Any] = {
             "sample": sample,
             "token": str(index.token[sample]),
@@ -182,7 +199,7 @@ class Gallery:
         return reach_of(np.concatenate([index.box_center[r, :2] for r in rows]))
 
     def _kinds(self, sample: int) -> list[tuple[str, Boxes, Stroke]]:
-        truth = _truth(self.opened, sample)
+        truth = self.truth(sample)
         kinds = np.array([kind_of(int(label)) for label in truth.labels], object)
         names = [name for name in (NO_CLASS, *KINDS) if (kinds == name).any()]
         return [(name, truth[kinds == name], Stroke(colour_of(name))) for name in names]
@@ -209,15 +226,3 @@ class Gallery:
             cells = np.concatenate([bev.cells(int(s)).values for s in np.unique(spread)]).astype(np.float32)
             self._colours = PrincipalColours.of(cells if len(cells) else np.zeros((1, bev.shape[0])))
         return principal(bev.dense(sample), self._colours), covers
-
-
-def _truth(opened: Opened, sample: int) -> Boxes:
-    """All annotated boxes of a sample, those of no class too, in its LIDAR_TOP frame."""
-    index, rows = opened.index, opened.index.box_rows(sample)
-    return Boxes(
-        index.box_center[rows],
-        index.box_size[rows],
-        index.box_yaw[rows],
-        index.box_velocity[rows],
-        index.box_label[rows],
-    )
