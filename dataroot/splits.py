@@ -5,14 +5,13 @@ names are train, val and test, or mini_train and mini_val. Otherwise the devkit'
 for a version that ends in mini, train, val and test for any other. A scene of no list belongs to no split ("").
 """
 
-import ast
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from common.files import read_regular
+from dataroot.devkit_splits import devkit_splits
 from dataroot.faults import Faults
 from dataroot.names import SPLITS_FILE
 from dataroot.tables import parse_json
@@ -41,23 +40,6 @@ def split_scenes(
     devkit_names = [split_of.get(scene, "") for scene in scene_names]
     out = np.array([OURS.get(name, "") for name in devkit_names], object)
     return out, {OURS[name]: name for name in lists if name in devkit_names}
-
-
-def devkit_splits() -> dict[str, list[str]]:
-    """The scenes of each split by the devkit's name for it: what its `create_splits_scenes` returns.
-
-    Read from its source: to import it takes seconds, of all of the devkit, pandas and scikit-learn.
-    """
-    (package,) = find_spec("nuscenes").submodule_search_locations  # type: ignore[union-attr, misc]  # it is installed
-    statements = ast.parse((Path(package) / "utils" / "splits.py").read_text()).body
-    lists = {
-        statement.targets[0].id: ast.literal_eval(statement.value)
-        for statement in statements
-        if isinstance(statement, ast.Assign)
-        and isinstance(statement.targets[0], ast.Name)
-        and isinstance(statement.value, ast.List)
-    }
-    return lists | {"train": sorted({*lists["train_detect"], *lists["train_track"]})}
 
 
 def _custom(dataroot: Path, file: str, faults: Faults) -> Mapping[str, list[str]]:

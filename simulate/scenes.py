@@ -5,7 +5,7 @@ Ten scenes are those of nuScenes' mini splits; more take the first names of its 
 
 from typing import NamedTuple
 
-from dataroot.splits import devkit_splits
+from dataroot.devkit_splits import devkit_splits
 
 MINI_TRAIN = (
     "scene-0061",

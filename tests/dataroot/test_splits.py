@@ -1,6 +1,6 @@
 from nuscenes.utils.splits import create_splits_scenes
 
-from dataroot.splits import devkit_splits
+from dataroot.devkit_splits import devkit_splits
 
 
 def test_the_lists_are_the_devkits():
