@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from common.errors import DataError, FileSystemError, StageFailed, UserError
+from common.garbage import leave_unsearched
 from flows import look_commands, store_commands
 from flows.export import Layout
 from flows.options import (
@@ -359,6 +360,7 @@ for command in (*look_commands.COMMANDS, *store_commands.COMMANDS):
 
 def main() -> None:
     """Run the command line: 0 done, 1 data failed a check or a stage failed, 2 a user's mistake, 130 interrupted."""
+    leave_unsearched()
     try:
         with in_sentences():
             app()

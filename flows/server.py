@@ -22,16 +22,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from common.errors import UserError
+from common.garbage import unsearched
 from common.processes import die_with
 from storage.lock import Busy, locked
 
 SECONDS_TO_START = 180.0  # eight that start at once on two cores take their time
-PORTS_TO_TRY = 3
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_LEVEL": "INFO",
 }
+# A run's own server has no use for the types of blocks, to write which takes it seconds in a new database.
+ALONE = {"PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false"}
 
 
 @contextlib.contextmanager
@@ -78,9 +80,26 @@ def exclusive_home(home: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _server(home: Path) -> Iterator[str]:
     home.mkdir(parents=True, exist_ok=True)
-    server, url = _started(home / "server.log")
+    log = home / "server.log"
+    with listener() as taken, open(log, "w") as output:
+        url = api_of(taken)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(taken.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=ALONE | os.environ,
+            pass_fds=(taken.fileno(),),
+            start_new_session=True,  # Ctrl-C is for the run, which then stops the server
+        )
     os.environ["PREFECT_API_URL"] = url
     try:
+        with unsearched():
+            import flows.pipeline  # noqa: F401  # while the server starts: the run needs it, and it takes a second
+        if not _is_up(server, url):
+            raise UserError(
+                f"the Prefect server did not start; its log is {log}; or set PREFECT_API_URL to a running one"
+            )
         try:
             yield url
         finally:
@@ -88,30 +107,6 @@ def _server(home: Path) -> Iterator[str]:
     finally:
         os.environ.pop("PREFECT_API_URL")
         _stop(server)
-
-
-def _started(log: Path) -> tuple[subprocess.Popen, str]:
-    """A server that answers, and its URL. Raises UserError."""
-    deadline = time.monotonic() + SECONDS_TO_START
-    for _ in range(PORTS_TO_TRY):
-        port = free_port()
-        with open(log, "w") as output:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "flows.server", str(port)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C is for the run, which then stops the server
-            )
-        url = f"http://127.0.0.1:{port}/api"
-        try:
-            if _is_up(server, url, deadline):
-                return server, url
-        except BaseException:
-            _stop(server)
-            raise
-        _stop(server)
-    raise UserError(f"the Prefect server did not start; its log is {log}; or set PREFECT_API_URL to a running one")
 
 
 def users_api() -> str | None:
@@ -126,18 +121,25 @@ def users_api() -> str | None:
     return get_current_settings().api.url
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def listener() -> socket.socket:
+    """A free loopback port, taken: a server inherits it, and nobody else can have it meanwhile."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    return taken
 
 
-def _is_up(server: subprocess.Popen, url: str, deadline: float) -> bool:
-    """Whether it answers before it ends (another process may have taken the port) or the time is over."""
+def api_of(taken: socket.socket) -> str:
+    """The URL of the API that a server on this listener has."""
+    return f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+
+
+def _is_up(server: subprocess.Popen, url: str) -> bool:
+    """Whether it answers before it ends or the time is over."""
+    deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(f"{url}/health", timeout=2):
-            return server.poll() is None
-        time.sleep(0.1)
+            return True
+        time.sleep(0.05)
     return False
 
 
@@ -156,7 +158,7 @@ def _drain() -> None:
 
 
 def _stop(server: subprocess.Popen) -> None:
-    for number, patience in ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
+    for number, patience in ((signal.SIGTERM, 8.0), (signal.SIGKILL, 5.0)):
         if server.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, number)
@@ -164,12 +166,15 @@ def _stop(server: subprocess.Popen) -> None:
                 server.wait(patience)
 
 
-def _serve(port: int) -> None:
+def _serve(listening: int) -> None:
     """The server's own process; it ends with the run even where the run is killed."""
     die_with([os.getppid()])
-    import uvicorn
+    with unsearched():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="warning")
+        config = uvicorn.Config(create_app(), log_level="warning")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from common.cores import environment_of_child
 from common.errors import DataError, FileSystemError, StageFailed, UserError
+from common.garbage import leave_unsearched
 from common.processes import die_with, how_it_ended
 from tasks.engine.stage import Step
 
@@ -108,6 +109,7 @@ def again(sentence: str, force: bool) -> str:
 
 def main() -> int:
     die_with([int(pid) for pid in os.environ[WATCHED].split(",")])
+    leave_unsearched()
     from tasks.engine.execute import execute
 
     spec = json.loads(sys.stdin.read())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from common.garbage import unsearched
 from common.settings import Settings
 from storage.artifact import Artifact
 from storage.manifest import Recipe
@@ -58,7 +59,9 @@ class Stage:
 
     def run(self, config: Settings, inputs: "Inputs", artifact: Artifact) -> dict[str, Any]:
         module, function = self.entry.split(":")
-        return getattr(importlib.import_module(module), function)(config, inputs, artifact)
+        with unsearched():
+            run = getattr(importlib.import_module(module), function)
+        return run(config, inputs, artifact)
 
     @property
     def _module(self) -> str:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from driver import TINY, environment, wait_for
-from flows.server import free_port
+from flows.server import api_of, listener
 
 pytestmark = pytest.mark.e2e
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,10 +25,10 @@ class Prefect:
 
     def __init__(self, folder):
         self.folder = folder
-        port = free_port()
+        taken = listener()
         self.env = environment() | {
             "PREFECT_HOME": str(folder / "home"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_API_URL": api_of(taken),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -36,12 +36,20 @@ class Prefect:
         }
         self.output = open(folder / "server.log", "w")  # noqa: SIM115 (closed by stop)
         own = {name: value for name, value in self.env.items() if name != "PREFECT_API_URL"}
-        self.server = self.start([sys.executable, "-m", "flows.server", str(port)], env=own)
+        with taken:
+            number = taken.fileno()
+            self.server = self.start([sys.executable, "-m", "flows.server", str(number)], own, pass_fds=(number,))
         self.worker = None
 
-    def start(self, command, env=None):
+    def start(self, command, env=None, pass_fds=()):
         return subprocess.Popen(
-            command, env=env or self.env, cwd=REPOSITORY, stdout=self.output, stderr=self.output, start_new_session=True
+            command,
+            env=env or self.env,
+            cwd=REPOSITORY,
+            stdout=self.output,
+            stderr=self.output,
+            pass_fds=pass_fds,
+            start_new_session=True,
         )
 
     def __call__(self, *args, check=True):
