@@ -103,11 +103,12 @@ def test_a_stage_whose_input_is_missing_names_the_command(world, tmp_path):
     assert "Traceback" not in failed.stderr
 
 
-def test_status_and_inspect_load_neither_torch_nor_prefect(finished):
+def test_status_loads_no_numpy_and_inspect_neither_torch_nor_prefect(finished):
     cli, _ = finished
     code = (
         "import sys; from flows.cli import app\n"
         f"app({cli.command('status', '--json')[1:]!r}, standalone_mode=False)\n"
+        "assert 'numpy' not in sys.modules\n"
         f"app(['inspect', {str(cli.path('teacher'))!r}], standalone_mode=False)\n"
         "print([m for m in ('torch', 'prefect') if m in sys.modules], file=sys.stderr)"
     )
