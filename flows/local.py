@@ -17,7 +17,7 @@ from flows.experiment.plan import runs
 from flows.server import prefect_server
 from flows.show import console, plan_table, print_json, show_results
 from storage.artifact import Artifact
-from tasks.engine.child import run_in_child
+from tasks.engine.child import ended_by_ctrl_c, run_in_child
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dag import why_left_out
 from tasks.engine.dataroot import ensure_dataroot
@@ -51,7 +51,7 @@ def run_pipeline(
         return
     stages = list(dict.fromkeys(planned.stage.name for planned in chosen))
     if any(planned.state != "cached" for planned in chosen):
-        with prefect_server(root / ".prefect"):
+        with prefect_server(root / ".prefect"), ended_by_ctrl_c():
             _run_flow(config, root, stages, forced)
     show_results(config, make_plan(config, root), {planned.name for planned in chosen})
 
@@ -76,7 +76,7 @@ def run_gain(config: PipelineConfig, root: Path, as_json: bool) -> None:
     root, command = usable_root(root), _command()
     ensure_dataroot(config)
     if not all(step.artifact.is_intact() for run in runs(config) for step in run.steps(root).values()):
-        with prefect_server(root / ".prefect"):
+        with prefect_server(root / ".prefect"), ended_by_ctrl_c():
             from flows.experiment.flow import experiment_gain
 
             logging.getLogger("prefect.task_runs").setLevel(logging.INFO)

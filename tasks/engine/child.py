@@ -11,8 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from common.cores import environment_of_child
 from common.errors import DataError, FileSystemError, StageFailed, UserError
@@ -43,6 +44,10 @@ LESS_MEMORY = {
 QUIET = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}
 
 
+_running: set[subprocess.Popen] = set()
+_ended = threading.Event()  # Ctrl-C: no other child is started
+
+
 class Bug(StageFailed):
     """The stage's process ended by an exception that nobody expected: the same command would end so again."""
 
@@ -60,6 +65,8 @@ def run_in_child(
     worker = [PARENT] if "PREFECT__FLOW_RUN_ID" in os.environ else []
     if worker and os.getppid() != PARENT:
         raise StageFailed(f"{stage}: the Prefect worker is gone; start one, and the same run goes on from there")
+    if _ended.is_set():
+        raise UserError(f"{stage}: stopped")
     spec = json.dumps({"step": step.as_json(), "force": force and not resume})
     report_read, report_write = os.pipe()
     child = subprocess.Popen(
@@ -76,6 +83,7 @@ def run_in_child(
         text=True,
     )
     os.close(report_write)
+    _running.add(child)
     try:
         assert child.stdin is not None
         child.stdin.write(spec)
@@ -87,7 +95,10 @@ def run_in_child(
             report = json.loads(pipe.read() or "{}")
         code = child.wait()
     finally:
+        _running.discard(child)
         _kill_group(child)
+    if _ended.is_set():
+        raise UserError(f"{stage}: stopped")
     if "bug" in report:
         raise Bug(
             f"{stage}: {report['bug']}: a bug of geomim's or of a package it uses; the traceback stands above; "
@@ -100,6 +111,24 @@ def run_in_child(
     if code:
         sentence = f"the process of {stage} {how_it_ended(code)}; the same command goes on from there"
         raise StageFailed(again(sentence, force))
+
+
+@contextlib.contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Within it Ctrl-C ends the children of all threads at once; else each thread would wait for its own to finish."""
+
+    def end(*_: object) -> None:
+        _ended.set()
+        for child in list(_running):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def again(sentence: str, force: bool) -> str:

@@ -79,3 +79,20 @@ def test_a_forced_stage_that_is_killed_is_tried_again_from_where_it_was(cli):
     assert len(times) >= 2
     assert {file: file.stat().st_mtime_ns for file in flags} == times
     assert artifact.is_intact()
+
+
+def test_ctrl_c_ends_a_run_and_its_stages_at_once(cli):
+    """Prefect waits for the thread that waits for the stage: of so many steps it would wait for hours."""
+    words = ["--set", "pretrain.steps=1000000", "--set", "pretrain.seconds_between_saves=0.01"]
+    running = cli.start("run", "--to", "pretrain", *words)
+    artifact = Artifact(cli.root, "pretrain", cli.status(*words)["pretrain"]["key"])
+    wait_for(lambda: (artifact.progress() or (0, 0))[0] >= 1, every=0.05)
+    stages = [child for child in psutil.Process(running.pid).children() if "tasks.engine.child" in child.cmdline()]
+    assert len(stages) == 1
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=90)
+    assert running.returncode == 130, output
+    assert "geomim: stopped; the same command goes on from there" in output
+    assert "Traceback" not in output
+    assert not stages[0].is_running()
+    assert cli.status(*words)["pretrain"]["state"] == "resume"
