@@ -1,5 +1,6 @@
 """A sample of an opened artifact as pictures: six images, the view from above, or both on one sheet."""
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ from pictures.features import PrincipalColours, activity, one_channel, principal
 from pictures.palette import KINDS, NO_CLASS, THEMES, colour_of, kind_of
 from pictures.sheet import sheet
 from pictures.strokes import Stroke
+from storage.bev import BevReader
 
 if TYPE_CHECKING:
     from gallery.networks import Detector, Pretrained
@@ -51,7 +53,8 @@ def usual(opened: Opened) -> Look:
 class Gallery:
     """The pictures of an opened artifact's samples.
 
-    All raise UserError for what the artifact does not have, DataError where a file is gone or damaged.
+    All raise UserError for what the artifact does not have, DataError where a file is gone or damaged. Safe to use from
+    several threads.
 
     networks: whether the network of a pretraining or a finetuning may be built and run, which imports torch and takes
     seconds; without, such an artifact shows what it was made from.
@@ -59,9 +62,10 @@ class Gallery:
 
     def __init__(self, opened: Opened, networks: bool = False):
         self.opened, self._networks = opened, networks
-        self._layers = lru_cache(16)(self._layers_of)
+        self._layers_of = lru_cache(16)(self._make_layers)
         self._predicted = lru_cache(64)(self._boxes_of)
         self._colours: PrincipalColours | None = None
+        self._lock = threading.RLock()  # threads that draw one sample's pictures match its boxes once
 
     def sheet(self, sample: int, look: Look, width: int = 1920) -> Image.Image:
         """The six images in two rows, the view from above beside them, a title and a legend.
@@ -162,12 +166,18 @@ class Gallery:
             facts |= {"right": len(told.correct), **told.by_class()}
         return facts
 
-    def _layers_of(self, sample: int, look: Look) -> list[tuple[str, Boxes, Stroke]]:
+    def _layers(self, sample: int, look: Look) -> list[tuple[str, Boxes, Stroke]]:
+        with self._lock:
+            return self._layers_of(sample, look.truth, look.predictions, look.score)
+
+    def _make_layers(
+        self, sample: int, truth: bool, predictions: bool, score: float
+    ) -> list[tuple[str, Boxes, Stroke]]:
         """Boxes by kind; where there are predictions, true and predicted ones by what became of them."""
         if not self._predicts:
-            return self._kinds(sample) if look.truth else []
-        told = misses(self.opened.index, sample, self._predicted(sample), look.score, always=0)
-        wanted = [*(["detected", "missed"] if look.truth else []), *(["correct", "false"] if look.predictions else [])]
+            return self._kinds(sample) if truth else []
+        told = misses(self.opened.index, sample, self._predicted(sample), score, always=0)
+        wanted = [*(["detected", "missed"] if truth else []), *(["correct", "false"] if predictions else [])]
         return [(LEGEND[name][0], getattr(told, name), LEGEND[name][1]) for name in wanted]
 
     @property
@@ -221,8 +231,12 @@ class Gallery:
             if not 0 <= look.channel < bev.shape[0]:
                 raise UserError(f"channel {look.channel}: {bev.path} has channels 0 to {bev.shape[0] - 1}")
             return one_channel(bev.dense(sample), look.channel), covers
-        if self._colours is None:
-            spread = np.linspace(0, len(bev) - 1, min(COLOUR_SAMPLES, len(bev))).astype(int)
-            cells = np.concatenate([bev.cells(int(s)).values for s in np.unique(spread)]).astype(np.float32)
-            self._colours = PrincipalColours.of(cells if len(cells) else np.zeros((1, bev.shape[0])))
-        return principal(bev.dense(sample), self._colours), covers
+        return principal(bev.dense(sample), self._colours_of(bev)), covers
+
+    def _colours_of(self, bev: BevReader) -> PrincipalColours:
+        with self._lock:
+            if self._colours is None:
+                spread = np.linspace(0, len(bev) - 1, min(COLOUR_SAMPLES, len(bev))).astype(int)
+                cells = np.concatenate([bev.cells(int(s)).values for s in np.unique(spread)]).astype(np.float32)
+                self._colours = PrincipalColours.of(cells if len(cells) else np.zeros((1, bev.shape[0])))
+            return self._colours

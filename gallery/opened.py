@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from tasks.engine.stage import STAGES, Step
 from tasks.ingest.config import IngestConfig
 
 RESULTS = "results_nusc.json"
+Reader = TypeVar("Reader", BevReader, DepthReader)
 
 
 class Opened:
@@ -54,13 +56,13 @@ class Opened:
 
     @cached_property
     def bev(self) -> BevReader | None:
-        """The teacher's maps, None where there are none."""
-        return next((BevReader(path) for path in self._stores("teacher", "bev.zarr")), None)
+        """The teacher's maps, None where there are none. Raises DataError for another format."""
+        return next((_read(BevReader, path) for path in self._stores("teacher", "bev.zarr")), None)
 
     @cached_property
     def depth(self) -> DepthReader | None:
-        """The LiDAR points in the cameras, None where there are none."""
-        return next((DepthReader(path) for path in self._stores("depth", "depth.zarr")), None)
+        """The LiDAR points in the cameras, None where there are none. Raises DataError for another format."""
+        return next((_read(DepthReader, path) for path in self._stores("depth", "depth.zarr")), None)
 
     @cached_property
     def results(self) -> ResultsFile | None:
@@ -165,6 +167,13 @@ def open_dataroot(path: Path, version: str) -> Opened:
 def versions_in(path: Path) -> list[str]:
     """The names of the folders of tables in a dataroot."""
     return sorted(table.parent.name for table in path.glob("*/sample.json"))
+
+
+def _read(reader: type[Reader], path: Path) -> Reader:
+    try:
+        return reader(path)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def step_of(path: Path) -> Step | None:
