@@ -24,6 +24,7 @@ from flows.options import (
     Root,
     Version,
 )
+from flows.view import view
 from storage.sentences import in_sentences
 from tasks.engine.child import again
 
@@ -354,7 +355,7 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-for command in (*look_commands.COMMANDS, *store_commands.COMMANDS):
+for command in (*look_commands.COMMANDS, view, *store_commands.COMMANDS):
     app.command()(command)
 
 

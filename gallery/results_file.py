@@ -17,6 +17,7 @@ from storage.index import Index
 
 _KEY = re.compile(rb'"([^"\\]{1,64})"\s*:\s*\[\s*(?=[{\]])')  # a sample's token and the beginning of its boxes
 _END = re.compile(rb"\}\s*\]")
+VECTORS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # as `Boxes.from_nuscenes` takes them
 _NUMBER = {name: number for number, name in enumerate(CLASSES)}
 
 
@@ -41,10 +42,7 @@ class ResultsFile:
             if not records:
                 return replace(Boxes.empty(), scores=np.zeros(0))
             boxes = Boxes.from_nuscenes(
-                np.reshape([record["translation"] for record in records], (-1, 3)),
-                np.reshape([record["size"] for record in records], (-1, 3)),
-                np.reshape([record["rotation"] for record in records], (-1, 4)),
-                np.reshape([record["velocity"] for record in records], (-1, 2)),
+                *(np.reshape([r[name] for r in records], (len(records), n)) for name, n in VECTORS.items()),
                 [_NUMBER[record["detection_name"]] for record in records],
                 [record["detection_score"] for record in records],
             )
