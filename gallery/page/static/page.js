@@ -1,10 +1,12 @@
 // The page: what is chosen (state.js), shown by one pane an artifact (pane.js), walked through by list, strip and keys.
 
+import { keysTable, listenToKeys } from "./keys.js";
 import { SampleList } from "./list.js";
 import * as net from "./net.js";
 import { listed, possible, ORDERS } from "./order.js";
 import { element, Pane, word } from "./pane.js";
-import { drawFigures, keysTable } from "./panel.js";
+import { drawFigures } from "./panel.js";
+import { fillPickers } from "./pickers.js";
 import { fromAddress, isDark, lookOf, toAddress } from "./state.js";
 import { Strip } from "./strip.js";
 
@@ -39,30 +41,13 @@ async function start() {
   }
   for (const [name, colour] of Object.entries(shelf.colours)) document.documentElement.style.setProperty(`--${name}`, colour);
   drawScale();
-  fillPickers();
+  fillPickers(shelf.entries, [get("a"), get("b")]);
   if (!state.a) {
     const newest = (stage) => shelf.entries.find((entry) => !stage || entry.stage === stage)?.id;
     state.a = shelf.chosen[0] ?? newest("evaluate") ?? newest("teacher") ?? newest();
     state.b ||= shelf.chosen[1] ?? "";
   }
   await open();
-}
-
-function fillPickers() {
-  for (const which of ["a", "b"]) {
-    const stages = [...new Set(shelf.entries.map((entry) => entry.stage))];
-    get(which).replaceChildren(...(which === "b" ? [element("option", { value: "" }, "nothing")] : []),
-      ...stages.map((stage) => element("optgroup", { label: stage },
-        ...shelf.entries.filter((entry) => entry.stage === stage).map((entry) => element("option", { value: entry.id }, describe(entry))))));
-  }
-}
-
-function describe(entry) {
-  const scores = Object.entries(entry.scores ?? {}).map(([name, value]) => `${name} ${value.toFixed(4)}`);
-  const settings = Object.entries(entry.settings ?? {}).map(([name, value]) => `${name} ${Array.isArray(value) ? value.join(" ") : value}`);
-  const short = entry.stage === "dataroot" ? entry.id.slice(9) : entry.name.slice(0, 8);
-  const made = entry.created ? [entry.created.slice(0, 16).replace("T", " ")] : [];
-  return [short, ...(entry.damaged ? ["damaged"] : []), ...scores, ...settings, ...made].join(" · ");
 }
 
 // near: where the chosen sample is not in both of two artifacts, the next that is will do.
@@ -379,23 +364,16 @@ const ACTIONS = {
   o: worst, "/": () => { showList(true); get("find").focus(); }, x: swap, i: figures, n: theme, "?": () => get("keys").showModal(),
 };
 
-function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || get("keys").open) return;
-  const { tagName, type, id } = event.target;
-  const writes = tagName === "INPUT" || tagName === "SELECT";
-  if (writes && event.key === "Escape") return void event.target.blur();
-  if (writes && !(type === "range" && !/^Arrow|Home|End/.test(event.key))) return;
-  if (tagName === "BUTTON" || tagName === "SUMMARY" || tagName === "A") if (event.key === " " || event.key === "Enter") return;
-  let action = ACTIONS[event.key];
-  if (id === "list" && (event.key === "ArrowDown" || event.key === "ArrowUp")) action = () => go(at + (event.key === "ArrowDown" ? 1 : -1));
-  if (/^[0-9]$/.test(event.key)) {
-    const name = event.key === "0" ? "above" : tileNames().slice(0, -1)[Number(event.key) - 1];
-    if (name) action = () => enlarge(name);
+// What a key does here, beyond ACTIONS: digits enlarge, and in the list arrows go to the next sample, not scene.
+function actionOf(key, target) {
+  if (!base() || get("keys").open) return null;
+  if (/^[0-9]$/.test(key)) {
+    const name = key === "0" ? "above" : tileNames().slice(0, -1)[Number(key) - 1];
+    return name ? () => enlarge(name) : null;
   }
-  if (!action || !base()) return;
-  if (event.key.startsWith("Arrow") || event.key === " " || event.key === "/") event.preventDefault();
-  if (playing && event.key !== " ") stop();
-  action();
+  const inList = target.id === "list" && { ArrowDown: 1, ArrowUp: -1 }[key];
+  const action = inList ? () => go(at + inList) : ACTIONS[key];
+  return action && (() => { if (playing && key !== " ") stop(); action(); });
 }
 
 function showList(shown) {
@@ -423,7 +401,7 @@ function listen() {
     on(id, "click", () => { if (playing && key !== " ") stop(); ACTIONS[key](); });
   }
   for (const button of document.querySelectorAll("[data-layer]")) button.addEventListener("click", () => toggle(button.dataset.layer));
-  addEventListener("keydown", onKey);
+  listenToKeys(actionOf);
   addEventListener("hashchange", () => { state = fromAddress(); open(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => change({}));
   let settled;
@@ -436,7 +414,7 @@ function listen() {
     const now = await net.json("/api/shelf").catch(() => null);
     if (!now || JSON.stringify(now.entries) === JSON.stringify(shelf.entries)) return;
     shelf = now;
-    fillPickers();
+    fillPickers(shelf.entries, [get("a"), get("b")]);
     [get("a").value, get("b").value] = [state.a, state.b];
   });
 }

@@ -160,12 +160,14 @@ export class Pane {
       if (image.src !== picture.url) image.src = picture.url;
       image.alt = `${word(what)}, sample ${token}`;
       error.textContent = "";
+      tile.title = "";
       tile.classList.remove("failed");
     } catch (problem) {
       if (problem.name === "AbortError" || !isCurrent()) return;
       image.removeAttribute("src");
       image.alt = "";
-      error.textContent = problem.message;
+      error.textContent = problem.message.replace(/^\/\S*\/(?=[^/\s]+: )/, "");  // the file's name will do here
+      tile.title = problem.message;
       tile.classList.add("failed");
     } finally {
       clearTimeout(late);
