@@ -17,7 +17,7 @@ from storage.index import Index
 
 _KEY = re.compile(rb'"([^"\\]{1,64})"\s*:\s*\[\s*(?=[{\]])')  # a sample's token and the beginning of its boxes
 _END = re.compile(rb"\}\s*\]")
-VECTORS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # as `Boxes.from_nuscenes` takes them
+VECTORS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # fields of a box and how long they are
 _NUMBER = {name: number for number, name in enumerate(CLASSES)}
 
 
@@ -41,8 +41,12 @@ class ResultsFile:
                 records = _list(text, start)
             if not records:
                 return replace(Boxes.empty(), scores=np.zeros(0))
+            vectors = {name: np.reshape([r[name] for r in records], (len(records), n)) for name, n in VECTORS.items()}
             boxes = Boxes.from_nuscenes(
-                *(np.reshape([r[name] for r in records], (len(records), n)) for name, n in VECTORS.items()),
+                vectors["translation"],
+                vectors["size"],
+                vectors["rotation"],
+                vectors["velocity"],
                 [_NUMBER[record["detection_name"]] for record in records],
                 [record["detection_score"] for record in records],
             )
