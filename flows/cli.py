@@ -28,6 +28,8 @@ from flows.view import view
 from storage.sentences import in_sentences
 from tasks.engine.child import again
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="geomim",
     help="Cached, staged pretraining of camera backbones from LiDAR (GeoMIM) on data in nuScenes format.",
@@ -372,10 +374,11 @@ def main() -> None:
     except (StageFailed, FileSystemError) as error:
         print(f"geomim: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        forced = any(word.startswith("--force") for word in sys.argv)
-        print(f"geomim: {again('stopped; the same command goes on from there', forced)}", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # Typer makes this of Ctrl-C, without a word
+            forced = any(word.startswith("--force") for word in sys.argv)
+            print(f"geomim: {again('stopped; the same command goes on from there', forced)}", file=sys.stderr)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
