@@ -136,11 +136,16 @@ def _scores(name: str, matches: ClassMatches, count: int, band: int | None) -> d
 
 def average_precision(hit: np.ndarray, count: int) -> float:
     """AP of predictions (N,) from the highest score down, `count` boxes to find: the mean over recalls above 0.1."""
-    if count == 0 or not hit.any():
-        return 0.0
-    hits = np.cumsum(hit)
-    precision = np.interp(RECALL, hits / count, hits / np.arange(1, len(hit) + 1), right=0)
+    precision = precision_at(hit, count)
     return float(np.maximum(precision[FIRST:] - MIN_PRECISION, 0).mean() / (1 - MIN_PRECISION))
+
+
+def precision_at(hit: np.ndarray, count: int) -> np.ndarray:
+    """(101,) precision at each of RECALL, 0 beyond the last that is reached; arguments as of `average_precision`."""
+    if count == 0 or not hit.any():
+        return np.zeros(len(RECALL))
+    hits = np.cumsum(hit)
+    return np.interp(RECALL, hits / count, hits / np.arange(1, len(hit) + 1), right=0)
 
 
 def mean_errors(hit: np.ndarray, score: np.ndarray, errors: np.ndarray, count: int) -> np.ndarray:

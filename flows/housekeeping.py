@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.table import Table
 
+from common.amounts import size
 from common.errors import DataError, UserError
 from common.progress import counting, say
 from flows.experiment.artifact import EXPERIMENT
 from flows.experiment.plan import runs
-from flows.show import console, print_json, size
+from flows.show import console, print_json
 from storage.copy import copy_artifact
 from storage.damage import Damaged
 from storage.lock import Busy, holder, locked

@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
+from common.amounts import size
 from common.errors import DataError, UserError
-from flows.show import console, size
+from flows.show import console
 from storage.artifact import RECIPE, Artifact
 from storage.damage import Damaged
 from storage.manifest import MANIFEST, Recipe, contents, damages_in, files, read_manifest

@@ -1,4 +1,4 @@
-"""The commands that show what is there: `inspect`."""
+"""The commands that show what is there: `inspect` and `report`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from common.errors import UserError
-from flows.options import AsJson
+from flows.options import DEFAULT_ROOT, AsJson, ConfigFile, Dataroot, Overrides, Root, Version
 
 MAPS = ("none", "pca", "activity")
 
@@ -99,4 +99,29 @@ def _drawn(picture: Any, path: Path) -> Path:
     return path
 
 
-COMMANDS = (inspect,)
+def report(
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", metavar="FILE")] = Path("report.html"),
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    root: Root = DEFAULT_ROOT,
+    dataroot: Dataroot = None,
+    version: Version = None,
+) -> None:
+    """Write one HTML file on a whole run: scores, pictures, curves, data and settings, as far as it got.
+
+    Nothing runs, and the file holds all that it shows: it can be mailed.
+
+    Example: geomim report --config configs/demo.yaml --open
+    """
+    from flows.report import write_report
+    from tasks.engine.config import load_config
+
+    options = [*(["--config", str(config)] if config else []), *(w for o in overrides or [] for w in ("--set", o))]
+    given = {"--root": root if root != DEFAULT_ROOT else None, "--dataroot": dataroot, "--version": version}
+    options += [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    name = config.stem if config else str(dataroot or "defaults")
+    write_report(load_config(config, overrides, dataroot, version), root, out, options, name, show)
+
+
+COMMANDS = (inspect, report)

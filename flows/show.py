@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common.amounts import size
 from evaluation.table import gain
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dag import BASELINE
@@ -70,17 +71,6 @@ def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -
         out.print(Markdown(_checked_text(reports.get("evaluate") or list(reports.values())[-1])))
         if len(metrics) > 1 and None not in metrics.values():
             out.print(Markdown(gain(metrics, config.finetune.seed)))
-
-
-def size(count: float) -> str:
-    """A byte count for people."""
-    if not count:
-        return "-"
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _checked_text(file: Path) -> str:

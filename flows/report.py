@@ -1,0 +1,50 @@
+"""`geomim report`: one HTML file on a whole run, finished or not, and on no more than what the root holds."""
+
+import shlex
+import sys
+import time
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.amounts import duration, size
+from common.errors import UserError
+from common.progress import say
+from gallery.report.found import find_run
+from gallery.report.page import render
+from gallery.report.run import Run
+from storage.atomic import write_bytes
+from tasks.engine.config import PipelineConfig
+from tasks.engine.plan import make_plan
+from tasks.engine.roots import usable_root
+
+TO_MAIL = 4_000_000  # bytes
+
+
+def write_report(
+    config: PipelineConfig, root: Path, out: Path, options: Sequence[str], name: str, show: bool = False
+) -> None:
+    """Write the page and print where it is. options: those that gave the config. show: in the browser too."""
+    start, root = time.monotonic(), usable_root(root, to_write=False)
+    if config.dataroot is None:
+        raise UserError(
+            "report: no dataroot is given, and a run is one of some data: add --config FILE or --dataroot DIR"
+        )
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file such as {out / 'report.html'}")
+    plan = make_plan(config, root)
+    there = plan[0].step is not None
+    run = Run(config, plan if there else find_run(config, root, plan[0].why), config.dataroot if there else None)
+    if not there:
+        run.notes.add(
+            f"Pictures are left out, since {plan[0].why}; the rest is of the newest artifacts with these settings"
+        )
+    page = render(run, options, name, shlex.join(["geomim", *sys.argv[1:]])).encode()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, page)
+    for sentence in run.notes.sentences:
+        say(f"report: {sentence}")
+    large = "" if len(page) < TO_MAIL else ", large for a mail"
+    print(f"{out}  {size(len(page))}{large}  {duration(time.monotonic() - start)}")
+    if show and not webbrowser.open(out.absolute().as_uri()):
+        say(f"report: there is no browser to open here; open {out.absolute()}")
