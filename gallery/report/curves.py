@@ -115,7 +115,9 @@ def _held_out(figures: Mapping[str, Series]) -> list[Curve]:
         room = float(np.ptp(steps)) * 0.04 or 1.0
         ends = (float(steps.min()) - room, float(steps.max()) + room)
         said = ", ".join(f"{word} {line.value[-1]:.3g}" for word, line in beside.items())
-        told = f"{name} at the end {series.value[-1]:.3g}" + (f"; beside it {said}" if said else "")
+        told = f"On held-out samples, {name} at the end {series.value[-1]:.3g}" + (
+            f"; beside it {said}" if said else ""
+        )
         chart = Chart(ends, spread(values, 0.15), labels=("step", ""), title=told)
         for place, line in reversed([*enumerate(lines)]):
             chart.line(line.step, line.value, f"s{place}")

@@ -30,7 +30,7 @@ class Detections:
 
     arms: tuple[str, ...]
     precision: list[Curve]
-    confusion: Confusion
+    confusion: Confusion | None  # None where no box is right
     calibration: Curve
     ap: dict[str, float]  # as the curves have it, class by class
 
@@ -54,11 +54,10 @@ def detections(run: Run) -> Detections | None:
     if off := [name for name, value in ap.items() if abs(value - _official(arm)[name]["AP"]) > AGREES]:
         run.notes.add(f"The precision-recall curves of {', '.join(off)} do not have the AP that metrics.json has")
     threshold = best_threshold(of)
-    table = confusion(of, threshold.score)
     return Detections(
         tuple(curves),
         [_precision(name, arm, curves) for name in ap],
-        _confusion(table, threshold.score, threshold.f1),
+        _confusion(confusion(of, threshold.score), threshold.score, threshold.f1) if threshold.f1 else None,
         _calibration(calibration(of)),
         ap,
     )

@@ -39,7 +39,8 @@ def headline(run: Run) -> list[Figure]:
         of = [(arm, arm.metrics[score]) for arm in scored if arm.metrics and arm.metrics.get(score) is not None]
         out += [Figure(f"{score}, {arm.name}", f"{value:.4f}", "") for arm, value in of]
         if len(of) == 2:
-            out.append(Figure(f"{score}, gain", f"{of[0][1] - of[1][1]:+.4f}", "one seed: can be chance"))
+            gain = of[0][1] - of[1][1]
+            out.append(Figure(f"{score}, gain", f"{gain:+.4f}" if gain else "0", "one seed: can be chance"))
     if scored:
         metrics: dict[str, Any] = scored[0].metrics or {}
         boxes = f"{_boxes(metrics):,} boxes" if "bands" in metrics else ""
@@ -141,8 +142,8 @@ def gain_chart(first: Arm, second: Arm) -> str:
     for row, (name, (a, b)) in enumerate(pairs.items()):
         chart.beside(row, name, f"{a - b:+.4f}" if a != b else "0")
         chart.line((b, a), (row, row), "joint")
-        chart.dots([b], [row], "s1 hollow", 4.5)
-        chart.dots([a], [row], "s0", 4.5)
+        chart.dots([b], [row], "s1 hollow", 6)  # around the other where both are the same
+        chart.dots([a], [row], "s0", 3.5)
     return chart.svg()
 
 
