@@ -10,7 +10,7 @@ from pathlib import Path
 from common.amounts import duration, size
 from common.errors import UserError
 from common.progress import say
-from gallery.report.found import find_run
+from gallery.report.found import find_run, tables_of
 from gallery.report.page import render
 from gallery.report.run import Run
 from storage.atomic import write_bytes
@@ -32,13 +32,7 @@ def write_report(
         )
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file such as {out / 'report.html'}")
-    plan = make_plan(config, root)
-    there = plan[0].step is not None
-    run = Run(config, plan if there else find_run(config, root, plan[0].why), config.dataroot if there else None)
-    if not there:
-        run.notes.add(
-            f"Pictures are left out, since {plan[0].why}; the rest is of the newest artifacts with these settings"
-        )
+    run = _run(config, root)
     page = render(run, options, name, shlex.join(["geomim", *sys.argv[1:]])).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, page)
@@ -48,3 +42,25 @@ def write_report(
     print(f"{out}  {size(len(page))}{large}  {duration(time.monotonic() - start)}")
     if show and not webbrowser.open(out.absolute().as_uri()):
         say(f"report: there is no browser to open here; open {out.absolute()}")
+
+
+def _run(config: PipelineConfig, root: Path) -> Run:
+    """The planned run; where the data is not what was ingested, one of these settings on what it was."""
+    plan = make_plan(config, root)
+    ingest = plan[0]
+    if ingest.step is None:
+        run = Run(config, find_run(config, root, ingest.why), None)
+        run.notes.add(
+            f"Pictures are left out, since {ingest.why}; the rest is of the newest artifacts of these settings"
+        )
+        return run
+    if ingest.step.artifact.has_manifest():
+        return Run(config, plan, config.dataroot)
+    found = find_run(config, root, ingest.why, tables_of(ingest.step))
+    if found[0].step is None:
+        return Run(config, plan, config.dataroot)
+    run = Run(config, found, config.dataroot)
+    run.notes.add(
+        f"The data is not what was ingested ({ingest.why}); this is the newest run with its tables and settings"
+    )
+    return run

@@ -119,6 +119,19 @@ def test_without_the_dataroot_scores_and_curves_are_found_by_their_settings(own,
     assert "Pretraining" in other.text
 
 
+def test_images_that_are_gone_cost_pictures_alone(own, tmp_path, metrics, world):
+    data = shutil.copytree(world, tmp_path / "data")
+    shutil.rmtree(data / "samples" / "CAM_FRONT")
+    page = report(own, tmp_path / "r.html", "--dataroot", data)
+    assert "The data is not what was ingested (" in page.text
+    assert "The picture of what pretrained predicts left out: " in page.text
+    assert f"NDS, pretrained {metrics['pretrained']['NDS']:.4f}" in page.text
+    tables = json.loads((data / "v1.0-mini" / "sample.json").read_text())
+    (data / "v1.0-mini" / "sample.json").write_text(json.dumps(tables[:-1]))
+    other = report(own, tmp_path / "o.html", "--dataroot", data)
+    assert "0 of" in other.text  # other data: another run
+
+
 def test_a_run_without_baseline_claims_no_gain(own, tmp_path, metrics):
     page = report(own, tmp_path / "r.html", "--set", "finetune.baseline=false")
     assert "without a second arm this says nothing on what pretraining is worth" in page.text
