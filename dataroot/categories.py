@@ -39,7 +39,7 @@ def check_categories(tables: dict[str, Table], links: Links, classes: Mapping[st
     if unknown:
         listed = ", ".join(f"{name} ({count:,} boxes)" for name, count in list(unknown.items())[:MAX_EXAMPLES])
         more = f" and {len(unknown) - MAX_EXAMPLES} more" if len(unknown) > MAX_EXAMPLES else ""
-        example = ", ".join(f"{_quoted(name)}: {_guess(name)}" for name in list(unknown)[:MAX_EXAMPLES])
+        example = ", ".join(f"{quoted(name)}: {guess_class(name)}" for name in list(unknown)[:MAX_EXAMPLES])
         faults.warn(
             "unknown_categories",
             f"categories that nuScenes does not have are of no class, so nothing is learnt of them: {listed}{more}; "
@@ -56,12 +56,12 @@ def box_counts(tables: dict[str, Table], links: Links) -> dict[str, int]:
     return {str(names[row]): int(counts[row]) for row in order if counts[row]}
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """As a key in YAML's {key: value}."""
     return name if re.fullmatch(r"[A-Za-z]([\w ./-]*\w)?", name) else json.dumps(name, ensure_ascii=False)
 
 
-def _guess(category: str) -> str:
+def guess_class(category: str) -> str:
     """The class that a category's name is most like, "?" where none is."""
     class_of = {name.rsplit(".", 1)[-1]: label for name, label in CATEGORY_TO_CLASS.items()}  # adult: pedestrian
     class_of |= {name: name for name in CLASSES}

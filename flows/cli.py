@@ -10,7 +10,7 @@ import typer
 
 from common.errors import DataError, FileSystemError, StageFailed, UserError
 from common.garbage import leave_unsearched
-from flows import look_commands, store_commands
+from flows import config_commands, look_commands, store_commands
 from flows.export import Layout
 from flows.options import (
     DEFAULT_ROOT,
@@ -357,7 +357,8 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-for command in (*look_commands.COMMANDS, view, *store_commands.COMMANDS):
+app.add_typer(config_commands.app, name="config")
+for command in (*look_commands.COMMANDS, view, *config_commands.COMMANDS, *store_commands.COMMANDS):
     app.command()(command)
 
 

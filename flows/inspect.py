@@ -29,7 +29,7 @@ def describe(path: Path) -> dict[str, Any]:
     if versions := sorted(table.parent.name for table in path.glob("*/sample.json")):
         return {"path": str(path), "stage": "dataroot", "versions": {name: _rows(path / name) for name in versions}}
     if (path / "zarr.json").is_file():
-        return {"path": str(path), "store": _store(path)}
+        return {"path": str(path), "store": store_facts(path)}
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; `geomim status` prints where artifacts are")
     if not (path / MANIFEST).exists() and not (path / RECIPE).exists():
@@ -63,7 +63,7 @@ def describe(path: Path) -> dict[str, Any]:
             "summary": manifest.summary,
         }
     description["contents"] = {n: {"files": f, "bytes": b} for n, (f, b) in contents(path).items()}
-    description["stores"] = {store.name: _store(store) for store in sorted(path.glob("*.zarr"))}
+    description["stores"] = {store.name: store_facts(store) for store in sorted(path.glob("*.zarr"))}
     if manifest is not None:
         from gallery.health import health
 
@@ -88,7 +88,7 @@ def show_description(description: dict[str, Any]) -> None:
     for section in ("made", "inputs", "config", "summary"):
         if description.get(section):
             out.print(f"[bold]{section}[/]")
-            for name, value in _flat(description[section]):
+            for name, value in flat(description[section]):
                 out.print(f"  {name:36} {value}", soft_wrap=True, markup=False)
     for name, entry in description.get("contents", {}).items():
         out.print(f"  {name:36} {entry['files']} files, {size(entry['bytes'])}")
@@ -111,7 +111,7 @@ def show_description(description: dict[str, Any]) -> None:
             out.print(f"  {name:36} {count}")
     for name, facts in description.get("health", {}).items():
         out.print(f"[bold]{name}[/]  [red]looks wrong[/]" if ODD in facts else f"[bold]{name}[/]  looks sound")
-        for fact, value in _flat(facts):
+        for fact, value in flat(facts):
             out.print(f"  {fact:36} {value}", soft_wrap=True, markup=False)
 
 
@@ -123,7 +123,8 @@ def _recipe(file: Path) -> dict[str, Any]:
         return {"damages": [f"{file.name} is not what was written"]}
 
 
-def _store(path: Path) -> dict[str, Any]:
+def store_facts(path: Path) -> dict[str, Any]:
+    """Attributes, arrays and parts of a Zarr store, by its JSON alone. Raises DataError."""
     try:
         return _metadata(path)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -164,10 +165,11 @@ def _rows(folder: Path) -> dict[str, str]:
     return {table.stem: size(table.stat().st_size) for table in sorted(folder.glob("*.json"))}
 
 
-def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """(names joined by dots, value) of every leaf."""
     if not isinstance(values, dict):
         return [(prefix, values)]
-    return [pair for name, value in values.items() for pair in _flat(value, f"{prefix}.{name}" if prefix else name)]
+    return [pair for name, value in values.items() for pair in flat(value, f"{prefix}.{name}" if prefix else name)]
 
 
 def show_facts(facts: dict[str, Any]) -> None:

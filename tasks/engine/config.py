@@ -1,6 +1,7 @@
 """The pipeline's config: one frozen model of a preset, a YAML file and `--set a.b=c`, checked before anything runs."""
 
 import difflib
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 
@@ -87,8 +88,13 @@ def _scaled(shape: tuple[int, int], factor: int) -> tuple[int, int]:
     return factor * shape[0], factor * shape[1]
 
 
-def read_preset(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of configs/NAME.yaml, over those of its own preset. Raises ValueError where there is no such file.
+def read_preset(name: str) -> dict[str, Any]:
+    """The values of configs/NAME.yaml, over those of its own preset. Raises ValueError where there is no such file."""
+    return reduce(merged, preset_layers(name).values())
+
+
+def preset_layers(name: str, above: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """Preset -> the values of its file: the preset of that name and those that it begins with, the first lowest.
 
     above: the presets that lead here; one of them again would never end.
     """
@@ -99,7 +105,8 @@ def read_preset(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     if name in above:
         raise ValueError(f"preset {name!r} begins with itself: {' -> '.join([*above, name])}")
     values = _yaml(path.read_text()) or {}
-    return merged(read_preset(values["preset"], (*above, name)), values) if "preset" in values else values
+    below = preset_layers(values["preset"], (*above, name)) if "preset" in values else {}
+    return below | {name: values}
 
 
 def load_config(
@@ -109,20 +116,28 @@ def load_config(
     version: str | None = None,
 ) -> PipelineConfig:
     """The config of a YAML file with `a.b=c` overrides on top. Raises UserError with one sentence for any mistake."""
-    values = _read_yaml(file) if file else {}
-    on_top: dict[str, Any] = {}  # whatever their order: another name of a section is laid over the file's first
-    for override in overrides or []:
-        on_top = merged(on_top, _parse_override(override))
-    values = merged(values, on_top)
-    if dataroot is not None:
-        # A folder the user names is the user's own: never one to simulate into.
-        values = merged(values, {"dataroot": str(dataroot), "simulate": None})
-    if version is not None:
-        values["version"] = version
     try:
-        return PipelineConfig.model_validate(values)
+        return PipelineConfig.model_validate(reduce(merged, layers(file, overrides, dataroot, version).values()))
     except ValidationError as error:
         raise UserError(f"{file or 'the config'}: {explain(error)}") from None
+
+
+def layers(
+    file: Path | None = None,
+    overrides: list[str] | None = None,
+    dataroot: Path | None = None,
+    version: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Where values are given -> the values, the first lowest; presets are not among them. Raises UserError."""
+    out: dict[str, dict[str, Any]] = {str(file): _read_yaml(file)} if file else {}
+    # Whatever their order: another name of a section is laid over the file's first.
+    out["--set"] = reduce(merged, map(_parse_override, overrides or []), {})
+    if dataroot is not None:
+        # A folder the user names is the user's own: never one to simulate into.
+        out["--dataroot"] = {"dataroot": str(dataroot), "simulate": None}
+    if version is not None:
+        out["--version"] = {"version": version}
+    return out
 
 
 def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
