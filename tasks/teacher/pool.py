@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ def write_parts(
         devices.put(f"cuda:{worker % torch.cuda.device_count()}" if device.type == "cuda" else device.type)
     with ProcessPoolExecutor(workers, context, _start, (job, devices)) as pool:
         try:
-            for future in as_completed([pool.submit(_write_part, part) for part in pending]):
+            for future in as_completed(_submitted(pool, pending)):
                 yield future.result()
         except BrokenProcessPool:
             raise UserError(
@@ -57,6 +57,17 @@ def write_parts(
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, pending: list[int]) -> list[Future]:
+    """A future a part. Raises BrokenProcessPool."""
+    try:
+        return [pool.submit(_write_part, part) for part in pending]
+    except OSError as error:
+        if error.errno is not None:  # the system's
+            raise
+        # A worker was killed while the next one was started: the pool has closed the pipe that this one inherits.
+        raise BrokenProcessPool from None
 
 
 def _processors(device: torch.device) -> int:

@@ -3,8 +3,8 @@ import torch
 
 from batches.detector import Batches
 from batches.lidar import sample_boxes
-from evaluation.picture import NEAR, _in_front
 from models.geometry import inverse
+from pictures.cameras import NEAR, _in_front
 from storage.depth import DepthReader
 
 
