@@ -1,6 +1,6 @@
-"""docs/demo.png: the boxes that the LiDAR teacher and the demo's camera detector find in one sample of val.
+"""docs/demo.webp: the boxes that the LiDAR teacher and the demo's camera detector find in one sample of val.
 
-    python bench/demo_picture.py [--root artifacts] [--out docs/demo.png] [--best 3]
+    python bench/demo_picture.py [--root artifacts] [--out docs/demo.webp] [--best 3]
 
 After `make demo`. Boxes that score above SCORE; the sample is among the best of val, see `--best`.
 """
@@ -33,7 +33,7 @@ SCORE, WIDTH, TITLE, GROUND = 0.35, 1600, 26, (18, 18, 22)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("artifacts"))
-    parser.add_argument("--out", type=Path, default=Path("docs/demo.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/demo.webp"))
     parser.add_argument("--best", type=int, default=3, help="1 is the sample with most right and fewest false boxes")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -67,7 +67,7 @@ def main() -> None:
         draw.text((8, place * (tile.height + TITLE) + 3), title, (235, 235, 235), font=ImageFont.load_default(18))
         out.paste(tile, (0, place * (tile.height + TITLE) + TITLE))
     out = out.resize((WIDTH, round(out.height * WIDTH / out.width)), Image.Resampling.LANCZOS)
-    out.quantize(200).save(options.out, optimize=True)
+    out.save(options.out, quality=86, method=6)
 
 
 if __name__ == "__main__":
