@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.flat import flat
 from flows.config_show import resolved
-from flows.inspect import flat, store_facts
+from flows.inspect import store_facts
 from storage.damage import Damaged
 from storage.key import diff
 from storage.manifest import FOR_PEOPLE, MANIFEST, RECIPE, Manifest, damages_in, grouped, read_manifest

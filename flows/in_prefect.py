@@ -6,7 +6,7 @@ The artifact store is the truth. Whatever the server makes of all this, a stage 
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -19,7 +19,8 @@ from prefect.artifacts import (
 )
 from prefect.states import State
 
-from flows.show import size
+from common.amounts import size
+from common.flat import flat
 from storage.artifact import Artifact
 from storage.manifest import Manifest
 from tasks.engine.plan import Planned
@@ -70,7 +71,7 @@ def show(step: Step) -> None:
             description=f"{name} {artifact.key[:16]}",
             markdown=markdown(step, manifest) + (f"\n\n{report.read_text()}" if report.is_file() else ""),
         )
-        rows = [{"field": field, "value": value} for field, value in flat(manifest.summary).items()]
+        rows = [{"field": field, "value": value} for field, value in flat(manifest.summary)]
         create_table_artifact(key=f"{name}-table", description=f"{name} {artifact.key[:16]}", table=rows)
         show_pictures(artifact)
     except Exception as error:
@@ -122,11 +123,3 @@ def markdown(step: Step, manifest: Manifest) -> str:
         f"- {manifest.bytes / 1e6:.1f} MB in {manifest.seconds:.1f} s\n"
         f"- look inside: `geomim inspect {step.artifact.path} --sample 0 --png sample.png`"
     )
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested names joined by dots."""
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return out

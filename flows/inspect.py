@@ -12,6 +12,7 @@ from rich.table import Table
 
 from common.amounts import size
 from common.errors import DataError, UserError
+from common.flat import flat
 from flows.show import console
 from storage.artifact import RECIPE, Artifact
 from storage.damage import Damaged
@@ -163,13 +164,6 @@ def _metadata(path: Path) -> dict[str, Any]:
 def _rows(folder: Path) -> dict[str, str]:
     """Table -> its size, of a dataroot's version."""
     return {table.stem: size(table.stat().st_size) for table in sorted(folder.glob("*.json"))}
-
-
-def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """(names joined by dots, value) of every leaf."""
-    if not isinstance(values, dict):
-        return [(prefix, values)]
-    return [pair for name, value in values.items() for pair in flat(value, f"{prefix}.{name}" if prefix else name)]
 
 
 def show_facts(facts: dict[str, Any]) -> None:

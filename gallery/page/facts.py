@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.flat import flat
 from evaluation.picture import LEGEND
 from gallery.look import Gallery, Look, usual
 from gallery.page.samples import sample_table
-from gallery.page.shelf import flat, settings
+from gallery.page.shelf import settings
 from pictures.cameras import DEPTHS, depth_colours, rows_of
 from pictures.strokes import Stroke
 from storage.manifest import Manifest, damages_in

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.flat import flat
 from gallery.look import Gallery
 from gallery.opened import open_any, versions_in
 from storage.artifact import RECIPE
@@ -181,12 +182,6 @@ def settings(manifest: Manifest) -> dict[str, Any]:
     """All that its step was told, flat: "detector.seed" -> 0."""
     step = manifest.made.get("step")
     return dict(flat(step["config"] if isinstance(step, dict) and "config" in step else manifest.recipe.config))
-
-
-def flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        return [(prefix, value)]
-    return [pair for name, inner in value.items() for pair in flat(inner, f"{prefix}.{name}" if prefix else name)]
 
 
 def _differences(manifest: Manifest, others: list[Manifest]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from common.flat import flat
 from gallery.report.run import Run
 from storage.artifact import Artifact
 from tasks.engine.config import PipelineConfig, read_preset
@@ -44,12 +45,12 @@ class Made:
 
 
 def settings(config: PipelineConfig) -> Settings:
-    now, defaults = flat(config.model_dump(mode="json")), flat(PipelineConfig().model_dump(mode="json"))
+    now, defaults = (dict(flat(c.model_dump(mode="json"))) for c in (config, PipelineConfig()))
     over_defaults = _changes(defaults, now)
     over_preset = over_defaults
     if config.preset is not None:
         preset = PipelineConfig.model_validate(read_preset(config.preset))
-        over_preset = _changes(flat(preset.model_dump(mode="json")), now)
+        over_preset = _changes(dict(flat(preset.model_dump(mode="json"))), now)
     whole = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
     return Settings(over_preset, over_defaults, whole)
 
@@ -85,16 +86,6 @@ def commands(options: Sequence[str], run: Run) -> list[tuple[str, str]]:
     if len(run.arms) > 1 and run.config.finetune.task == "detection":
         more = "repeats both arms over seeds: tells a gain from chance"
         out.append((f"geomim experiment gain --seeds 3 {words}".strip(), more))
-    return out
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, names joined by dots."""
-    if not isinstance(values, dict) or not values:
-        return {prefix: values}
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        out |= flat(value, f"{prefix}.{name}" if prefix else name)
     return out
 
 
