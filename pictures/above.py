@@ -29,12 +29,11 @@ def above(
     points: np.ndarray | None = None,
     map: tuple[np.ndarray, Sequence[float]] | None = None,
     theme: Theme = LIGHT,
-    velocities: bool = True,
 ) -> Image.Image:
     """A square of `size` px that reaches `reach` m from the LiDAR to each side.
 
     points: (n, >=2) m. map: colours (X, Y, 3) uint8 of cells and what they cover, (x low, y low, ..., x high, y high,
-    ...) m, such as a BEV map's range. velocities: with an arrow of ARROW s from each box that moves.
+    ...) m, such as a BEV map's range. From each box that moves an arrow shows its way in ARROW s.
     """
     side = size * FINER
     image = Image.new("RGB", (side, side), theme.ground)
@@ -65,7 +64,7 @@ def above(
         for corners, velocity, moves in zip(boxes.corners()[:, :4, :2], boxes.velocities, moving):
             draw_line(draw, pixels(corners[[0, 1, 2, 3, 0]]), stroke, line, casing=map is not None)
             middle, front = corners.mean(0), (corners[0] + corners[3]) / 2
-            end = front + velocity * ARROW if moves and velocities else front
+            end = front + velocity * ARROW if moves else front
             draw_line(draw, pixels(np.stack([middle, end])), stroke, line, casing=map is not None)
     image = image.reduce(FINER)
     write(ImageDraw.Draw(image), (8, size - 24), f"rings every {RINGS} m", ink if map is not None else theme.ink, 13)

@@ -41,16 +41,14 @@ def camera_tile(
     width: int,
     layers: Sequence[Layer] = (),
     points: Points | None = None,
-    image: np.ndarray | None = None,
 ) -> Image.Image:
-    """One camera's image, `width` px wide. points: drawn by their depth, on grey. image: RGB, drawn in place of the
-    file's.
+    """One camera's image, `width` px wide. points: drawn by their depth, on grey.
 
     Raises DataError where the image is gone or damaged.
     """
     full = index.image_size[sample, camera]
     height = round(width * int(full[1]) / int(full[0]))
-    pixels = read_image(dataroot / str(index.camera_path[sample, camera]), (width, height)) if image is None else image
+    pixels = read_image(dataroot / str(index.camera_path[sample, camera]), (width, height))
     if points is not None:
         # Grey, so that colour means depth alone, and of middling lightness, so that both ends of the scale stand out.
         grey = pixels.mean(2, keepdims=True, dtype=np.float32) * 0.45 + 60

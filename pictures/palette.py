@@ -12,7 +12,7 @@ from models.names import CLASSES
 
 Colour = tuple[int, int, int]
 
-ORANGE, SKY, GREEN, YELLOW = (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)
+ORANGE, SKY, GREEN = (230, 159, 0), (86, 180, 233), (0, 158, 115)
 BLUE, VERMILLION, PURPLE, GREY = (0, 114, 178), (213, 94, 0), (204, 121, 167), (140, 140, 140)
 
 KINDS: dict[str, tuple[Colour, tuple[str, ...]]] = {

@@ -48,10 +48,9 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, colour: Colour, size: int = 14) -> float:
-    """Words from their top left corner; where they end, px."""
+def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, colour: Colour, size: int = 14) -> None:
+    """Words from their top left corner."""
     draw.text(at, words, colour, font=font(size))
-    return at[0] + draw.textlength(words, font=font(size))
 
 
 def label(draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, size: int = 14) -> None:

@@ -30,6 +30,7 @@ class OneCamera:
         lens = np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
         self.intrinsics = np.tile(lens, (1, count, 1, 1))
         self.camera_to_ego = np.stack([looking(heading) for heading in headings])[None]
+        self.camera_path = np.array([["black.jpg"] * count])
 
     def camera_to_global(self, sample):
         return self.camera_to_ego[sample]
@@ -69,7 +70,12 @@ def drawn(image):
     return np.nonzero(red - np.maximum(*others) > 60)
 
 
-BLACK = np.zeros((180, 320, 3), np.uint8)
+@pytest.fixture(scope="module")
+def black(tmp_path_factory):
+    """A folder with the image of all cameras."""
+    folder = tmp_path_factory.mktemp("black")
+    Image.new("RGB", (320, 180)).save(folder / "black.jpg")
+    return folder
 
 
 @given(
@@ -79,10 +85,10 @@ BLACK = np.zeros((180, 320, 3), np.uint8)
     yaw=st.floats(-3.1, 3.1),
     width=st.sampled_from([320, 640]),
 )
-def test_a_box_is_drawn_where_its_corners_fall(x, y, z, yaw, width):
+def test_a_box_is_drawn_where_its_corners_fall(black, x, y, z, yaw, width):
     index = OneCamera([0])
     boxes = boxes_at((x, y, z), yaw=yaw)
-    tile = camera_tile(index, None, 0, 0, width, [(boxes, Stroke(RED))], image=BLACK)
+    tile = camera_tile(index, black, 0, 0, width, [(boxes, Stroke(RED))])
     assert tile.size == (width, width * 180 // 320)
     rows, columns = drawn(tile)
     u, v = [], []
@@ -94,24 +100,24 @@ def test_a_box_is_drawn_where_its_corners_fall(x, y, z, yaw, width):
     assert np.allclose([columns.min(), columns.max() + 1, rows.min(), rows.max() + 1], expected, atol=4)
 
 
-def test_what_is_behind_a_camera_is_not_drawn():
+def test_what_is_behind_a_camera_is_not_drawn(black):
     for center in ((0, -10, 0), (30, 2, 0)):
-        tile = camera_tile(OneCamera([0]), None, 0, 0, 320, [(boxes_at(center), Stroke(RED))], image=BLACK)
+        tile = camera_tile(OneCamera([0]), black, 0, 0, 320, [(boxes_at(center), Stroke(RED))])
         assert not len(drawn(tile)[0])
 
 
-def test_a_box_around_the_camera_is_cut_and_not_folded_over():
+def test_a_box_around_the_camera_is_cut_and_not_folded_over(black):
     box = boxes_at((0, 1.0, 0), size=(6.0, 2.0, 1.5))  # from 2 m behind to 4 m ahead
-    rows, columns = drawn(camera_tile(OneCamera([0]), None, 0, 0, 320, [(box, Stroke(RED))], image=BLACK))
+    rows, columns = drawn(camera_tile(OneCamera([0]), black, 0, 0, 320, [(box, Stroke(RED))]))
     assert rows.min() < 3  # the sides run out of the image
     assert rows.max() > 176
     front = 160 * 1.0 / 4.0  # half the front's width, px
     assert ((columns > 160 - front + 5) & (columns < 160 + front - 5) & (np.abs(rows - 90) < 20)).sum() < 200
 
 
-def test_points_have_their_depths_colours_and_the_near_ones_cover_the_far():
+def test_points_have_their_depths_colours_and_the_near_ones_cover_the_far(black):
     u, v, depth = np.array([100.0, 101.0, 250.0]), np.array([50.0, 50.0, 100.0]), np.array([3.0, 50.0, 20.0])
-    tile = np.asarray(camera_tile(OneCamera([0]), None, 0, 0, 960, points=(u, v, depth), image=BLACK))
+    tile = np.asarray(camera_tile(OneCamera([0]), black, 0, 0, 960, points=(u, v, depth)))
     for place in (0, 2):
         pixel = tile[round(3 * v[place]), round(3 * u[place])].astype(int)
         assert np.abs(pixel - depth_colours(depth[place])).max() < 12
