@@ -31,7 +31,7 @@ class Misses:
 
     def by_class(self) -> dict[str, dict[str, int]]:
         """How many of each class were missed, and how many are false."""
-        return {name: _by_class(getattr(self, name)) for name in ("missed", "false")}
+        return {name: by_class(getattr(self, name)) for name in ("missed", "false")}
 
 
 def misses(index: Index, sample: int, predicted: Boxes, min_score: float = MIN_SCORE, always: int = ALWAYS) -> Misses:
@@ -60,6 +60,7 @@ def _in_range(index: Index, sample: int, boxes: Boxes) -> Boxes:
     return boxes[distance < RANGES[boxes.labels]]
 
 
-def _by_class(boxes: Boxes) -> dict[str, int]:
+def by_class(boxes: Boxes) -> dict[str, int]:
+    """How many boxes of each class there are, of those that there are."""
     counts = np.bincount(boxes.labels, minlength=len(CLASSES))
     return {name: int(count) for name, count in zip(CLASSES, counts) if count}

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from evaluation import quick
-from evaluation.submission import submission
+from evaluation.submission import RESULTS, submission
 from models.boxes import Boxes
 from storage.atomic import write_json
 from storage.index import Index
-
-RESULTS = "results_nusc.json"
 
 
 def evaluation_split(index: Index) -> str:

@@ -12,6 +12,7 @@ from models.names import CLASSES, MOTION_ATTRIBUTES
 from storage.atomic import write_json
 from storage.index import Index
 
+RESULTS = "results_nusc.json"  # as stages name it
 MAX_BOXES = 500  # a sample; the devkit refuses a file with more
 MOVING_SPEED = 0.2  # m/s; from here on a box gets its class's attribute of motion
 

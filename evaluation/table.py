@@ -1,13 +1,20 @@
 """Evaluation results as tables, four decimals throughout: by class, by distance, and arms side by side."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+MAIN_SCORES = ("mAP", "NDS", "mIoU")  # boxes have the first two, maps the last
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
 MEAN_ERRORS = tuple(f"m{error}" for error in ERRORS)
 COLUMNS = ("class", "AP", *ERRORS, "ground truth")
 BAND_COLUMNS = ("distance", "mAP", "NDS", *MEAN_ERRORS, "ground truth")
 BAND_NOTE = "By distance from the ego: means over the classes with ground truth there; each class's AP (ground truth)."
 GAIN_NOTE = "A gain above 0 is for the better: a higher score or a smaller error."
+
+
+def main_scores(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What stands for a result, by name; nothing where nothing was scored."""
+    return {name: summary[name] for name in MAIN_SCORES if isinstance(summary.get(name), float)}
 
 
 def rows(metrics: dict) -> list[list[str]]:

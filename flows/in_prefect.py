@@ -19,8 +19,9 @@ from prefect.artifacts import (
 )
 from prefect.states import State
 
-from common.amounts import size
+from common.amounts import duration, size
 from common.flat import flat
+from evaluation.table import main_scores
 from storage.artifact import Artifact
 from storage.manifest import Manifest
 from tasks.engine.plan import Planned
@@ -109,7 +110,7 @@ def run_table(chosen: Sequence[Planned], states: Mapping[str, State]) -> str:
         if manifest is None:
             lines.append(f"| {planned.name} | {ended} | | | | |")
             continue
-        scores = [f"{name} {manifest.summary[name]:.4f}" for name in ("mAP", "NDS", "mIoU") if name in manifest.summary]
+        scores = [f"{name} {score:.4f}" for name, score in main_scores(manifest.summary).items()]
         cells = (", ".join(scores), size(manifest.bytes), f"{manifest.seconds:.1f}", f"`{artifact.path}`")
         lines.append(f"| {planned.name} | {ended} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -120,6 +121,6 @@ def markdown(step: Step, manifest: Manifest) -> str:
     return (
         f"# {step.stage.name}: {step.stage.title}\n\n"
         f"- key `{step.artifact.key}`\n- folder `{step.artifact.path}`\n"
-        f"- {manifest.bytes / 1e6:.1f} MB in {manifest.seconds:.1f} s\n"
+        f"- {size(manifest.bytes)} in {duration(manifest.seconds)}\n"
         f"- look inside: `geomim inspect {step.artifact.path} --sample 0 --png sample.png`"
     )

@@ -2,14 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from common.errors import UserError
 from flows.options import DEFAULT_ROOT, AsJson, ConfigFile, Dataroot, Overrides, Root, Version
-
-MAPS = ("none", "pca", "activity")
 
 SampleName = Annotated[
     str | None,
@@ -37,7 +35,12 @@ def inspect(
     depth: Annotated[
         bool | None, typer.Option("--depth/--no-depth", help="LiDAR points over the images.", show_default=False)
     ] = None,
-    score: Annotated[float, typer.Option("--score", help="The least score of a predicted box.", min=0, max=1)] = 0.2,
+    score: Annotated[
+        float | None,
+        typer.Option(
+            "--score", help="The least score of a predicted box that is shown.", min=0, max=1, show_default=False
+        ),
+    ] = None,
     width: Annotated[int, typer.Option("--width", help="Of the picture, px.", min=400, max=8000)] = 1920,
     dark: Annotated[bool, typer.Option("--dark", help="On a dark ground.")] = False,
     dataroot: Annotated[
@@ -71,9 +74,10 @@ def inspect(
 
     opened = open_any(artifact, dataroot, version)
     gallery, row = Gallery(opened, networks=True), opened.row(sample)
-    wanted: dict[str, Any] = {"score": score, "theme": "dark" if dark else "light"} | _map(map_name)
-    look = replace(usual(opened), **wanted | ({} if depth is None else {"depth": depth}))
-    facts = gallery.facts(row, score)
+    given = {"score": score, "depth": depth, "theme": "dark" if dark else None, **_map(map_name)}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    look = replace(usual(opened), **changes)
+    facts = gallery.facts(row, look.score)
     if png is not None:
         facts["picture"] = str(_drawn(gallery.sheet(row, look, width), png))
     print_json(facts) if as_json else show_facts(facts)
@@ -84,8 +88,11 @@ def _map(name: str | None) -> dict[str, Any]:
         return {}
     if name.isdecimal():
         return {"map": "channel", "channel": int(name)}
-    if name not in MAPS:
-        raise UserError(f"--map {name}: there are {', '.join(MAPS)}, or a channel's number")
+    from gallery.look import MapName
+
+    maps = [other for other in get_args(MapName) if other != "channel"]
+    if name not in maps:
+        raise UserError(f"--map {name}: there are {', '.join(maps)}, or a channel's number")
     return {"map": name}
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.amounts import size
-from evaluation.table import gain
+from evaluation.table import gain, main_scores
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dag import BASELINE
 from tasks.engine.integrity import check_file
@@ -54,7 +54,7 @@ def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -
         artifact = planned.ready().artifact
         manifest = artifact.finished()
         facts = manifest.summary
-        scores = "".join(f"  {name} {facts[name]:.4f}" for name in ("mAP", "NDS") if name in facts)
+        scores = "".join(f"  {name} {score:.4f}" for name, score in main_scores(facts).items())
         out.print(
             f"[green]{planned.name:16}[/] {size(manifest.bytes):>9} {manifest.seconds:8.1f} s{scores}  {artifact.path}",
             soft_wrap=True,

@@ -13,7 +13,9 @@ import numpy as np
 import zarr
 from PIL import Image
 
+from common.amounts import duration, size
 from common.errors import UserError
+from evaluation.table import main_scores
 from gallery.health import ODD, Facts, health
 from gallery.look import Gallery, Look, usual
 from gallery.opened import Opened, open_any
@@ -58,8 +60,8 @@ class RootView:
     def _rows(self) -> Iterator[tuple[str, str, str, str, str]]:
         for stage in STAGES:
             for folder, manifest in self._manifests(stage):
-                scores = [f"{k} {manifest.summary[k]:.4f}" for k in ("mAP", "NDS", "mIoU") if k in manifest.summary]
-                yield stage, folder.name, manifest.created, f"{manifest.bytes / 1e6:.1f} MB", ", ".join(scores)
+                scores = [f"{name} {score:.4f}" for name, score in main_scores(manifest.summary).items()]
+                yield stage, folder.name, manifest.created, size(manifest.bytes), ", ".join(scores)
 
     def __repr__(self) -> str:
         return "\n".join([f"{self.path}", *("  ".join(row) for row in self._rows())])
@@ -140,7 +142,7 @@ class ArtifactView:
     def _repr_html_(self) -> str:
         rows: list[tuple[str, Any]] = [("samples", len(self))]
         if self._opened.manifest is not None:
-            rows += [("made", f"{self._manifest.created}, {self._manifest.seconds:.1f} s")]
+            rows += [("made", f"{self._manifest.created}, {duration(self._manifest.seconds)}")]
             rows += [(name, _short(value)) for name, value in self.summary.items()]
             rows += [(name, facts.get(ODD, "looks sound")) for name, facts in self.health.items()]
         return f"<b>{self.stage}</b> <code>{escape(str(self.path))}</code>" + _table(("", ""), rows)

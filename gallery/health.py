@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from common.errors import DataError
+from evaluation.submission import RESULTS
 from gallery.results_file import ResultsFile
 from storage.bev import BevReader
 from storage.damage import Damaged
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.ingest.report import counts_of
+from tasks.pretrain.samples import spread
 
 LOOKED_AT = 8  # samples of a store
 MOST_BYTES = 300_000_000  # of a file of weights that is read whole
@@ -31,7 +33,7 @@ def health(path: Path) -> dict[str, Facts]:
         "index.zarr": _index,
         "bev.zarr": _bev,
         "depth.zarr": _depth,
-        "results_nusc.json": _results,
+        RESULTS: _results,
         "backbone.safetensors": _weights,
         "model.safetensors": _weights,
         "detector.safetensors": _weights,
@@ -123,7 +125,7 @@ def _weights(path: Path) -> Facts:
 
 
 def _some(count: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, min(LOOKED_AT, count)).astype(int)).tolist() if count else []
+    return spread(np.arange(count), LOOKED_AT).tolist()
 
 
 def _spread(values: np.ndarray, digits: int) -> str:

@@ -10,11 +10,10 @@ from PIL import Image
 
 from common.errors import UserError
 from dataroot.points import load_points
-from evaluation.misses import misses
+from evaluation.misses import MIN_SCORE, by_class, misses
 from evaluation.picture import LEGEND
 from gallery.opened import Opened
 from models.boxes import Boxes
-from models.names import CLASSES
 from pictures.above import above, reach_of
 from pictures.cameras import Points, camera_tile
 from pictures.features import PrincipalColours, activity, one_channel, principal
@@ -22,6 +21,7 @@ from pictures.palette import KINDS, NO_CLASS, THEMES, colour_of, kind_of
 from pictures.sheet import sheet
 from pictures.strokes import Stroke
 from storage.bev import BevReader
+from tasks.pretrain.samples import spread
 
 if TYPE_CHECKING:
     from gallery.networks import Detector, Pretrained
@@ -40,7 +40,7 @@ class Look:
     depth: bool = True  # LiDAR, over the images
     map: MapName = "pca"
     channel: int = 0  # of the map `channel`
-    score: float = 0.2  # of a predicted box, at least
+    score: float = MIN_SCORE  # of a predicted box, at least
     theme: Literal["light", "dark"] = "light"
 
 
@@ -150,11 +150,7 @@ class Gallery:
             "scene": str(index.scene_name[index.scene[sample]]),
             "split": str(index.split[sample]),
             "timestamp": int(index.timestamp[sample]),
-            "boxes": {
-                name: n
-                for name, n in zip(CLASSES, np.bincount(truth.labels[truth.labels >= 0], minlength=10).tolist())
-                if n
-            },
+            "boxes": by_class(truth[truth.labels >= 0]),
         }
         if self.opened.depth is not None:
             counts = self.opened.depth.counts()[sample]
@@ -236,7 +232,7 @@ class Gallery:
     def _colours_of(self, bev: BevReader) -> PrincipalColours:
         with self._lock:
             if self._colours is None:
-                spread = np.linspace(0, len(bev) - 1, min(COLOUR_SAMPLES, len(bev))).astype(int)
-                cells = np.concatenate([bev.cells(int(s)).values for s in np.unique(spread)]).astype(np.float32)
+                samples = spread(np.arange(len(bev)), COLOUR_SAMPLES).tolist()
+                cells = np.concatenate([bev.cells(s).values for s in samples]).astype(np.float32)
                 self._colours = PrincipalColours.of(cells if len(cells) else np.zeros((1, bev.shape[0])))
             return self._colours

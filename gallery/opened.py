@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from common.errors import DataError, UserError
+from evaluation.submission import RESULTS
 from gallery.results_file import ResultsFile
 from storage.artifact import Artifact
 from storage.bev import BevReader
@@ -23,7 +24,7 @@ from storage.manifest import MANIFEST, Manifest, read_manifest
 from tasks.engine.stage import STAGES, Step
 from tasks.ingest.config import IngestConfig
 
-RESULTS = "results_nusc.json"
+STORES = ("index.zarr", "bev.zarr", "depth.zarr", "boxes.zarr")
 Reader = TypeVar("Reader", BevReader, DepthReader)
 
 
@@ -104,7 +105,7 @@ def open_any(path: Path, dataroot: Path | None = None, version: str | None = Non
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such folder; `geomim du` lists the artifacts, and a dataroot will do too")
-    if path.name in ("index.zarr", "bev.zarr", "depth.zarr", "boxes.zarr"):
+    if path.name in STORES:
         path = path.parent
     if (path / MANIFEST).exists():
         return open_artifact(path, dataroot)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from common.amounts import duration, size
 from common.errors import UserError
 from common.flat import flat
 from evaluation.picture import LEGEND
@@ -100,8 +101,8 @@ def _sections(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     made = {name: value for name, value in manifest.made.items() if name not in ("step", "inputs", "packages")}
     about = {
         "finished": manifest.created,
-        "took": f"{manifest.seconds} s",
-        "size": f"{manifest.bytes / 1e6:.1f} MB",
+        "took": duration(manifest.seconds),
+        "size": size(manifest.bytes),
         "key": manifest.key,
     }
     inputs = {name: f"{stage}/{key[:16]}" for name, (stage, key) in manifest.inputs().items()}

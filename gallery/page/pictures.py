@@ -27,7 +27,7 @@ class Wanted:
     depth: bool = False
     map: MapName = "none"
     channel: Annotated[int, Query(ge=0)] = 0
-    score: Annotated[float, Query(ge=LOWEST_SCORE, le=1)] = 0.2
+    score: Annotated[float, Query(ge=LOWEST_SCORE, le=1)] = Look.score
     dark: bool = False
 
     @property

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from common.cores import available_cores
 from common.errors import DataError, FileSystemError, UserError
-from gallery.look import Gallery
+from gallery.look import Gallery, Look
 from gallery.page import facts
 from gallery.page.cache import ByteCache
 from gallery.page.guard import Guard
@@ -70,7 +70,7 @@ def make_app(shelf: Shelf, token: str, cookie: str = "geomim_view", cache_bytes:
         return facts.of_sample(shelf.gallery(wanted.id), wanted.sample, wanted.look)
 
     @app.get("/api/tally")
-    def tally(id: str, score: Annotated[float, Query(ge=LOWEST_SCORE, le=1)] = 0.2) -> dict[str, Any]:
+    def tally(id: str, score: Annotated[float, Query(ge=LOWEST_SCORE, le=1)] = Look.score) -> dict[str, Any]:
         return tallies.of(id, shelf.gallery(id)).at(score)
 
     @app.get("/stored")

@@ -12,16 +12,15 @@ import numpy as np
 
 from common.errors import UserError
 from common.flat import flat
+from evaluation.table import main_scores
 from gallery.look import Gallery
-from gallery.opened import open_any, versions_in
+from gallery.opened import STORES, open_any, versions_in
 from storage.artifact import RECIPE
 from storage.damage import ASIDE, Damaged
 from storage.manifest import MANIFEST, Manifest, read_manifest
 from tasks.engine.stage import STAGES
 
-STORES = ("index.zarr", "bev.zarr", "depth.zarr", "boxes.zarr")
 MOST_OPEN = 8  # galleries that are kept
-SCORES = ("mAP", "NDS", "mIoU")  # of a summary, what stands beside an artifact's name
 MOST_DIFFERENCES = 3  # settings beside an artifact's name
 LONGEST_SETTING = 24  # characters
 HOW_IT_RAN = ("threads", "loaders", "ranks", "device", "seconds_between_saves", "part_size")  # makes no difference
@@ -175,7 +174,7 @@ def _read(folder: Path, changed: int) -> Manifest | None:
 
 
 def _scores(manifest: Manifest) -> dict[str, float]:
-    return {name: manifest.summary[name] for name in SCORES if isinstance(manifest.summary.get(name), float)}
+    return main_scores(manifest.summary)
 
 
 def settings(manifest: Manifest) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import numpy as np
 from evaluation.curves import best_threshold, calibration, confusion, matched, precision_recall
 from evaluation.metrics import FIRST, MIN_PRECISION, RECALL
 from evaluation.results import read_results
+from evaluation.submission import RESULTS
 from gallery.report.curves import Curve
-from gallery.report.run import RESULTS, Arm, Run
+from gallery.report.run import Arm, Run
 from gallery.report.svg import Chart
 from models.names import CLASSES
 

@@ -16,7 +16,7 @@ from tasks.engine.integrity import check_file
 from tasks.engine.plan import Planned
 from tasks.finetune.config import FinetuneConfig
 
-METRICS, RESULTS = "metrics.json", "results_nusc.json"
+METRICS = "metrics.json"
 STATES = {"cached": "cached", "running": "running", "resume": "unfinished", "run": "to run"}
 
 

@@ -35,7 +35,7 @@ class Figure:
 def headline(run: Run) -> list[Figure]:
     """Every arm's scores, the gain, and on what."""
     out, scored = [], [arm for arm in run.arms if arm.metrics]
-    for score in ("mAP", "NDS", "mIoU"):
+    for score in table.MAIN_SCORES:
         of = [(arm, arm.metrics[score]) for arm in scored if arm.metrics and arm.metrics.get(score) is not None]
         out += [Figure(f"{score}, {arm.name}", f"{value:.4f}", "") for arm, value in of]
         if len(of) == 2:

@@ -124,8 +124,8 @@ def test_images_that_are_gone_are_named_and_can_be_elsewhere(root, world, tmp_pa
 
 
 def test_a_dataroot_is_looked_at_as_its_index_would_be(finished, world):
-    raw, ingested = open_any(world, version=open_artifact(finished[0].path("ingest")).index.version), None
     ingested = open_artifact(finished[0].path("ingest"))
+    raw = open_any(world, version=ingested.index.version)
     assert raw.stage == "dataroot"
     sample = 2
     drawn = [pixels(Gallery(opened).camera(sample, 1, usual(opened), 400)) for opened in (raw, ingested)]
