@@ -65,8 +65,6 @@ def run_in_child(
     worker = [PARENT] if "PREFECT__FLOW_RUN_ID" in os.environ else []
     if worker and os.getppid() != PARENT:
         raise StageFailed(f"{stage}: the Prefect worker is gone; start one, and the same run goes on from there")
-    if _ended.is_set():
-        raise UserError(f"{stage}: stopped")
     spec = json.dumps({"step": step.as_json(), "force": force and not resume})
     report_read, report_write = os.pipe()
     child = subprocess.Popen(
@@ -85,6 +83,8 @@ def run_in_child(
     os.close(report_write)
     _running.add(child)
     try:
+        if _ended.is_set():  # looked at last: from now on Ctrl-C finds the child
+            raise UserError(f"{stage}: stopped")
         assert child.stdin is not None
         child.stdin.write(spec)
         child.stdin.close()
@@ -129,6 +129,7 @@ def ended_by_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        _ended.clear()
 
 
 def again(sentence: str, force: bool) -> str:
