@@ -136,8 +136,12 @@ def _scores(name: str, matches: ClassMatches, count: int, band: int | None) -> d
 
 def average_precision(hit: np.ndarray, count: int) -> float:
     """AP of predictions (N,) from the highest score down, `count` boxes to find: the mean over recalls above 0.1."""
-    precision = precision_at(hit, count)
-    return float(np.maximum(precision[FIRST:] - MIN_PRECISION, 0).mean() / (1 - MIN_PRECISION))
+    return float(average_of(precision_at(hit, count)))
+
+
+def average_of(precision: np.ndarray) -> np.ndarray:
+    """(...) AP of precision (..., 101) at each of RECALL."""
+    return np.maximum(precision[..., FIRST:] - MIN_PRECISION, 0).mean(-1) / (1 - MIN_PRECISION)
 
 
 def precision_at(hit: np.ndarray, count: int) -> np.ndarray:

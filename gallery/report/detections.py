@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.curves import best_threshold, calibration, confusion, matched, precision_recall
-from evaluation.metrics import FIRST, MIN_PRECISION, RECALL
+from evaluation.metrics import RECALL, average_of
 from evaluation.results import read_results
 from evaluation.submission import RESULTS
 from gallery.report.curves import Curve
@@ -51,7 +51,7 @@ def detections(run: Run) -> Detections | None:
     if first is None:
         return None
     arm, of = first
-    ap = {name: average(precision) for name, precision in curves[arm.name].items()}
+    ap = {name: float(average_of(precision).mean()) for name, precision in curves[arm.name].items()}
     if off := [name for name, value in ap.items() if abs(value - _official(arm)[name]["AP"]) > AGREES]:
         run.notes.add(f"The precision-recall curves of {', '.join(off)} do not have the AP that metrics.json has")
     threshold = best_threshold(of)
@@ -64,11 +64,6 @@ def detections(run: Run) -> Detections | None:
     )
 
 
-def average(precision: np.ndarray) -> float:
-    """AP of curves (distances, 101), as the official evaluation computes it."""
-    return float((np.maximum(precision[:, FIRST:] - MIN_PRECISION, 0).mean(1) / (1 - MIN_PRECISION)).mean())
-
-
 def _official(arm: Arm) -> dict[str, dict]:
     assert arm.metrics is not None
     return arm.metrics["classes"]
@@ -76,7 +71,7 @@ def _official(arm: Arm) -> dict[str, dict]:
 
 def _precision(name: str, arm: Arm, curves: dict[str, dict[str, np.ndarray]]) -> Curve:
     """The mean over the four distances of every arm, and faint each distance of the first."""
-    ap = {other: average(of[name]) for other, of in curves.items() if name in of}
+    ap = {other: average_of(of[name]).mean() for other, of in curves.items() if name in of}
     said = ", ".join(f"{other} AP {value:.4f}" for other, value in ap.items())
     chart = Chart((0, 1), (0, 1), (236, 160), ("recall", "precision"), title=f"Precision over recall, {name}: {said}")
     recall = RECALL[::EVERY]

@@ -5,8 +5,9 @@ BEV features become colours along three principal components of a target. They a
 """
 
 import io
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from batches.geomim import GeoMIMBatch
 from batches.lidar import sample_boxes
 from models.geomim.model import GeoMIM, Reconstruction
 from models.geomim.target import normalise_patches
+from pictures.features import PrincipalColours
 from storage.atomic import write_bytes
 from tasks.pretrain.geomim.baseline import labelled_depth
 from tasks.pretrain.geomim.held_out import HeldOut
@@ -29,40 +31,19 @@ VIEW_INCHES, BEV_INCHES = 2.9, 3.8
 MOST_ERROR = 3.0  # where the colour of the error ends, in deviations of the normalised target
 
 
-class BevColours(NamedTuple):
-    """An affine map from features to colours."""
+def kept_colours(path: Path, bev: Tensor) -> PrincipalColours:
+    """Those of the file at `path`, which is made from a map (C, X, Y) where it is missing."""
+    if not path.is_file():
+        buffer = io.BytesIO()
+        np.savez(buffer, **vars(PrincipalColours.of(cells_of(bev).reshape(-1, len(bev)))))
+        write_bytes(path, buffer.getvalue())
+    with np.load(path) as file:
+        return PrincipalColours(**{field.name: file[field.name] for field in fields(PrincipalColours)})
 
-    centre: np.ndarray  # (C,) shown as grey
-    directions: np.ndarray  # (C, 3), orthonormal: red, green and blue
-    reach: np.ndarray  # (3,) features from the centre to full colour
 
-    @classmethod
-    def of(cls, bev: Tensor) -> "BevColours":
-        """The directions in which the cells of a map (C, X, Y) differ most, up to 2.5 deviations; signs are fixed."""
-        cells = bev.flatten(1).T.double().cpu()
-        centre = cells.mean(0)
-        variances, directions = torch.linalg.eigh((cells - centre).T.cov().view(len(bev), len(bev)))
-        variances, directions = variances[-3:].flip(0), directions[:, -3:].flip(1)
-        largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
-        directions = torch.where(largest < 0, -directions, directions)
-        missing = (0, 3 - len(variances))  # of fewer than three channels
-        reach = torch.nn.functional.pad(2.5 * variances.clamp(min=1e-12).sqrt(), missing, value=1.0)
-        return cls(*(a.numpy() for a in (centre, torch.nn.functional.pad(directions, missing), reach)))
-
-    @classmethod
-    def kept(cls, path: Path, bev: Tensor) -> "BevColours":
-        """Those of the file at `path`, which is made from `bev` where it is missing."""
-        if not path.is_file():
-            buffer = io.BytesIO()
-            np.savez(buffer, **cls.of(bev)._asdict())
-            write_bytes(path, buffer.getvalue())
-        with np.load(path) as file:
-            return cls(*(file[name] for name in cls._fields))
-
-    def __call__(self, bev: Tensor) -> np.ndarray:
-        """(X, Y, 3) in 0..1 of a map (C, X, Y)."""
-        projected = (bev.float().cpu().numpy().transpose(1, 2, 0) - self.centre) @ self.directions
-        return (projected / (2 * self.reach) + 0.5).clip(0, 1)
+def cells_of(bev: Tensor) -> np.ndarray:
+    """(X, Y, C) of a map (C, X, Y)."""
+    return bev.float().cpu().numpy().transpose(1, 2, 0)
 
 
 def draw_picture(path: Path, model: GeoMIM, held_out: HeldOut, samples: np.ndarray) -> None:
@@ -118,7 +99,7 @@ def _draw_bev(
     colours: Path,
 ) -> None:
     target = normalise_patches(batch.lidar_bev().float(), model.patch)
-    colour = BevColours.kept(colours, target[0])
+    colour = kept_colours(colours, target[0])
     squared = (made.bev.float() - target).square().mean((0, 1, 2)).cpu()  # (X, Y)
     blind = (held_out.blind.bev.to(target) - target).square().mean((0, 1)).cpu()
     x_low, y_low, _, x_high, y_high, _ = held_out.batches.bev.attributes.point_range
@@ -144,9 +125,9 @@ def _draw_bev(
         if cmap:
             figure.colorbar(drawn, ax=axis, shrink=0.7)
 
-    draw(axes[0], "teacher's BEV: 3 principal components; boxes", colour(target[0]))
-    draw(axes[1], "rebuilt from half 1", colour(made.bev[0, 0]))
-    draw(axes[2], "rebuilt from half 2", colour(made.bev[1, 0]))
+    draw(axes[0], "teacher's BEV: 3 principal components; boxes", colour(cells_of(target[0])))
+    draw(axes[1], "rebuilt from half 1", colour(cells_of(made.bev[0, 0])))
+    draw(axes[2], "rebuilt from half 2", colour(cells_of(made.bev[1, 0])))
     error = f"error (deviations; mean square {squared.mean():.3f})"
     draw(axes[3], error, squared.sqrt().numpy(), "white", "magma", (0, MOST_ERROR))
     gain = f"better (blue) or worse than no images ({blind.mean():.3f})"

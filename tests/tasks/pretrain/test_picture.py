@@ -8,9 +8,10 @@ from PIL import Image
 from geomim_configs import changed as altered
 from made_up_batches import CHANNELS, CONFIG, TRAIN, VAL, MadeUpBatches
 from models.geomim.model import GeoMIM
+from pictures.features import PrincipalColours
 from tasks.pretrain.geomim.held_out import HeldOut
 from tasks.pretrain.geomim.model import build_model
-from tasks.pretrain.geomim.picture import COLOURS_FILE, BevColours, draw_picture
+from tasks.pretrain.geomim.picture import COLOURS_FILE, cells_of, draw_picture, kept_colours
 
 
 def some_map(channels: int, seed: int = 0) -> torch.Tensor:
@@ -23,7 +24,7 @@ def some_map(channels: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("channels", [1, 2, 3, 9])
 def test_colours_are_principal_components(channels):
     bev = some_map(channels)
-    colours = BevColours.of(bev)
+    colours = PrincipalColours.of(cells_of(bev).reshape(-1, channels))
     cells = bev.flatten(1).T.double().numpy()
     _, singular, directions = np.linalg.svd(cells - cells.mean(0))
     expected = np.full((6, 8, 3), 0.5)
@@ -31,19 +32,20 @@ def test_colours_are_principal_components(channels):
         direction = directions[k] * np.sign(directions[k][np.abs(directions[k]).argmax()])
         along = (cells - cells.mean(0)) @ direction / (2.5 * singular[k] / np.sqrt(len(cells) - 1))
         expected[..., k] = (along / 2 + 0.5).clip(0, 1).reshape(6, 8)
-    np.testing.assert_allclose(colours(bev), expected, atol=1e-5)
+    np.testing.assert_allclose(colours(cells_of(bev)), expected, atol=1e-5)
 
 
 def test_colours_once_kept_stay(tmp_path):
-    first = BevColours.kept(tmp_path / "colours.npz", some_map(4))
-    later = BevColours.kept(tmp_path / "colours.npz", some_map(4, seed=1))
-    for a, b, c in zip(first, later, BevColours.of(some_map(4, seed=1))):
+    first = kept_colours(tmp_path / "colours.npz", some_map(4))
+    later = kept_colours(tmp_path / "colours.npz", some_map(4, seed=1))
+    other = kept_colours(tmp_path / "other.npz", some_map(4, seed=1))
+    for a, b, c in zip(*(vars(colours).values() for colours in (first, later, other))):
         assert np.array_equal(a, b)
         assert not np.array_equal(a, c)
 
 
 def test_a_map_without_features_is_grey():
-    assert (BevColours.of(torch.zeros(4, 5, 5))(torch.zeros(4, 5, 5)) == 0.5).all()
+    assert (PrincipalColours.of(np.zeros((25, 4)))(np.zeros((5, 5, 4))) == 0.5).all()
 
 
 def test_pictures_of_two_steps(tmp_path):
