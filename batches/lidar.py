@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.boxes import Boxes
-from models.geometry import rotation_z
+from models.geometry import heading, rotation_z
 from storage.index import Index
 
 
@@ -52,12 +52,12 @@ def augmented(points: np.ndarray, boxes: Boxes, matrix: np.ndarray) -> tuple[np.
     """
     moved = points.copy()
     moved[:, :3] = points[:, :3] @ matrix.T.astype(np.float32)
-    heading = np.stack([np.cos(boxes.yaws), np.sin(boxes.yaws)], -1) @ matrix[:2, :2].T
+    ahead = np.stack([np.cos(boxes.yaws), np.sin(boxes.yaws)], -1) @ matrix[:2, :2].T
     return moved, replace(
         boxes,
         centers=boxes.centers @ matrix.T,
         sizes=boxes.sizes * matrix[2, 2],
-        yaws=np.arctan2(heading[:, 1], heading[:, 0]),
+        yaws=heading(ahead),
         velocities=boxes.velocities @ matrix[:2, :2].T,
     )
 

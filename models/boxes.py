@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from models.geometry import apply, quaternion_to_rotation, rotation_to_quaternion, rotation_z
+from models.geometry import apply, heading, quaternion_to_rotation, rotation_to_quaternion, rotation_z, yaw_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Boxes:
         return cls(
             centers=np.asarray(translation, np.float64).reshape(n, 3),
             sizes=np.asarray(size_wlh, np.float64).reshape(n, 3)[:, [1, 0, 2]],
-            yaws=np.arctan2(turn[:, 1, 0], turn[:, 0, 0]),
+            yaws=yaw_of(turn),
             velocities=np.asarray(velocity, np.float64).reshape(n, -1)[:, :2],
             labels=np.asarray(labels, np.int64),
             scores=None if scores is None else np.asarray(scores, np.float64),
@@ -83,12 +83,12 @@ class Boxes:
     def moved(self, a_to_b: np.ndarray) -> "Boxes":
         """Boxes of a level frame in frame b. If b tilts, a box keeps the x and y of its heading and velocity alone."""
         turn = a_to_b[:3, :3]
-        heading = np.stack([np.cos(self.yaws), np.sin(self.yaws), np.zeros(len(self))], -1) @ turn.T
+        ahead = np.stack([np.cos(self.yaws), np.sin(self.yaws), np.zeros(len(self))], -1) @ turn.T
         velocity = np.concatenate([self.velocities, np.zeros((len(self), 1))], 1) @ turn.T
         return replace(
             self,
             centers=apply(a_to_b, self.centers),
-            yaws=np.arctan2(heading[:, 1], heading[:, 0]),
+            yaws=heading(ahead),
             velocities=velocity[:, :2],
         )
 
@@ -106,11 +106,11 @@ class Boxes:
             z = -(xy @ turn[2, :2]) / turn[2, 2]
             return (np.column_stack([xy, z]) @ turn.T)[:, :2]
 
-        heading = level(np.stack([np.cos(self.yaws), np.sin(self.yaws)], -1))
+        ahead = level(np.stack([np.cos(self.yaws), np.sin(self.yaws)], -1))
         return replace(
             self,
             centers=apply(a_to_level, self.centers),
-            yaws=np.arctan2(heading[:, 1], heading[:, 0]),
+            yaws=heading(ahead),
             velocities=level(self.velocities),
         )
 

@@ -69,9 +69,18 @@ def rotation_z(yaw: np.ndarray | float) -> np.ndarray:
     return np.stack([np.stack(r, -1) for r in ([c, -s, zero], [s, c, zero], [zero, zero, one])], -2)
 
 
+def heading(vectors: np.ndarray) -> np.ndarray:
+    """Angles (...) of vectors (..., >=2) in the plane of x and y, rad, counter-clockwise from +x.
+
+    Of copies: where a strided view and the result happen to be neighbours in memory, NumPy takes another kernel, whose
+    last bits are others. The same vectors would have two headings, by what else a process has allocated.
+    """
+    return np.arctan2(vectors[..., 1].copy(), vectors[..., 0].copy())
+
+
 def yaw_of(a_to_b: np.ndarray) -> np.ndarray:
-    """Heading in frame b (rad, counter-clockwise from +x) of frame a's x axis."""
-    return np.arctan2(a_to_b[..., 1, 0], a_to_b[..., 0, 0])
+    """Heading in frame b (rad, counter-clockwise from +x) of frame a's x axis; of rotations (..., 3, 3) too."""
+    return heading(a_to_b[..., 0])
 
 
 def project(points: np.ndarray, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

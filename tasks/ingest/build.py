@@ -9,7 +9,7 @@ from dataroot.links import Links, follow
 from dataroot.selection import Selection
 from dataroot.tables import Table
 from dataroot.velocity import box_velocities
-from models.geometry import inverse, quaternion_to_rotation, transform
+from models.geometry import heading, inverse, quaternion_to_rotation, transform, yaw_of
 
 
 def build_arrays(
@@ -127,9 +127,8 @@ def _boxes(
     order = order[sample[order] >= 0]  # those of samples that the index has
     to_lidar = global_to_lidar[sample[order]]  # (N, 4, 4)
     turn = to_lidar[:, :3, :3]
-    rotation = quaternion_to_rotation(box["rotation"][order])
-    yaw = np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
-    heading = _rotated(turn, np.stack([np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)], -1))
+    yaw = yaw_of(quaternion_to_rotation(box["rotation"][order]))
+    ahead = _rotated(turn, np.stack([np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)], -1))
     velocity = box_velocities(tables, links)[order] * [1, 1, 0]
 
     instance = links["sample_annotation", "instance_token"][order]
@@ -142,7 +141,7 @@ def _boxes(
         "box_offsets": np.searchsorted(sample[order], np.arange(len(selection.samples) + 1)),
         "box_center": _rotated(turn, box["translation"][order]) + to_lidar[:, :3, 3],
         "box_size": box["size"][order][:, [1, 0, 2]],
-        "box_yaw": np.arctan2(heading[:, 1], heading[:, 0]),
+        "box_yaw": heading(ahead),
         "box_velocity": _rotated(turn, velocity)[:, :2],
         "box_label": labels_of(names, classes)[category],
         "box_lidar_points": box["num_lidar_pts"][order],
