@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
+from children import children_with
 from contents import contents_of
 from driver import wait_for
 from storage.artifact import Artifact
@@ -68,7 +69,7 @@ def test_a_forced_stage_that_is_killed_is_tried_again_from_where_it_was(cli):
     running = cli.start("run", "--to", "depth", "--force", "depth")
     wait_for(lambda: not artifact.has_manifest() and (artifact.progress() or (0, 0))[0] >= 2, every=0.005)
     lock = str(lock_file(path))
-    children = [p for p in psutil.Process(running.pid).children(True) if "tasks.engine.child" in p.cmdline()]
+    children = children_with("tasks.engine.child", psutil.Process(running.pid))
     (child,) = [p for p in children if any(file.path == lock for file in p.open_files())]
     child.kill()
     child.wait()
@@ -87,7 +88,7 @@ def test_ctrl_c_ends_a_run_and_its_stages_at_once(cli):
     running = cli.start("run", "--to", "pretrain", *words)
     artifact = Artifact(cli.root, "pretrain", cli.status(*words)["pretrain"]["key"])
     wait_for(lambda: (artifact.progress() or (0, 0))[0] >= 1, every=0.05)
-    stages = [child for child in psutil.Process(running.pid).children() if "tasks.engine.child" in child.cmdline()]
+    stages = children_with("tasks.engine.child", psutil.Process(running.pid))
     assert len(stages) == 1
     running.send_signal(signal.SIGINT)
     output, _ = running.communicate(timeout=90)

@@ -7,6 +7,7 @@ import signal
 import psutil
 import pytest
 
+from children import children_with
 from driver import wait_for
 from storage.artifact import Artifact
 
@@ -49,6 +50,6 @@ def started(cli, artifact, after):
     wait_for(lambda: (artifact.progress() or (0, 0))[0] > after, every=0.01)
     command = psutil.Process(running.pid)
     (stage,) = command.children()
-    ranks = [child for child in stage.children() if "spawn_main" in " ".join(child.cmdline())]
+    ranks = children_with("spawn_main", stage)
     assert len(ranks) == 2
     return running, command, stage, sorted(ranks, key=lambda process: process.create_time())

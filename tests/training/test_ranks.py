@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from children import children_with
 from common.errors import UserError
 from driver import wait_for
 from models.sync_norm import SyncNorm, synchronise_norms
@@ -64,7 +65,7 @@ def test_a_shared_norm_of_one_process_is_torchs_own():
 def test_a_rank_that_fails_ends_all_with_its_sentence():
     with pytest.raises(UserError, match=r"^samples/1.jpg: cannot be read$"):
         run_ranks(2, CPU, fail_at_rank_1)
-    assert _ranks(psutil.Process()) == []
+    assert children_with("spawn_main") == []
 
 
 @pytest.mark.timeout(300)
@@ -83,16 +84,12 @@ def test_ranks_die_with_the_process_that_started_them(tmp_path):
     )
     try:
         wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
-        ranks = _ranks(psutil.Process(parent.pid))
+        ranks = children_with("spawn_main", psutil.Process(parent.pid))
         assert len(ranks) == 2
     finally:
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
     assert psutil.wait_procs(ranks, timeout=10)[1] == []
-
-
-def _ranks(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
 
 
 def test_one_process_is_rank_0_of_one():

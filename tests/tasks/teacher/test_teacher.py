@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from children import children_with
 from common.errors import UserError
 from damages import cut, emptied, noise
 from dataroot.points import load_points
@@ -234,15 +235,10 @@ def test_a_killed_worker_is_said_so(world, folder, small, fitted):
     import threading
     import time
 
-    import psutil
-
     def kill_one() -> None:
-        while True:
-            for child in psutil.Process().children():
-                if any("spawn_main" in word for word in child.cmdline()):
-                    child.kill()
-                    return
+        while not (workers := children_with("spawn_main")):
             time.sleep(0.05)
+        workers[0].kill()
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
