@@ -38,20 +38,20 @@ def open(path: str | Path, dataroot: str | Path | None = None, version: str | No
     """
     path = Path(path)
     if path.is_dir() and any((path / stage).is_dir() for stage in STAGES):
-        return RootView(path)
+        return RootView(path, Path(dataroot) if dataroot else None)
     return ArtifactView(open_any(path, Path(dataroot) if dataroot else None, version))
 
 
 class RootView:
     """The finished artifacts of a root: `root["teacher"]` is a list, the newest first."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, dataroot: Path | None = None):
+        self.path, self._dataroot = path, dataroot
 
     def __getitem__(self, stage: str) -> list["ArtifactView"]:
         if stage not in STAGES:
             raise UserError(f"{stage}: there is no such stage; there are {', '.join(STAGES)}")
-        return [ArtifactView(open_any(folder)) for folder, _ in self._manifests(stage)]
+        return [ArtifactView(open_any(folder, self._dataroot)) for folder, _ in self._manifests(stage)]
 
     def _manifests(self, stage: str) -> list[tuple[Path, Manifest]]:
         found = [(f, m) for f in (self.path / stage).glob("*") if (m := _manifest(f)) is not None]
@@ -105,6 +105,14 @@ class ArtifactView:
     def made(self) -> dict[str, Any]:
         """With which code, packages and device, by which command."""
         return {name: value for name, value in self._manifest.made.items() if name != "step"}
+
+    @property
+    def inputs(self) -> dict[str, "ArtifactView"]:
+        """The artifacts that it was made from, by what they are to it; those of them that are in the same root."""
+        root, named = self.path.parent.parent, self._manifest.inputs()
+        folders = {name: root / stage / key[:16] for name, (stage, key) in named.items()}
+        dataroot = self._opened.dataroot
+        return {n: ArtifactView(open_any(folder, dataroot)) for n, folder in folders.items() if _manifest(folder)}
 
     @cached_property
     def health(self) -> dict[str, Facts]:

@@ -1,6 +1,7 @@
 """`import geomim`: what a notebook gets of a finished run."""
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import geomim
-from common.errors import UserError
+from common.errors import DataError, UserError
 from storage.bev import BevReader
 
 
@@ -25,6 +26,13 @@ def test_a_root_lists_its_artifacts(root, finished):
     assert finished[0].path("evaluate").name in root._repr_html_()
     with pytest.raises(UserError, match="there is no such stage"):
         root["depht"]
+
+
+def test_of_a_root_too_images_may_be_elsewhere(finished, tmp_path):
+    root = geomim.open(finished[0].root, dataroot=tmp_path / "moved")
+    for artifact in (root["teacher"][0], root["teacher"][0].inputs["ingest"]):
+        with pytest.raises(DataError, match=re.escape(str(tmp_path / "moved"))):
+            artifact[0].camera("CAM_FRONT", 200)
 
 
 def test_an_artifact_is_a_sequence_of_samples(root):
@@ -50,6 +58,15 @@ def test_a_samples_arrays_are_those_of_the_stores(root):
         _ = depth[0].predictions
     with pytest.raises(UserError, match="no depth store belongs to it"):
         _ = teacher[0].points
+
+
+def test_what_an_artifact_was_made_from(root, finished):
+    arms = {len(arm.inputs["finetune"].inputs): arm for arm in root["evaluate"]}
+    pretrained = arms[max(arms)]
+    assert pretrained.path == finished[0].path("evaluate")
+    assert pretrained.inputs["finetune"].inputs["pretrain"].path == finished[0].path("pretrain")
+    assert "pretrain" not in arms[min(arms)].inputs["finetune"].inputs
+    assert root["ingest"][0].inputs == {}
 
 
 def test_a_sample_shows_itself(root):
