@@ -95,21 +95,21 @@ class Gallery:
             sample,
             camera,
             width,
-            [layer[1:] for layer in self._layers(sample, look)],
+            [layer[1:] for layer in self.layers(sample, look)],
             self._points(sample, camera, look),
         )
 
     def above(self, sample: int, look: Look, size: int) -> Image.Image:
         """The view from above, a square of `size` px."""
-        opened, layers = self.opened, [layer[1:] for layer in self._layers(sample, look)]
+        opened, layers = self.opened, [layer[1:] for layer in self.layers(sample, look)]
         points = load_points(opened.index, opened.dataroot, sample, 0) if look.points else None
-        map = self._map(sample, look)
+        map = self.map(sample, look)
         reach = self._reach(sample) if map is None else float(np.abs(map[1]).max())
         return above(size, reach, layers, points, map, THEMES[look.theme])
 
     def legend(self, sample: int, look: Look) -> list[tuple[str, Stroke]]:
         """What the drawn boxes are, how many, and how they are drawn."""
-        return [(f"{name} ({len(boxes)})", stroke) for name, boxes, stroke in self._layers(sample, look)]
+        return [(f"{name} ({len(boxes)})", stroke) for name, boxes, stroke in self.layers(sample, look)]
 
     def title(self, sample: int) -> str:
         """What a picture is of, in a line."""
@@ -119,6 +119,25 @@ class Gallery:
         name, split = index.scene_name[index.scene[sample]], index.split[sample] or "no split"
         made = f"{self.opened.stage} {self.opened.path.name}" if self.opened.step else f"{self.opened.path}"
         return f"{made}   {name} ({split}), sample {place} of {of}   {index.token[sample]}"
+
+    def layers(self, sample: int, look: Look) -> list[tuple[str, Boxes, Stroke]]:
+        """Drawn boxes in the sample's LIDAR_TOP frame: what they are, the boxes, how they are drawn."""
+        with self._lock:
+            return self._layers_of(sample, look.truth, look.predictions, look.score)
+
+    def map(self, sample: int, look: Look) -> tuple[np.ndarray, tuple[float, ...]] | None:
+        """The map's colours (X, Y, 3) uint8 and what it covers, (x low, y low, z low, x high, y high, z high) m."""
+        bev = self.opened.bev
+        if look.map == "none" or bev is None:
+            return None
+        covers = tuple(bev.attributes.point_range)
+        if look.map == "activity":
+            return activity(bev.dense(sample)), covers
+        if look.map == "channel":
+            if not 0 <= look.channel < bev.shape[0]:
+                raise UserError(f"channel {look.channel}: {bev.path} has channels 0 to {bev.shape[0] - 1}")
+            return one_channel(bev.dense(sample), look.channel), covers
+        return principal(bev.dense(sample), self._colours_of(bev)), covers
 
     def truth(self, sample: int) -> Boxes:
         """All annotated boxes of a sample, those of no class too, in its LIDAR_TOP frame."""
@@ -161,10 +180,6 @@ class Gallery:
             told = misses(index, sample, self._predicted(sample), score, always=0)
             facts |= {"right": len(told.correct), **told.by_class()}
         return facts
-
-    def _layers(self, sample: int, look: Look) -> list[tuple[str, Boxes, Stroke]]:
-        with self._lock:
-            return self._layers_of(sample, look.truth, look.predictions, look.score)
 
     def _make_layers(
         self, sample: int, truth: bool, predictions: bool, score: float
@@ -215,19 +230,6 @@ class Gallery:
         if not look.depth or store is None:
             return None
         return store.read(sample).camera(store.cameras.index(self.opened.index.cameras[camera]))
-
-    def _map(self, sample: int, look: Look) -> tuple[np.ndarray, tuple[float, ...]] | None:
-        bev = self.opened.bev
-        if look.map == "none" or bev is None:
-            return None
-        covers = tuple(bev.attributes.point_range)
-        if look.map == "activity":
-            return activity(bev.dense(sample)), covers
-        if look.map == "channel":
-            if not 0 <= look.channel < bev.shape[0]:
-                raise UserError(f"channel {look.channel}: {bev.path} has channels 0 to {bev.shape[0] - 1}")
-            return one_channel(bev.dense(sample), look.channel), covers
-        return principal(bev.dense(sample), self._colours_of(bev)), covers
 
     def _colours_of(self, bev: BevReader) -> PrincipalColours:
         with self._lock:
