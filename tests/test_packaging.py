@@ -18,6 +18,8 @@ PROJECT = PYPROJECT["project"]
 ROOMS = PYPROJECT["tool"]["importlinter"]["root_packages"]
 LOCK = dict(line.split("==") for line in (REPOSITORY / "requirements.lock").read_text().split())
 
+EXTRAS = {"rerun": "rerun-sdk"}  # imported where an extra is installed -> what provides it
+
 # Asked for by the metadata of a locked package, used by nothing that we use of it; together over a gigabyte.
 UNUSED = {
     "open3d",  # mmdet3d: drawing in windows
@@ -73,11 +75,14 @@ def test_what_locked_packages_ask_for_is_locked_or_named_as_unused():
 def test_what_we_import_is_declared():
     distributions = importlib.metadata.packages_distributions()
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    extras = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"]["rerun"]}
     for room in ROOMS:
         for file in (REPOSITORY / room).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
                 for name in {n.split(".")[0] for n in names} - {*ROOMS, *sys.stdlib_module_names}:
+                    if EXTRAS.get(name) in extras:
+                        continue
                     found = {canonicalize_name(d) for d in distributions.get(name, [])}
                     assert found & declared, f"{file}: imports {name}, which pyproject.toml does not declare"

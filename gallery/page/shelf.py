@@ -1,5 +1,6 @@
 """What the page can open: the finished artifacts of roots, and folders in nuScenes format, each by a name for links."""
 
+import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from gallery.opened import STORES, open_any, versions_in
 from storage.artifact import RECIPE
 from storage.damage import ASIDE, Damaged
 from storage.manifest import MANIFEST, Manifest, read_manifest
+from storage.sentences import in_sentences
 from tasks.engine.stage import STAGES
 
 MOST_OPEN = 8  # galleries that are kept
@@ -104,6 +106,23 @@ class Shelf:
                 while len(self._opened) > MOST_OPEN:
                     self._opened.popitem(last=False)
             return gallery
+
+    def galleries(self) -> Iterator[Gallery]:
+        """What was named itself; else all that there is and reads: evaluations, teachers, the rest, each newest first.
+
+        Raises as `gallery` does of what was named.
+        """
+        entries, named = self.entries(), {self._known[id].path for id in self.chosen}
+        if named:
+            yield from (self.gallery(id) for id, entry in entries.items() if entry.path in named)
+            return
+        first = ("evaluate", "teacher")
+        for entry in sorted(entries.values(), key=lambda e: first.index(e.stage) if e.stage in first else len(first)):
+            with contextlib.suppress(UserError):  # also of what is damaged
+                with in_sentences():
+                    gallery = self.gallery(entry.id)
+                    _ = gallery.opened.bev, gallery.opened.samples
+                yield gallery
 
     def _add(self, path: Path) -> Path | None:
         """Take up a folder that was named; its path, where it is itself something to open."""

@@ -1,9 +1,10 @@
-"""`geomim view` from the terminal: its link, its port, its end."""
+"""`geomim view` from the terminal: its link, its port, its end; a scene for the viewer of Rerun."""
 
 import re
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -11,6 +12,7 @@ import pytest
 
 from driver import GEOMIM, environment
 from finished_run import common, finished
+from gallery.opened import open_artifact
 
 __all__ = ["common", "finished"]
 
@@ -49,3 +51,50 @@ def test_nothing_to_show(tmp_path, geomim):
     code, _, errors = geomim("view", tmp_path / "nothing", "--no-open")
     assert code == 2
     assert "there is no such folder" in errors
+
+
+def a_scene_of_val(root):
+    opened = open_artifact(next(root.glob("evaluate/*")))
+    return str(opened.index.scene_name[opened.index.scene[opened.samples[0]]])
+
+
+def test_a_scene_for_the_viewer_of_rerun(finished, geomim, tmp_path, monkeypatch):
+    pytest.importorskip("rerun")
+    scene, root = a_scene_of_val(finished[0].root), finished[0].root
+    monkeypatch.chdir(tmp_path)
+    code, printed, errors = geomim("view", root, "--rerun", scene, "--no-open")
+    assert (code, errors) == (0, "")
+    where, how = printed.splitlines()
+    assert re.fullmatch(rf"{scene}\.rrd  [\d.]+ [kM]B, \d+ samples of evaluate \w{{16}}  [\d.]+ s", where)
+    assert how == f"rerun {scene}.rrd  opens it"
+    assert (tmp_path / f"{scene}.rrd").stat().st_size > 100_000
+
+
+def test_the_viewer_is_opened_where_there_is_a_screen(finished, geomim, tmp_path, monkeypatch):
+    pytest.importorskip("rerun")
+    opened = []
+    monkeypatch.setattr("flows.view._has_screen", lambda: True)
+    monkeypatch.setattr("subprocess.Popen", lambda words, **options: opened.append(words))
+    out = tmp_path / "scene.rrd"
+    assert geomim("view", finished[0].root, "--rerun", a_scene_of_val(finished[0].root), "--out", out)[0] == 0
+    assert opened == [[sys.executable, "-m", "rerun", str(out)]]
+
+
+def test_mistakes_with_rerun_are_said_before_anything_is_written(finished, geomim, tmp_path, monkeypatch):
+    root, scene, out = finished[0].root, a_scene_of_val(finished[0].root), tmp_path / "scene.rrd"
+
+    def says(*words):
+        code, _, errors = geomim("view", *words, "--no-open")
+        assert (code, errors.count("\n")) == (2, 1)
+        return errors
+
+    assert "name the scene" in says(root, "--out", out)
+    assert "--port" in says(root, "--rerun", scene, "--port", 8300)
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert "pip install 'rerun-sdk==" in says(root, "--rerun", scene, "--out", out)
+    monkeypatch.setitem(sys.modules, "rerun", object())  # there, and never asked for anything
+    assert "files that end in .rrd" in says(root, "--rerun", scene, "--out", tmp_path)
+    assert "files that end in .rrd" in says(root, "--rerun", scene, "--out", tmp_path / "scene.png")
+    assert "is no scene here; there are scene-" in says(root, "--rerun", "scene-9999", "--out", out)
+    assert "name one of evaluate/" in says(*root.glob("evaluate/*"), "--rerun", scene, "--out", out)
+    assert [*tmp_path.iterdir()] == []
