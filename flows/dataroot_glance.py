@@ -88,7 +88,7 @@ class Glance:
         if self.missing:
             lines.append(f"tables that are missing: {', '.join(self.missing)}")
         if not self.train_samples:
-            lines.append(f"no scene is in train: write {self.version}/splits.json (docs/nuscenes.md)")
+            lines.append(f"no scene is in train: write {self.version}/splits.json (docs/own-data.md)")
         if self.classes:
             lines.append(f"categories that nuScenes does not have: {', '.join(self.classes)}; see ingest.classes")
         return lines

@@ -168,7 +168,7 @@ def test_force_makes_a_cached_stage_again(prefect, cli):
 
 
 def test_a_flow_simulates_the_dataroot_that_its_config_describes(prefect, tmp_path):
-    """As the README's deployment of the demo does in a fresh clone."""
+    """As the deployment of the demo in docs/cluster.md does in a fresh clone."""
     config = yaml.safe_load(TINY.read_text()) | {"dataroot": str(tmp_path / "data")}
     config["simulate"] |= {"scenes": 10, "image_scale": 0.05, "density": 0.3, "workers": 1}
     code, output = prefect.run("ingest/ingest", config=config, root=str(tmp_path / "root"))
