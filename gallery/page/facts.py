@@ -8,6 +8,7 @@ from common.amounts import duration, size
 from common.errors import UserError
 from common.flat import flat
 from evaluation.picture import LEGEND
+from gallery.health import ODD, health
 from gallery.look import Gallery, Look, usual
 from gallery.page.samples import sample_table
 from gallery.page.shelf import settings
@@ -65,6 +66,17 @@ def of_sample(gallery: Gallery, sample: int, look: Look) -> dict[str, Any]:
     except UserError as error:
         told["problem"] = str(error)
     return told
+
+
+def of_health(gallery: Gallery) -> list[tuple[str, str | None, list[tuple[str, str]]]]:
+    """Of each store and file whether its numbers look sound: its name, what is odd if anything is, and what was seen."""
+    if gallery.opened.manifest is None:
+        return []
+    seen = health(gallery.opened.path)
+    return [
+        (name, store.get(ODD), [(fact, _words(value)) for fact, value in flat(store) if fact != ODD])
+        for name, store in seen.items()
+    ]
 
 
 def depth_scale() -> dict[str, Any]:

@@ -65,6 +65,10 @@ def make_app(shelf: Shelf, token: str, cookie: str = "geomim_view", cache_bytes:
     def artifact(id: str) -> dict[str, Any]:
         return facts.of_artifact(shelf.gallery(id))
 
+    @app.get("/api/health")
+    def health(id: str) -> list[Any]:
+        return facts.of_health(shelf.gallery(id))
+
     @app.get("/api/sample")
     def sample(wanted: WantedPicture) -> dict[str, Any]:
         return facts.of_sample(shelf.gallery(wanted.id), wanted.sample, wanted.look)

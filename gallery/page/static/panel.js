@@ -1,5 +1,6 @@
 // The figures of the sample, and the facts of the artifact.
 
+import * as net from "./net.js";
 import { element, word } from "./pane.js";
 
 const total = (counts) => Object.values(counts ?? {}).reduce((sum, n) => sum + n, 0);
@@ -37,13 +38,28 @@ function ofSample(facts, predicts) {
   return parts;
 }
 
+function listOf(rows) {
+  return element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+}
+
+// Whether its numbers look sound: the server looks at some of them when this is first shown.
+function ofHealth(pane) {
+  const made = element("details", { open: true, className: "health" }, element("summary", {}, "Health"));
+  pane.health ??= net.json(`/api/health?id=${encodeURIComponent(pane.id)}`);
+  pane.health.then((seen) => made.append(...seen.flatMap(([name, odd, rows]) => [
+    odd ? element("p", { className: "problem" }, `${name} looks wrong: ${odd}`) : element("p", {}, `${name} looks sound`), listOf(rows)])),
+  (error) => {
+    pane.health = null;  // asked again with the next sample
+    made.append(element("p", { className: "problem" }, error.message));
+  });
+  return made;
+}
+
 function ofArtifact(pane) {
   const { artifact, id } = pane;
-  const parts = artifact.sections.map(([title, rows]) => {
-    const list = element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
-    return element("details", { open: title === "Artifact" || title === "Result" || title === "Made from" },
-      element("summary", {}, title), list);
-  });
+  const parts = artifact.sections.map(([title, rows]) => element("details",
+    { open: title === "Artifact" || title === "Result" || title === "Made from" }, element("summary", {}, title), listOf(rows)));
+  if (artifact.sections.length) parts.splice(2, 0, ofHealth(pane));
   if (artifact.pictures.length) {
     parts.push(element("details", { open: artifact.stage === "pretrain" }, element("summary", {}, "Pictures that it left"),
       ...artifact.pictures.map((name) => {

@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from chromium import CHROMIUM, Chromium
 from gallery.opened import open_artifact
@@ -149,6 +151,7 @@ def test_figures_and_keys(page, visit, evaluated):
     browser = visit(page, evaluated[0])
     browser.press("i")
     browser.wait("document.querySelector('#figures').innerText.includes('missed')")
+    browser.wait("document.querySelector('#figures .health').innerText.includes('results_nusc.json looks sound')")
     words = browser.run("document.querySelector('#figures').innerText")
     assert evaluated[1][0] in words
     assert "NDS" in words
@@ -193,6 +196,17 @@ def test_a_damaged_artifact_and_a_whole_one(root, visit, evaluated):
         assert "manifest.json" in browser.run("document.querySelector('.problem').innerText")
         browser.press("ArrowRight")
         browser.wait(f"{SHOWN} == '{evaluated[1][1]}'")
+
+
+def test_weights_that_are_nan_look_wrong(root, visit):
+    file = next((root / "finetune").glob("*/detector.safetensors"))
+    floats = {name: value for name, value in load_file(file).items() if value.dtype == np.float32}
+    save_file({name: np.full_like(value, np.nan) for name, value in floats.items()}, file)
+    with served(root) as page:
+        browser = visit(page, f"a=finetune/{file.parent.name}&figures=1")
+        browser.wait("document.querySelector('.health .problem')?.innerText.includes('tensors hold NaN or infinity')")
+        browser.press("ArrowRight")
+        browser.wait("document.querySelector('.health .problem')?.innerText.startsWith('detector.safetensors looks wrong')")
 
 
 def test_an_image_that_is_gone(root, visit, finished, tmp_path):

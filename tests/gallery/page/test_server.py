@@ -11,6 +11,7 @@ from PIL import Image
 
 from common.errors import UserError
 from evaluation.misses import misses
+from gallery.health import health
 from gallery.look import Gallery
 from gallery.opened import open_artifact
 from gallery.page.cache import ByteCache
@@ -142,6 +143,16 @@ def test_a_sample_in_figures(page, finished, evaluated, sample):
     assert [len(row) for row in told["rows"]] == [3, 3]
     assert told["facts"] == Gallery(open_artifact(finished[0].path("evaluate"))).facts(sample, 0.05)
     assert [dashed for _, _, dashed in told["legend"]] == [False, False, True, True]
+
+
+def test_health_is_what_inspect_says(page, finished):
+    for stage in ("teacher", "pretrain"):
+        seen = page.ask("/api/health", id=id_of(finished, stage)).json
+        assert {name: odd for name, odd, _ in seen} == dict.fromkeys(health(finished[0].path(stage)))
+        assert all(rows for _, _, rows in seen)
+    with served(finished[0].dataroot) as bare:
+        [entry] = bare.ask("/api/shelf").json["entries"]
+        assert bare.ask("/api/health", id=entry["id"]).json == []
 
 
 def test_counts_at_any_score_are_those_of_one_matching_each(finished):
