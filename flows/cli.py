@@ -59,10 +59,15 @@ def run(
     Example: geomim run --config configs/demo.yaml --set depth.sweeps=2 --dry-run
     """
     from flows.local import run_pipeline
+    from flows.report_command import config_options, report_command
     from tasks.engine.config import load_config
 
     settings = load_config(config, overrides, dataroot, version)
     run_pipeline(settings, root, first, last, force or [], dry_run)
+    if not dry_run:
+        print(
+            f"\n{report_command(config_options(config, overrides, root, dataroot, version))}  # all of it on one page"
+        )
 
 
 @app.command()

@@ -30,7 +30,7 @@ def show_config(
     """Print the resolved config; changed: only what differs from the defaults. Raises UserError as `load_config`."""
     config = load_config(file, overrides, dataroot, version)
     said = _said(config.preset, layers(file, overrides, dataroot, version))
-    values = _changed(config, PipelineConfig()) if changed else resolved(config)
+    values = changed_from(PipelineConfig(), config) if changed else resolved(config)
     if js:
         print_json({"config": values, "from": {".".join(path): _source(said, path, v) for path, v in _leaves(values)}})
         return
@@ -54,7 +54,8 @@ def _own(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _changed(config: PipelineConfig, default: PipelineConfig) -> dict[str, Any]:
+def changed_from(default: PipelineConfig, config: PipelineConfig) -> dict[str, Any]:
+    """The values that differ, as JSON; laid over the default they are the config again."""
     values = _own(_differing(config, default))  # of which nothing may be left: what differs stands at the top
     return {name: value for name, value in values.items() if value != {} or getattr(default, name) is None}
 
@@ -116,15 +117,15 @@ def _lines(values: dict[str, Any], said: dict[str, Any], path: tuple[str, ...] =
     """(YAML, comment) of each line."""
     out = []
     for name, value in values.items():
-        head, below = f"{'  ' * len(path)}{_yaml(name)}:", (*path, name)
+        head, below = f"{'  ' * len(path)}{yaml_line(name)}:", (*path, name)
         if isinstance(value, dict) and value:
             out += [(head, ""), *_lines(value, said, below)]
         else:
-            out.append((f"{head} {_yaml(value)}".ljust(COMMENTS_AT), f"  # {_source(said, below, value)}"))
+            out.append((f"{head} {yaml_line(value)}".ljust(COMMENTS_AT), f"  # {_source(said, below, value)}"))
     return out
 
 
-def _yaml(value: Any) -> str:
+def yaml_line(value: Any) -> str:
     """A value in one line."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"), sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -6,6 +6,7 @@ The artifact store is the truth. Whatever the server makes of all this, a stage 
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 from uuid import UUID
 
@@ -22,8 +23,10 @@ from prefect.states import State
 from common.amounts import duration, size
 from common.flat import flat
 from evaluation.table import main_scores
+from flows.report_command import report_of
 from storage.artifact import Artifact
 from storage.manifest import Manifest
+from tasks.engine.config import PipelineConfig
 from tasks.engine.plan import Planned
 from tasks.engine.stage import Step
 
@@ -92,10 +95,15 @@ def show_pictures(artifact: Artifact) -> None:
             )
 
 
-def show_run(chosen: Sequence[Planned], states: Mapping[str, State]) -> None:
-    """Leave a table of a run's nodes in Prefect: what each came to, cached ones marked as such, and where it is."""
+def show_run(config: PipelineConfig, root: Path, chosen: Sequence[Planned], states: Mapping[str, State]) -> None:
+    """Leave a table of a run's nodes in Prefect: what each came to, cached ones marked as such, and where it is.
+
+    Below it the command for the run's report, and no link: a browser follows none from Prefect's page to a file.
+    """
     try:
-        create_markdown_artifact(key="run-summary", description="the run's stages", markdown=run_table(chosen, states))
+        report = f"All of it on one page, in `{Path.cwd()}`:\n\n```\n{report_of(config, root)}\n```"
+        markdown = f"{run_table(chosen, states)}\n\n{report}"
+        create_markdown_artifact(key="run-summary", description="the run's stages", markdown=markdown)
     except Exception as error:
         get_run_logger().warning("the run's table cannot be shown in Prefect: %s", error)
 

@@ -122,11 +122,10 @@ def report(
     Example: geomim report --config configs/demo.yaml --open
     """
     from flows.report import write_report
+    from flows.report_command import config_options
     from tasks.engine.config import load_config
 
-    options = [*(["--config", str(config)] if config else []), *(w for o in overrides or [] for w in ("--set", o))]
-    given = {"--root": root if root != DEFAULT_ROOT else None, "--dataroot": dataroot, "--version": version}
-    options += [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    options = config_options(config, overrides, root, dataroot, version)
     name = config.stem if config else str(dataroot or "defaults")
     write_report(load_config(config, overrides, dataroot, version), root, out, options, name, show)
 

@@ -71,7 +71,7 @@ def run_stages(
         return failed(error)
     futures = submit(chosen, forced)
     ended = outcome(futures)
-    show_run(chosen, {name: future.state for name, future in futures})
+    show_run(config, root, chosen, {name: future.state for name, future in futures})
     return ended
 
 

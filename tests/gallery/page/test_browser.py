@@ -206,7 +206,9 @@ def test_weights_that_are_nan_look_wrong(root, visit):
         browser = visit(page, f"a=finetune/{file.parent.name}&figures=1")
         browser.wait("document.querySelector('.health .problem')?.innerText.includes('tensors hold NaN or infinity')")
         browser.press("ArrowRight")
-        browser.wait("document.querySelector('.health .problem')?.innerText.startsWith('detector.safetensors looks wrong')")
+        browser.wait(
+            "document.querySelector('.health .problem')?.innerText.startsWith('detector.safetensors looks wrong')"
+        )
 
 
 def test_an_image_that_is_gone(root, visit, finished, tmp_path):
