@@ -15,7 +15,10 @@ from models.geometry import inverse
 from models.names import CLASSES
 from storage.index import Index
 
-_KEY = re.compile(rb'"([^"\\]{1,64})"\s*:\s*\[\s*(?=[{\]])')  # a sample's token and the beginning of its boxes
+_LIST = re.compile(rb"\[\s*(?=[{\]])")  # a sample's boxes begin: all other lists are of numbers
+_KEY = re.compile(rb'"([^"\\]{1,64})"\s*:\s*$')  # its token, before that
+_BEFORE = 512  # bytes in which the two are, blanks included
+_PIECE = 1 << 24  # bytes of the file that are searched at a time
 _END = re.compile(rb"\}\s*\]")
 VECTORS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # fields of a box and how long they are
 _NUMBER = {name: number for number, name in enumerate(CLASSES)}
@@ -57,11 +60,19 @@ class ResultsFile:
     @cached_property
     def _places(self) -> dict[str, int]:
         """Token -> where its list begins."""
+        out: dict[str, int] = {}
         try:
-            with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-                return {match[1].decode(): match.end() for match in _KEY.finditer(text)}
+            with open(self.path, "rb") as file:
+                place, kept = 0, b""  # of the piece in the file; the end of the one before, for what lies across
+                while piece := file.read(_PIECE):
+                    text, before = kept + piece, place - len(kept)
+                    for match in _LIST.finditer(text):
+                        if key := _KEY.search(text, max(0, match.start() - _BEFORE), match.start()):
+                            out[key[1].decode()] = before + match.end()
+                    place, kept = place + len(piece), text[-2 * _BEFORE :]
         except (OSError, ValueError) as error:
             raise DataError(f"{self.path}: cannot be read ({error})") from None
+        return out
 
 
 def _list(text: mmap.mmap, start: int) -> list[dict]:

@@ -69,7 +69,7 @@ def of_sample(gallery: Gallery, sample: int, look: Look) -> dict[str, Any]:
 
 
 def of_health(gallery: Gallery) -> list[tuple[str, str | None, list[tuple[str, str]]]]:
-    """Of each store and file whether its numbers look sound: its name, what is odd if anything is, and what was seen."""
+    """Of each store and file whether its numbers look sound: its name, what is odd or None, and what was seen."""
     if gallery.opened.manifest is None:
         return []
     seen = health(gallery.opened.path)

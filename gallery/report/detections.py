@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.curves import best_threshold, calibration, confusion, matched, precision_recall
+from evaluation.curves import Matched, best_threshold, calibration, confusion, matched, precision_recall
 from evaluation.metrics import RECALL, average_of
 from evaluation.results import read_results
 from evaluation.submission import RESULTS
@@ -39,7 +39,7 @@ class Detections:
 def detections(run: Run) -> Detections | None:
     """None where no boxes are predicted, or there is nothing to compare them with."""
     curves: dict[str, dict[str, np.ndarray]] = {}
-    first = None
+    first, confused, calibrated = None, None, None
     for arm in run.arms:
         with run.notes.unless(f"the precision-recall curves of {arm.name}"):
             file = run.checked(f"evaluate{arm.suffix}", RESULTS)
@@ -47,21 +47,15 @@ def detections(run: Run) -> Detections | None:
                 continue
             of = matched(run.index, read_results(file))
             curves[arm.name] = precision_recall(of)
-            first = first or (arm, of)
-    if first is None:
+            if first is None:
+                first, confused, calibrated = arm, _confusion(of), _calibration(calibration(of))
+            del of  # hundreds of megabytes of a large split, and the next arm's come
+    if first is None or calibrated is None:
         return None
-    arm, of = first
-    ap = {name: float(average_of(precision).mean()) for name, precision in curves[arm.name].items()}
-    if off := [name for name, value in ap.items() if abs(value - _official(arm)[name]["AP"]) > AGREES]:
+    ap = {name: float(average_of(precision).mean()) for name, precision in curves[first.name].items()}
+    if off := [name for name, value in ap.items() if abs(value - _official(first)[name]["AP"]) > AGREES]:
         run.notes.add(f"The precision-recall curves of {', '.join(off)} do not have the AP that metrics.json has")
-    threshold = best_threshold(of)
-    return Detections(
-        tuple(curves),
-        [_precision(name, arm, curves) for name in ap],
-        _confusion(confusion(of, threshold.score), threshold.score, threshold.f1) if threshold.f1 else None,
-        _calibration(calibration(of)),
-        ap,
-    )
+    return Detections(tuple(curves), [_precision(name, first, curves) for name in ap], confused, calibrated, ap)
 
 
 def _official(arm: Arm) -> dict[str, dict]:
@@ -84,8 +78,12 @@ def _precision(name: str, arm: Arm, curves: dict[str, dict[str, np.ndarray]]) ->
     return Curve(name, f"{_official(arm)[name]['ground_truth']:,} boxes", chart.svg())
 
 
-def _confusion(table: np.ndarray, score: float, f1: float) -> Confusion:
-    """Without the classes that are neither there nor predicted."""
+def _confusion(of: Matched) -> Confusion | None:
+    """Above the score of the best F1; without the classes that are neither there nor predicted."""
+    score, f1 = best_threshold(of)
+    if not f1:
+        return None
+    table = confusion(of, score)
     used = [i for i in range(len(CLASSES)) if table[i].any() or table[:, i].any()]
     names, none = [CLASSES[i] for i in used], len(CLASSES)
     rows = []

@@ -17,6 +17,7 @@ def test_one_command_runs_all_stages_and_prints_the_evaluation(finished):
     assert "Camera detector" in output.stdout
     assert "from pretrained weights" in output.stdout
     assert "NDS" in output.stdout
+    assert output.stdout.splitlines()[-1].startswith(f"geomim report --config {TINY} --root {finished[0].root} --dataroot")
     for line in (output.stdout + output.stderr).splitlines():
         assert "Traceback" not in line
         assert "Warning" not in line

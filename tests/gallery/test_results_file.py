@@ -38,8 +38,14 @@ class OneSample:
         return np.eye(4)
 
 
-@given(indent=st.sampled_from([None, 0, 2]), counts=st.lists(st.integers(0, 3), min_size=1, max_size=4))
-def test_files_of_any_shape(tmp_path_factory, indent, counts):
+@given(
+    indent=st.sampled_from([None, 0, 2]),
+    counts=st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    piece=st.sampled_from([1 << 24, 300, 37]),
+)
+def test_files_of_any_shape(tmp_path_factory, indent, counts, piece):
+    """Wherever the pieces end that are searched one after the other."""
+
     def box(token, x):
         return {
             "sample_token": token,
@@ -57,7 +63,9 @@ def test_files_of_any_shape(tmp_path_factory, indent, counts):
     path = tmp_path_factory.mktemp("file") / "results.json"
     path.write_text(json.dumps({"results": results, "meta": {"use_camera": True}}, indent=indent))
     file = ResultsFile(path)
-    assert len(file) == len(counts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gallery.results_file._PIECE", piece)
+        assert len(file) == len(counts)
     assert "z" not in file
     assert file.boxes(OneSample(), 0).centers[:, 0].tolist() == list(map(float, range(counts[0])))
 
