@@ -17,8 +17,8 @@ def config_options(
     file: Path | None, overrides: Sequence[str] | None, root: Path, dataroot: Path | None, version: str | None
 ) -> list[str]:
     """The words that give a command the same config and root again."""
-    given = {"--config": file, "--root": root if root != DEFAULT_ROOT else None}
-    given |= {"--dataroot": dataroot, "--version": version}
+    at = root if root != DEFAULT_ROOT else None
+    given = {"--config": file, "--root": at, "--dataroot": dataroot, "--version": version}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     return words + [word for override in overrides or [] for word in ("--set", override)]
 
@@ -34,8 +34,8 @@ def report_of(config: PipelineConfig, root: Path) -> str:
     """
     distances: dict[Path, list[str]] = {}
     for preset in sorted(PRESETS.glob("*.yaml")):
-        settings = flat(changed_from(load_config(preset), config))
-        distances[preset] = [f"{name}={yaml_line(value)}" for name, value in settings]
+        changed = flat(changed_from(load_config(preset), config))
+        distances[preset] = [f"{name}={yaml_line(value)}" for name, value in changed]
     file = min(distances, key=lambda preset: len(distances[preset]))
     settings = distances[file]
     if len(settings) > MOST_SETTINGS or resolved(load_config(file, settings)) != resolved(config):

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from driver import GEOMIM, Cli, environment
+from driver import GEOMIM, TINY, Cli, environment
 
 pytestmark = pytest.mark.e2e
 STAGES = ["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"]
@@ -17,7 +17,7 @@ def test_one_command_runs_all_stages_and_prints_the_evaluation(finished):
     assert "Camera detector" in output.stdout
     assert "from pretrained weights" in output.stdout
     assert "NDS" in output.stdout
-    assert output.stdout.splitlines()[-1].startswith(f"geomim report --config {TINY} --root {finished[0].root} --dataroot")
+    assert output.stdout.splitlines()[-1].startswith(f"geomim report --config {TINY} --root {cli.root} --dataroot")
     for line in (output.stdout + output.stderr).splitlines():
         assert "Traceback" not in line
         assert "Warning" not in line
