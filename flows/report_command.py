@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.errors import UserError
 from common.flat import flat
 from flows.config_show import changed_from, resolved, yaml_line
 from flows.options import DEFAULT_ROOT
@@ -38,6 +39,13 @@ def report_of(config: PipelineConfig, root: Path) -> str:
         distances[preset] = [f"{name}={yaml_line(value)}" for name, value in changed]
     file = min(distances, key=lambda preset: len(distances[preset]))
     settings = distances[file]
-    if len(settings) > MOST_SETTINGS or resolved(load_config(file, settings)) != resolved(config):
+    if len(settings) > MOST_SETTINGS or not _give(config, file, settings):
         return report_command(["--config", "CONFIG", "--root", str(root)])
     return report_command(config_options(Path(os.path.relpath(file)), settings, root, None, None))
+
+
+def _give(config: PipelineConfig, file: Path, settings: list[str]) -> bool:
+    try:
+        return resolved(load_config(file, settings)) == resolved(config)
+    except UserError:  # a name with a dot in it, say: a category of `ingest.classes`
+        return False

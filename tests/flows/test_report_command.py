@@ -44,8 +44,11 @@ def test_a_preset_and_what_was_changed(changes):
     assert options["--config"][0].endswith("demo.yaml")
 
 
-def test_of_a_config_unlike_any_preset_a_file_is_to_be_named():
-    changes = [f"ingest.classes.thing{number}=car" for number in range(20)]
+@pytest.mark.parametrize(
+    "changes",
+    [[f"ingest.classes.thing{number}=car" for number in range(20)], ["ingest.classes={vehicle.tram: bus}"]],
+)
+def test_of_a_config_that_a_few_settings_do_not_say_a_file_is_to_be_named(changes):
     assert "--config CONFIG --root root" in report_of(load_config(None, changes), Path("root"))
 
 
