@@ -26,6 +26,13 @@ NOT_RUN = {
     "sets up an environment and takes minutes; continuous integration runs both": ("make demo", "make test"),
     "needs a server and a worker, which tests/e2e/test_deployments.py has": ("prefect *",),
     "is another project's page": ("tensorboard --logdir artifacts",),
+    "needs Rerun, which the lock leaves out; with it, tests/gallery/test_recording.py does the same": (
+        "pip install 'rerun-sdk*",
+        "geomim view --rerun *",
+        "geomim view artifacts/teacher/0123456789abcdef --rerun *",
+        "geomim view /data/nuscenes --version v1.0-mini --rerun *",
+        "rerun *",
+    ),
     "takes minutes; all these tests stand on a world that it made": ("geomim simulate data/world *",),
     "takes minutes to hours: tests/e2e runs such things on the tiny world": (
         "geomim run --config configs/demo.yaml --set evaluate.score_threshold=0.1",
