@@ -11,8 +11,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.uncompiled import uncompiled
-
 
 def synchronise_norms(model: nn.Module) -> nn.Module:
     """Turn every BatchNorm1d and BatchNorm2d inside `model` into a SyncNorm that holds the same tensors."""
@@ -47,7 +45,6 @@ class SyncNorm(_BatchNorm):
         if x.ndim < 2:
             raise ValueError(f"A batch norm takes (B, C, ...), not {tuple(x.shape)}.")
 
-    @uncompiled  # a collective inside an autograd function is not for tracing
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, ...)."""
         if not self.training or not distributed.is_initialized() or distributed.get_world_size() == 1:
@@ -68,10 +65,11 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     a focal length, say).
     """
     variance, mean = torch.var_mean(x.float(), _all_but_channels(x), correction=0)
-    own = torch.cat([mean, variance, mean.new_tensor([x.numel() / x.shape[1]])])
-    everybody = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(everybody, own)
-    means, variances, counts = torch.stack(everybody).split([len(mean), len(mean), 1], 1)
+    own = torch.cat([mean, variance, mean.new_full((1,), x.numel() / x.shape[1])])
+    ranks = distributed.get_world_size()
+    everybody = own.new_empty(ranks * len(own))
+    distributed.all_gather_into_tensor(everybody, own)  # not into a list of tensors: this one a compiler knows
+    means, variances, counts = everybody.view(ranks, -1).split([len(mean), len(mean), 1], 1)
     share = counts / counts.sum()
     mean = (share * means).sum(0)
     return mean, (share * (variances + (means - mean).square())).sum(0), counts.sum()

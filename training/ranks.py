@@ -199,15 +199,16 @@ def wait_for_ranks() -> None:
         distributed.barrier()
 
 
-def distribute(model: nn.Module) -> nn.Module:
+def distribute(model: nn.Module, within: Callable[[nn.Module], nn.Module] = lambda model: model) -> nn.Module:
     """What to call instead of `model` so that a backward pass averages the gradients over the ranks.
 
     Its batch norms become those of all ranks, in place. All that requires a gradient must get one in every step.
+    within: makes of the model what one rank calls.
     """
     if rank_count() == 1:
-        return model
+        return within(model)
     return DistributedDataParallel(
-        synchronise_norms(model),
+        within(synchronise_norms(model)),
         forward_sync_buffers=False,  # they are statistics, which are the same on all ranks, or constants
         gradient_as_bucket_view=True,
     )

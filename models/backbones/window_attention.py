@@ -2,8 +2,9 @@
 
 Windows never shift and a token sees only its own group, so the sets of tokens that see each other, the cliques, are the
 same in all blocks of a stage. On a CPU each clique has a dense attention of its own: with two groups half the
-arithmetic of masked windows, on scores that stay in the cache and are not kept for the backward pass. On a GPU windows
-are batched and groups are a mask.
+arithmetic of masked windows, on scores that stay in the cache and are not kept for the backward pass. (Cliques of equal
+size in one product are no faster: measured.) On a GPU, and where a compiler asks for shapes that no data decides,
+windows are batched and groups are a mask.
 """
 
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ class WindowAttention(nn.Module):
         if groups is None:
             groups = torch.zeros(1, height, width, dtype=torch.int64, device=x.device)
         offsets = relative_position_index(wh, ww, self.window, x.device).flatten()
-        if x.device.type == "cpu" if by_clique is None else by_clique:
+        if by_clique is None:
+            by_clique = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if by_clique:
             if hidden_padding:
                 padding = 0, 0
             groups = F.pad(groups, (0, padding[1], 0, padding[0]))

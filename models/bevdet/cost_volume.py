@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from models.cameras import Cameras
 from models.rays import Rays, feature_pixels, pixel_rays
 from models.shapes import check_shape
+from models.uncompiled import operator
 
 NEAREST = 1e-3  # m in front of the earlier camera
 OUTSIDE = -2.0  # a place that no image has, in the coordinates of `grid_sample`
@@ -30,7 +31,6 @@ def places(seen: Rays, depth: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.where((z < NEAREST)[..., None], OUTSIDE, found).float()
 
 
-@torch.no_grad()
 def cost_volume(current: Tensor, earlier: Tensor, seen: Rays, depths: Tensor, bias: float, stride: int) -> Tensor:
     """How well each depth explains each pixel: (M, D, h, w), a softmax over the depths (D,), m. Without gradients.
 
@@ -41,6 +41,25 @@ def cost_volume(current: Tensor, earlier: Tensor, seen: Rays, depths: Tensor, bi
     check_shape("earlier", earlier, *current.shape)
     check_shape("seen", seen.towards, len(current), 3, *current.shape[2:])
     check_shape("depths", depths, None)
+    return _cost_volume(current, earlier, seen.towards, seen.origin, depths, bias, stride)
+
+
+def _empty(
+    current: Tensor, earlier: Tensor, towards: Tensor, origin: Tensor, depths: Tensor, bias: float, stride: int
+) -> Tensor:
+    return current.new_empty(len(current), len(depths), *current.shape[2:], dtype=torch.float32)
+
+
+# A compiler would unroll the loop over the depths, and may round their places otherwise.
+@operator(
+    "cost_volume(Tensor current, Tensor earlier, Tensor towards, Tensor origin, Tensor depths, float bias, int stride)"
+    " -> Tensor",
+    _empty,
+)
+def _cost_volume(
+    current: Tensor, earlier: Tensor, towards: Tensor, origin: Tensor, depths: Tensor, bias: float, stride: int
+) -> Tensor:
+    seen = Rays(towards, origin)
     current, earlier = current.float(), earlier.float()
     height, width = earlier.shape[-2:]
     costs = current.new_empty(len(current), len(depths), height, width)

@@ -216,7 +216,6 @@ class BevDet(nn.Module):
         bev = splat(depth_prob, context, cameras.plan).unflatten(2, (ny, nx))
         return bev, depth_prob, fine
 
-    @uncompiled  # it would unroll the loop over the depths, and may round their places otherwise
     def compare(self, fine: Tensor, earlier: Tensor, seen: Rays) -> Tensor:
         """The cost volume (B N, D, h, w) of a frame's fine features and those of the frame before."""
         depths = self.spec.depth_bins.edges(fine.device)

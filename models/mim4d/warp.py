@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models.rays import inverse
 from models.shapes import check_shape
-from models.uncompiled import uncompiled
+from models.uncompiled import operator
 
 Place = tuple[float, float, float]  # x, y, z
 
@@ -33,8 +33,11 @@ def warp(volume: Tensor, low: Place, high: Place, target_to_source: Tensor) -> T
     return read.to(volume.dtype)
 
 
-@uncompiled
-@torch.no_grad()
+def _empty(shape: Sequence[int], low: Place, high: Place, target_to_source: Tensor) -> Tensor:
+    return target_to_source.new_empty(len(target_to_source), *shape, 3, dtype=torch.float64)
+
+
+@operator("sampling_places(int[] shape, float[] low, float[] high, Tensor target_to_source) -> Tensor", _empty)
 def sampling_places(shape: Sequence[int], low: Place, high: Place, target_to_source: Tensor) -> Tensor:
     """Where the source's volume shows each voxel of the target's: (B, Z, Y, X, 3) float64, x, y, z, each -1 at the
     range's lower end and 1 at its upper end.

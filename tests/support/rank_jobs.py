@@ -30,12 +30,12 @@ class KilledAt3(Artifact):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def gradients(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def gradients(net: nn.Module, x: Tensor, compiled: bool = False) -> dict[str, Tensor]:
     """Outputs, gradients and buffers of a network with batch norms over (2, B, C, H, W): two micro-batches of a step.
 
     Each rank takes its share of both; the loss is the mean of the squared outputs' fourth power.
     """
-    network = distribute(net.train())
+    network = distribute(net.train(), one_graph if compiled else lambda net: net)
     halves = [half.chunk(rank_count())[rank()].clone().requires_grad_() for half in x]
     with without_averaging(network):
         first = network(halves[0])
@@ -47,6 +47,11 @@ def gradients(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
     made = {name: torch.cat(gathered(value.detach())) for name, value in made.items()}
     made |= {name: p.grad for name, p in net.named_parameters()} | dict(net.named_buffers())
     return made | {"sum": sum_over_ranks(x.new_tensor(rank() + 1.0))}
+
+
+def one_graph(net: nn.Module) -> nn.Module:
+    """Whole, or an error: of the network's own operators, since nothing is asked of what a compiler makes of them."""
+    return torch.compile(net, fullgraph=True, backend="eager", dynamic=False)
 
 
 def tally(found: list[SampleResult], most: int) -> tuple[dict, list[int]]:

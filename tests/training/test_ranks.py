@@ -35,13 +35,14 @@ def some_network() -> nn.Module:
 
 
 @pytest.mark.timeout(300)
-def test_two_ranks_compute_as_one_does():
+@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "as one graph"])
+def test_two_ranks_compute_as_one_does(compiled):
     """Outputs, gradients of inputs and weights, and running statistics, channels far from 0 included."""
     torch.manual_seed(1)
     scale, mean = torch.tensor([[1, 2, 0.1], [500, 0, -5]]).view(2, 3, 1, 1)
     x = torch.randn(2, 6, 3, 6, 6) * scale + mean
     one = gradients(some_network(), x)
-    two = run_ranks(2, CPU, gradients, some_network(), x)
+    two = run_ranks(2, CPU, gradients, some_network(), x, compiled)
     assert one.pop("sum") == 1
     assert two.pop("sum") == 3
     for name, expected in one.items():

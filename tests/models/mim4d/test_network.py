@@ -1,71 +1,19 @@
 """The network as a whole: what may reach a rendered ray, and what may not."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from models.backbones.config import SwinConfig
-from models.backbones.convnext import ConvNeXt
-from models.backbones.swin import Swin
-from models.cameras import Cameras
-from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid, bev_cells
-from models.mim4d.network import MIM4D, LiftSpec
-from models.mim4d.renderer import RenderSpec
-from models.mim4d.temporal import TemporalSpec
 from models.mim4d.video import RayBundle, Targets
-
-GRID = BevGrid((-8.0, 8.0), (-8.0, 8.0), (-4.0, 4.0), 1.0, heights=4)
-SIZE, FRAMES, VIEWS, RAYS = (64, 96), 3, 2, 12
-
-
-def network(backbone: str = "swin", frames: int = FRAMES) -> MIM4D:
-    torch.manual_seed(0)
-    made = (
-        Swin(SwinConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4), window_sizes=(8, 4, 4, 2)))
-        if backbone == "swin"
-        else ConvNeXt(SimpleNamespace(depths=(1, 1, 1, 1), channels=(8, 16, 24, 32), strides=(4, 8, 16, 32)))
-    )
-    lift = LiftSpec(GRID, DepthBins(1.0, 9.0, 1.0), width=16, context=8)
-    render = RenderSpec(GRID.low, GRID.high, channels=8, samples=8, importance=4)
-    temporal = TemporalSpec((16, 16), 8, 4, frames - 1, width=16, short_ffn=16, long_ffn=16) if frames > 1 else None
-    return MIM4D(made, lift, render, temporal)
-
-
-def looking_around(batch: int, frames: int = FRAMES) -> Cameras:
-    """Two level cameras, ahead and behind."""
-    level = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)
-    back = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64)) @ level
-    poses = torch.stack([level, back]).expand(batch * frames, VIEWS, 4, 4)
-    intrinsics = torch.tensor([[60.0, 0, 48], [0, 60, 32], [0, 0, 1]]).double().expand(batch * frames, 1, VIEWS, 3, 3)
-    eye = torch.eye(4, dtype=torch.float64)
-    post = eye.expand(batch * frames, 1, VIEWS, 4, 4)
-    return Cameras(intrinsics, post, poses[:, None], poses, eye.expand(batch * frames, 4, 4))
-
-
-def inputs(batch: int = 1, frames: int = FRAMES):
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(batch, frames, VIEWS, 3, *SIZE, generator=generator)
-    visible = torch.rand(batch * frames * VIEWS, 2, 3, generator=generator) < 0.7
-    target = torch.tensor([[0, frames - 1]] if frames > 1 else [[0]]).expand(batch, -1)
-    others = torch.tensor([[[t for t in range(frames) if t != k] for k in target[0].tolist()]]).expand(batch, -1, -1)
-    moved = torch.eye(4, dtype=torch.float64).repeat(batch, target.shape[1], frames - 1, 1, 1)
-    moved[..., 0, 3] = 0.3
-    directions = torch.nn.functional.normalize(
-        torch.randn(batch, target.shape[1], RAYS, 3, generator=generator), dim=-1
-    )
-    noise = torch.rand(2, batch, target.shape[1], RAYS, generator=generator)
-    targets = Targets(target, others.long(), torch.ones_like(others, dtype=torch.bool), moved)
-    return images, visible, targets, RayBundle(torch.zeros_like(directions), directions, noise)
+from small_mim4d import FRAMES, GRID, SIZE, VIEWS, clip_of_noise, looking_around, small_mim4d
 
 
 @pytest.mark.parametrize("backbone", ["swin", "convnext"])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_dropped_frame_cannot_leak(backbone, training):
     """What is rebuilt for a frame has no gradient at all with regard to its images; its own volume has."""
-    model = network(backbone).train(training)
-    images, visible, targets, _ = inputs()
+    model = small_mim4d(backbone).train(training)
+    images, visible, targets, _ = clip_of_noise()
     images.requires_grad_()
     plan = model.geometry(looking_around(1), SIZE)
     lifted = model.lift(images, visible, plan)
@@ -82,8 +30,8 @@ def test_a_dropped_frame_cannot_leak(backbone, training):
 
 @pytest.mark.parametrize("backbone", ["swin", "convnext"])
 def test_what_is_hidden_has_no_influence(backbone):
-    model = network(backbone).train()
-    images, visible, targets, rays = inputs()
+    model = small_mim4d(backbone).train()
+    images, visible, targets, rays = clip_of_noise()
     images.requires_grad_()
     out = model(images, visible, model.geometry(looking_around(1), SIZE), targets, rays)
     total = sum(part.rgb.sum() + part.depth.sum() for part in out)
@@ -94,8 +42,8 @@ def test_what_is_hidden_has_no_influence(backbone):
 
 
 def test_a_batch_is_its_samples():
-    model = network().eval()
-    images, visible, targets, rays = inputs(batch=2)
+    model = small_mim4d().eval()
+    images, visible, targets, rays = clip_of_noise(batch=2)
     images[1] += 0.5
     whole = model(images, visible, model.geometry(looking_around(2), SIZE), targets, rays)
     per_sample = FRAMES * VIEWS
@@ -114,12 +62,12 @@ def test_a_batch_is_its_samples():
 
 def test_one_frame_is_unipad():
     """Its direct half, with the same weights; nothing is rebuilt."""
-    video, single = network().eval(), network(frames=1).eval()
+    video, single = small_mim4d().eval(), small_mim4d(frames=1).eval()
     single.load_state_dict({k: v for k, v in video.state_dict().items() if not k.startswith("video.temporal.")})
-    images, visible, targets, rays = inputs()
+    images, visible, targets, rays = clip_of_noise()
     of_key = RayBundle(rays.origins[:, :1], rays.directions[:, :1], rays.noise[:, :, :1])
     whole = video(images, visible, video.geometry(looking_around(1), SIZE), targets, rays)
-    _, _, alone, _ = inputs(frames=1)
+    _, _, alone, _ = clip_of_noise(frames=1)
     alone = Targets(
         torch.zeros(1, 1).long(), torch.zeros(1, 1, 0).long(), torch.zeros(1, 1, 0).bool(), torch.zeros(1, 1, 0, 4, 4)
     )
@@ -130,8 +78,8 @@ def test_one_frame_is_unipad():
 
 
 def test_a_camera_without_the_frame_fills_nothing():
-    model = network().eval()
-    images, visible, *_ = inputs()
+    model = small_mim4d().eval()
+    images, visible, *_ = clip_of_noise()
     there = torch.ones(1, FRAMES, VIEWS, dtype=torch.bool)
     there[0, 1] = False
     volumes = model.lift(images, visible, model.geometry(looking_around(1), SIZE, there))[0]
