@@ -37,6 +37,7 @@ import geomim_reference  # noqa: E402
 from models.backbones.config import SwinConfig  # noqa: E402
 from models.backbones.swin import Swin  # noqa: E402
 from models.cameras import Cameras  # noqa: E402
+from models.checkpointing import set_checkpointing  # noqa: E402
 from models.depth_bins import DepthBins  # noqa: E402
 from models.geomim.blocks import CrossViewBlock  # noqa: E402
 from models.geomim.decoder import DecoderSpec  # noqa: E402
@@ -136,10 +137,6 @@ def bev_cells(model: GeoMIM) -> tuple[int, int]:
     return nx // 2, ny // 2
 
 
-def set_checkpointing(model: GeoMIM, on: bool) -> None:
-    model.backbone.checkpointing = model.decoder.checkpointing = on
-
-
 def step_of(model: GeoMIM, forward: Callable, batch: Batch, bf16: bool, optimizer: bool) -> Callable[[], list[float]]:
     """A function that does a training step and returns the losses: total, reconstruction, depth."""
     adamw = torch.optim.AdamW(model.parameters(), 0.0, fused=True) if optimizer else None  # rate 0: rounds alike
@@ -166,7 +163,7 @@ def work(variant: str, setup: Setup, rounds: int) -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model = setup.build()
     batch = Batch.random(setup, bev_cells(model))
-    set_checkpointing(model, "checkpointing" in variant)
+    set_checkpointing(model, "block" if "checkpointing" in variant else "mlp")
 
     def reference(images: Tensor, _, groups: Tensor) -> Reconstruction:
         return geomim_reference.forward(model, images, batch.cameras, groups)
@@ -253,7 +250,7 @@ def measure(setup: Setup, bf16: bool, compiled: bool, checkpointing: bool) -> tu
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     model = setup.build().cuda()
-    set_checkpointing(model, checkpointing)
+    set_checkpointing(model, "block" if checkpointing else "mlp")
     batch = Batch.random(setup, bev_cells(model)).to("cuda")
     step = step_of(model, torch.compile(model) if compiled else model, batch, bf16, setup.optimizer)
     return statistics.median(list(timed(step, 13))[3:]), torch.cuda.max_memory_allocated() / 2**30

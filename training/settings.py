@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from common.settings import Settings, runtime
+from models.checkpointing import Checkpointing
 
 MOST_BATCH = 65_536  # samples a step; a mistyped number is said, not waited for
 
@@ -19,7 +20,7 @@ class TrainingSettings(Settings):
     sampling: Literal["uniform", "cbgs"] = Field(
         "uniform", description="Every sample once an epoch, or those with rare classes more often, as the original."
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the forward pass; weights stay fp32.")
+    precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="Of the products; weights stay fp32.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay of the weights' average, which is then the result; 0: none.")
     seed: int = Field(0, ge=0, description="Of weights, sample order and augmentation.")
 
@@ -43,4 +44,7 @@ class TrainingSettings(Settings):
 class CameraTrainingSettings(TrainingSettings):
     """Those of networks that begin with images."""
 
-    checkpointing: bool = runtime(False, "Recompute activations in the backward pass: less memory, more time.")
+    checkpointing: Checkpointing = runtime(
+        "mlp", "What the backward pass makes again (none, MLPs' activations, whole blocks): less memory, more time."
+    )
+    compile: bool = runtime(False, "Compile the network: minutes at the start, less time a step; may round otherwise.")

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from models.checkpointing import Checkpointing
+
 
 class Backbone(nn.Module):
     """Images in, a map of every stage out, from fine to coarse.
@@ -19,6 +21,7 @@ class Backbone(nn.Module):
     channels: tuple[int, ...]
     depths: tuple[int, ...]
     out_indices: tuple[int, ...]
+    checkpointing: Checkpointing = "mlp"
 
     __call__: Callable[..., list[Tensor]]
 

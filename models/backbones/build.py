@@ -23,20 +23,14 @@ BackboneConfig = Annotated[
 
 
 @overload
-def build_backbone(
-    config: SwinConfig, drop_path: float = 0.0, checkpointing: bool = False, norm_momentum: float = 0.1
-) -> "Swin": ...
+def build_backbone(config: SwinConfig, drop_path: float = 0.0, norm_momentum: float = 0.1) -> "Swin": ...
 @overload
 def build_backbone(
-    config: SwinConfig | ConvNeXtConfig, drop_path: float = 0.0, checkpointing: bool = False, norm_momentum: float = 0.1
+    config: SwinConfig | ConvNeXtConfig, drop_path: float = 0.0, norm_momentum: float = 0.1
 ) -> "Swin | ConvNeXt": ...
 @overload
-def build_backbone(
-    config: BackboneConfig, drop_path: float = 0.0, checkpointing: bool = False, norm_momentum: float = 0.1
-) -> "Backbone": ...
-def build_backbone(
-    config: BackboneConfig, drop_path: float = 0.0, checkpointing: bool = False, norm_momentum: float = 0.1
-) -> "Backbone":
+def build_backbone(config: BackboneConfig, drop_path: float = 0.0, norm_momentum: float = 0.1) -> "Backbone": ...
+def build_backbone(config: BackboneConfig, drop_path: float = 0.0, norm_momentum: float = 0.1) -> "Backbone":
     """The network of a config, freshly initialised from torch's global generator.
 
     norm_momentum: of batch norms, where it has any.
@@ -47,7 +41,7 @@ def build_backbone(
     from models.norm import Norm
 
     if isinstance(config, ResNetConfig):
-        return ResNet(config, Norm(momentum=norm_momentum), drop_path=drop_path, checkpointing=checkpointing)
+        return ResNet(config, Norm(momentum=norm_momentum), drop_path=drop_path)
     if isinstance(config, ConvNeXtConfig):
-        return ConvNeXt(config, drop_path=drop_path, checkpointing=checkpointing)
-    return Swin(config, drop_path=drop_path, checkpointing=checkpointing)
+        return ConvNeXt(config, drop_path=drop_path)
+    return Swin(config, drop_path=drop_path)

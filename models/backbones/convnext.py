@@ -24,7 +24,6 @@ class ConvNeXt(Backbone):
     Args:
         out_indices: the stages whose maps are layer-normalised.
         drop_path: rate of stochastic depth at the last block, rising linearly from 0 at the first.
-        checkpointing: keep only the blocks' inputs for the backward pass, which then computes each block again.
     """
 
     def __init__(
@@ -32,11 +31,10 @@ class ConvNeXt(Backbone):
         config: ConvNeXtConfig,
         out_indices: tuple[int, ...] = (2, 3),
         drop_path: float = 0.0,
-        checkpointing: bool = False,
     ):
         super().__init__()
         self.channels, self.strides, self.depths = config.channels, config.strides, config.depths
-        self.out_indices, self.checkpointing = out_indices, checkpointing
+        self.out_indices = out_indices
         self.stem = nn.Sequential(nn.Conv2d(3, self.channels[0], 4, 4), LayerNorm2d(self.channels[0]))
         rates = torch.linspace(0, drop_path, sum(self.depths), device="cpu").split(self.depths)
         below = (None, *self.channels[:-1])

@@ -26,7 +26,6 @@ class ResNet(Backbone):
         norm: of all layers.
         out_indices: the stages whose maps are meant for others.
         drop_path: rate of stochastic depth at the last block, rising linearly from 0 at the first.
-        checkpointing: keep only the blocks' inputs for the backward pass, which then computes each block again.
     """
 
     def __init__(
@@ -35,11 +34,10 @@ class ResNet(Backbone):
         norm: Norm = LIKE_TORCH,
         out_indices: tuple[int, ...] = (2, 3),
         drop_path: float = 0.0,
-        checkpointing: bool = False,
     ):
         super().__init__()
         self.channels, self.strides, self.depths = config.channels, config.strides, config.depths
-        self.out_indices, self.checkpointing = out_indices, checkpointing
+        self.out_indices = out_indices
         self.conv1 = nn.Conv2d(3, config.widths[0], 7, 2, padding=3, bias=False)
         self.bn1 = norm.over_maps(config.widths[0])
         rates = iter(torch.linspace(0, drop_path, sum(self.depths)).tolist())
@@ -69,7 +67,7 @@ class ResNet(Backbone):
         return maps
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        if not self.checkpointing or not torch.is_grad_enabled():
+        if self.checkpointing != "block" or not torch.is_grad_enabled():
             return block(x)
 
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:

@@ -32,7 +32,6 @@ class Swin(Backbone):
         drop_path: rate of stochastic depth at the last block, rising linearly from 0 at the first.
         padding_visible: without groups, tokens attend to the zero padding of incomplete windows, as in the released
             detectors; with groups the padding belongs to none and is never seen.
-        checkpointing: keep only the blocks' inputs for the backward pass, which then computes each block again.
 
     The stored absolute position embedding is resized (bicubic) to any input.
     """
@@ -43,11 +42,10 @@ class Swin(Backbone):
         out_indices: tuple[int, ...] = (2, 3),
         drop_path: float = 0.0,
         padding_visible: bool = True,
-        checkpointing: bool = False,
     ):
         super().__init__()
         self.channels, self.strides, self.depths = config.channels, config.strides, config.depths
-        self.out_indices, self.checkpointing = out_indices, checkpointing
+        self.out_indices = out_indices
         self.patch_embed = PatchEmbed(config.patch_size, config.embed_dim)
         self.absolute_pos_embed = nn.Parameter(
             torch.zeros(1, config.embed_dim, config.pretrain_grid, config.pretrain_grid)

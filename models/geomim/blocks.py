@@ -1,10 +1,9 @@
 """Transformer blocks of the decoder: plain ones per image, and cross-view ones per image row over all cameras."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.initialise import init_linear
-from models.layers import Mlp
+from models.layers import Mlp, dot_product_attention
 
 
 class SelfAttention(nn.Module):
@@ -18,7 +17,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.cameras import VECTOR
+from models.checkpointing import Checkpointing
 from models.geomim.blocks import Block, CrossViewBlock
 from models.initialise import init_linear
 from models.layers import Mlp, ModuleList, run_block
@@ -46,14 +47,13 @@ class Decoder(nn.Module):
 
     Args:
         in_dim: channels of the encoder's fused map.
-        checkpointing: see `models.backbones.swin.Swin`.
     """
 
+    checkpointing: Checkpointing = "mlp"
     pos_embed: Tensor  # (1, width, pos_grid, pos_grid)
 
-    def __init__(self, in_dim: int, spec: DecoderSpec, checkpointing: bool = False):
+    def __init__(self, in_dim: int, spec: DecoderSpec):
         super().__init__()
-        self.checkpointing = checkpointing
         if spec.depth % 4:
             raise ValueError(f"The decoder's depth is {spec.depth}: it must be a multiple of 4.")
         dim, num_heads, depth, cross_view = spec.width, spec.num_heads, spec.depth, spec.cross_view

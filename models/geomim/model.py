@@ -77,13 +77,12 @@ class GeoMIM(nn.Module):
 
     Args:
         backbone: the Swin to pretrain.
-        checkpointing: of the decoder, see `models.backbones.swin.Swin`.
     """
 
-    def __init__(self, backbone: Swin, spec: GeoMIMSpec, checkpointing: bool = False):
+    def __init__(self, backbone: Swin, spec: GeoMIMSpec):
         super().__init__()
         # The order of the draws is one thing, that of the weights in files and optimisers another.
-        decoder = Decoder(backbone.channels[2], spec.decoder, checkpointing)
+        decoder = Decoder(backbone.channels[2], spec.decoder)
         view_transform = ViewTransform(spec.decoder.width, spec.view)
         self.backbone, self.stride = backbone, backbone.strides[2]
         self.fusion = Fusion(backbone.channels[2], spec.fusion_heads)

@@ -40,10 +40,8 @@ class Joint(GeoMIM):
         grid: of a frame's volume. video: takes as many channels as GeoMIM lifts. The others are GeoMIM's.
     """
 
-    def __init__(
-        self, backbone: Swin, spec: GeoMIMSpec, checkpointing: bool = False, *, grid: BevGrid, video: VideoRendering
-    ):
-        super().__init__(backbone, spec, checkpointing)
+    def __init__(self, backbone: Swin, spec: GeoMIMSpec, *, grid: BevGrid, video: VideoRendering):
+        super().__init__(backbone, spec)
         self.volume_grid, self.video = grid, video
 
     @uncompiled

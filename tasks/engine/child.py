@@ -33,7 +33,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calcula
 # What a config may offer against it, and in which direction.
 LESS_MEMORY = {
     "accumulate": "higher",
-    "checkpointing": "to true",
+    "checkpointing": "to block",
     "batch_size": "lower",
     "batch": "lower",
     "part_size": "lower",

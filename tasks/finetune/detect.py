@@ -12,6 +12,7 @@ from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals.goal import SampleResult
 from training.prefetch import Prefetcher, choose_loaders
 from training.ranks import rank, rank_count
+from training.speed import autocast, products
 
 MOST_AT_ONCE = 8  # samples a rank; no more than it trains on at once
 
@@ -30,10 +31,7 @@ def detect(detector: BevDet, config: FinetuneConfig, batches: Batches, samples: 
     with Prefetcher(lambda chunk: batches.evaluation(chunks[chunk]), range(len(chunks)), loaders, loaders) as loaded:
         for batch in progress(loaded, "finetune: detect", total=len(chunks), unit="batches") if rank() == 0 else loaded:
             moved = batch.to(device)
-            with (
-                torch.inference_mode(),
-                torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
-            ):
+            with torch.inference_mode(), products(config.precision), autocast(config.precision, device):
                 bev, _ = detector(moved.normalised(), detector.geometry(moved.cameras))
                 made = detector.head.predict(detector.head(bev))
             predicted = made.cpu().numpy() if isinstance(made, torch.Tensor) else made

@@ -48,7 +48,7 @@ def detector_spec(config: FinetuneConfig) -> BevDetSpec:
 def build_detector(config: FinetuneConfig, evaluate: EvaluateConfig = EVALUATE) -> BevDet:
     """The whole detector, with weights drawn from torch's global generator. evaluate: which predictions count."""
     head = goal_of(config).head(config, evaluate)
-    backbone = build_backbone(config.backbone, config.drop_path, config.checkpointing, config.norm_momentum)
+    backbone = build_backbone(config.backbone, config.drop_path, config.norm_momentum)
     detector = BevDet(backbone, head, detector_spec(config), Norm(momentum=config.norm_momentum))
     detector.backbone.requires_grad_(config.backbone_rate > 0)
     return detector

@@ -32,6 +32,7 @@ from training.order import leaving_out, seed_of_rank
 from training.prefetch import choose_loaders
 from training.ranks import choose_ranks, rank, rank_count, run_ranks
 from training.schedule import Schedule
+from training.speed import products
 
 WEIGHTS, LOG = "detector.safetensors", "log"
 BACKBONE = "backbone.safetensors"  # of the pretrain artifact
@@ -87,15 +88,16 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
         skip_samples=config.skip_samples,
     )
     groups = parameter_groups(detector, config.rate, config.weight_decay, config.layer_decay, config.backbone_rate)
-    train(
-        spec,
-        DetectorTask(config, detector, batches, drawn_from),
-        detector,
-        torch.optim.AdamW(groups, fused=True),
-        Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
-        artifact.path / LOG,
-        ema,
-        after_save=lambda done: artifact.write_progress(done, config.steps),
-    )
+    with products(config.precision):
+        train(
+            spec,
+            DetectorTask(config, detector, batches, drawn_from),
+            detector,
+            torch.optim.AdamW(groups, fused=True),
+            Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
+            artifact.path / LOG,
+            ema,
+            after_save=lambda done: artifact.write_progress(done, config.steps),
+        )
     if first:
         save_detector(ema.model if ema else detector, artifact.path / WEIGHTS, config)

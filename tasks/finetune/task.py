@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from batches.detector import Batch, Batches
@@ -12,7 +11,7 @@ from models.depth_bins import NO_LABEL, depth_loss
 from tasks.finetune.config import FinetuneConfig
 from tasks.finetune.goals import goal_of
 from training.order import parts_at
-from training.ranks import distribute
+from training.speed import autocast, trained
 from training.task import Term
 
 
@@ -40,7 +39,7 @@ class DetectorTask:
 
     def __init__(self, config: FinetuneConfig, detector: BevDet, batches: Batches, samples: np.ndarray):
         self.config, self.detector, self.batches, self.samples = config, detector, batches, samples
-        self.goal, self.network = goal_of(config), distribute(WithHead(detector))
+        self.goal, self.network = goal_of(config), trained(WithHead(detector), config)
 
     def load(self, step: int) -> list[Batch]:
         parts = parts_at(step, self.config.batch_size, self.config.accumulate)
@@ -54,7 +53,7 @@ class DetectorTask:
 
     def terms(self, batch: Batch) -> list[Term]:
         cameras = self.detector.geometry(batch.cameras)
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision, batch.images.device):
             predictions, depth_prob = self.network(batch.normalised(), cameras, batch.with_previous)
         losses = self.goal.loss(self.detector.head, predictions, batch.boxes, batch.truth)
         terms = [Term(name, 1.0, loss) for name, loss in losses.items()]

@@ -20,6 +20,7 @@ from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.frozen import frozen
 from tasks.pretrain.methods.perspective import Config
 from tasks.pretrain.samples import PICTURED, spread
+from training.speed import autocast
 from training.task import Term
 
 BLIND_OF = 64  # training samples, at most, of the answer that sees nothing
@@ -36,7 +37,7 @@ class PerspectivePretraining:
         self.images = PerspectiveImages(config, stride, method.min_lidar_points, index, inputs.dataroot)
 
     def build(self) -> PerspectiveDetector:
-        backbone = build_backbone(self.config.backbone, checkpointing=self.config.checkpointing)
+        backbone = build_backbone(self.config.backbone)
         return PerspectiveDetector(backbone, len(CLASSES), self.method.width)
 
     def batch(self, positions: range, samples: np.ndarray) -> PerspectiveBatch:
@@ -47,7 +48,7 @@ class PerspectivePretraining:
 
     def terms(self, model: PerspectiveDetector, network: torch.nn.Module, batch: PerspectiveBatch) -> list[Term]:
         images = batch.normalised_images()
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision, images.device):
             logits = network(images)
         return [Term("centers", 1.0, heatmap_loss(logits, batch.heatmaps.flatten(0, 1)))]
 

@@ -18,6 +18,7 @@ from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.frozen import frozen
 from tasks.pretrain.methods.pixels import Config
+from training.speed import autocast
 from training.task import Term
 
 
@@ -31,10 +32,10 @@ class PixelPretraining:
     def build(self) -> PixelMIM:
         """The decoder has GeoMIM's width and depth."""
         swin = self.method.check_backbone(self.config.backbone)
-        backbone = build_backbone(swin, checkpointing=self.config.checkpointing)
+        backbone = build_backbone(swin)
         size = self.method.decoder.model_dump()
         spec = DecoderSpec(**size, cross_view=False, geometry_branch=False, camera_aware=False)
-        decoder = Decoder(backbone.channels[2], spec, self.config.checkpointing)
+        decoder = Decoder(backbone.channels[2], spec)
         return PixelMIM(backbone, decoder, swin.num_heads[2])
 
     def batch(self, positions: range, samples: np.ndarray) -> MaskedBatch:
@@ -45,7 +46,7 @@ class PixelPretraining:
 
     def terms(self, model: PixelMIM, network: torch.nn.Module, batch: MaskedBatch) -> list[Term]:
         images = batch.normalised_images().flatten(0, 1)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision, images.device):
             pixels = network(images, batch.groups)
         return [Term("pixels", 1.0, pixel_loss(pixels, images, batch.groups))]
 

@@ -35,6 +35,7 @@ from training.order import leaving_out, seed_of_rank
 from training.prefetch import choose_loaders
 from training.ranks import choose_ranks, rank, rank_count, run_ranks
 from training.schedule import Schedule
+from training.speed import products
 
 
 def run(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
@@ -79,16 +80,20 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         choose_loaders(config.loaders, device, rank_count()),
         config.skip_samples,
     )
-    measured = train(
-        spec,
-        PretrainTask(config, method, model, drawn_from, figures),
-        model.train(),
-        torch.optim.AdamW(parameter_groups(model, config), config.rate, weight_decay=config.weight_decay, fused=True),
-        Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
-        artifact.path,
-        ema,
-        after_save=lambda steps: artifact.write_progress(steps, config.steps),
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config), config.rate, weight_decay=config.weight_decay, fused=True
     )
+    with products(config.precision):
+        measured = train(
+            spec,
+            PretrainTask(config, method, model, drawn_from, figures),
+            model.train(),
+            optimizer,
+            Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
+            artifact.path,
+            ema,
+            after_save=lambda steps: artifact.write_progress(steps, config.steps),
+        )
     if first:
         evaluator.draw(result, artifact.path)
         export(result, artifact.path)

@@ -12,7 +12,7 @@ from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.feature_rank import feature_rank
 from tasks.pretrain.method import AnyBatch, Evaluator, Method
 from training.order import parts_at
-from training.ranks import distribute
+from training.speed import trained
 from training.task import Term
 
 MARKS = (
@@ -64,7 +64,7 @@ class PretrainTask(Generic[AnyBatch]):
         figures: HeldOutFigures | None,
     ):
         self.config, self.method, self.model, self.samples = config, method, model, samples
-        self.network, self.figures = distribute(model), figures
+        self.network, self.figures = trained(model, config), figures
 
     def load(self, step: int) -> list[AnyBatch]:
         parts = parts_at(step, self.config.batch_size, self.config.accumulate)

@@ -32,6 +32,7 @@ from training.order import leaving_out, seed_of_rank
 from training.prefetch import choose_loaders
 from training.ranks import choose_ranks, rank, rank_count, run_ranks
 from training.schedule import Schedule
+from training.speed import products
 
 METRICS, LOG = "metrics.json", "log"
 
@@ -86,16 +87,17 @@ def _train(config: FitConfig, inputs: Inputs, artifact: Artifact) -> None:
         loaders=choose_loaders(config.loaders, device, rank_count()),
         skip_samples=config.skip_samples,
     )
-    train(
-        spec,
-        LidarTask(config, model, LidarBatches(config, index, inputs.dataroot), drawn_from),
-        model,
-        torch.optim.AdamW(model.parameters(), config.rate, weight_decay=config.weight_decay, fused=True),
-        Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
-        artifact.path / LOG,
-        ema,
-        after_save=lambda done: artifact.write_progress(done, steps),
-    )
+    with products(config.precision):
+        train(
+            spec,
+            LidarTask(config, model, LidarBatches(config, index, inputs.dataroot), drawn_from),
+            model,
+            torch.optim.AdamW(model.parameters(), config.rate, weight_decay=config.weight_decay, fused=True),
+            Checkpoint(artifact.path / ".checkpoint.pt"),  # a dot file: gone when the manifest is there
+            artifact.path / LOG,
+            ema,
+            after_save=lambda done: artifact.write_progress(done, steps),
+        )
     if first:
         result = ema.model if ema else model
         tensors = {name: t.detach().cpu().contiguous() for name, t in result.state_dict().items()}

@@ -1,7 +1,6 @@
 """What a step of fitting the LiDAR detector minimises."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from batches.voxels import LidarBatch, LidarBatches
@@ -9,6 +8,7 @@ from models.lidar.detector import LidarDetector
 from tasks.teacher.config import FitConfig
 from training.order import parts_at
 from training.ranks import distribute
+from training.speed import autocast
 from training.task import Term
 
 
@@ -30,7 +30,7 @@ class LidarTask:
         return self.detector.head.counts(batch.boxes)
 
     def terms(self, batch: LidarBatch) -> list[Term]:
-        with torch.autocast(batch.voxels.means.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision, batch.voxels.means.device):
             predictions = self.network(batch.voxels)
         return [Term(name, 1.0, loss) for name, loss in self.detector.head.loss(predictions, batch.boxes).items()]
 

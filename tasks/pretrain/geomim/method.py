@@ -22,6 +22,7 @@ from tasks.pretrain.geomim.picture import COLOURS_FILE, draw_picture
 from tasks.pretrain.geomim.public import check_public
 from tasks.pretrain.methods.geomim import Config
 from tasks.pretrain.samples import PICTURED
+from training.speed import autocast
 from training.task import Term
 
 
@@ -59,7 +60,7 @@ class GeoMIMPretraining:
 
     def terms(self, model: GeoMIM, network: torch.nn.Module, batch: GeoMIMBatch) -> list[Term]:
         cameras = model.geometry(batch.cameras, self.config.image.size)
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision, batch.images.device):
             reconstruction = network(batch.normalised_images(), cameras, batch.groups)
         return self.terms_of(model, reconstruction, batch)
 

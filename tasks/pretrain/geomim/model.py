@@ -14,7 +14,7 @@ from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.methods.geomim import Config
 
 AnyGeoMIM = TypeVar("AnyGeoMIM", bound=GeoMIM)
-Make = Callable[[Swin, GeoMIMSpec, bool], AnyGeoMIM]  # a GeoMIM, or what is called like it
+Make = Callable[[Swin, GeoMIMSpec], AnyGeoMIM]  # a GeoMIM, or what is called like it
 
 
 def build_model(
@@ -30,7 +30,7 @@ def build_model(
     bev_range: x, y, z minimum, then maximum (m) of the teacher; z is the config's. bev_cell: side of its cells (m).
     """
     swin = method.check_backbone(config.backbone)
-    backbone = build_backbone(swin, checkpointing=config.checkpointing)
+    backbone = build_backbone(swin)
     grid = splat_grid(method.height, method.splat_ratio, bev_range, bev_cell)
     spec = GeoMIMSpec(
         DecoderSpec(**method.decoder.model_dump()),
@@ -40,7 +40,7 @@ def build_model(
         patch=method.patch,
         depth_weight=method.depth_weight,
     )
-    return make(backbone, spec, config.checkpointing)
+    return make(backbone, spec)
 
 
 def splat_grid(height: tuple[float, float], splat_ratio: int, bev_range: tuple[float, ...], bev_cell: float) -> BevGrid:

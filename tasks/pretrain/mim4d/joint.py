@@ -20,6 +20,7 @@ from tasks.pretrain.methods.joint import Config
 from tasks.pretrain.mim4d.held_out import HeldOutVideo
 from tasks.pretrain.mim4d.method import MIM4DPretraining, counts_of, targets_of, terms_of
 from tasks.pretrain.mim4d.model import render_spec, temporal_spec, volume_grid
+from training.speed import autocast
 from training.task import Term
 
 
@@ -64,7 +65,7 @@ class JointPretraining:
         """Of the one and of the other, each times its method's weight."""
         cameras = model.geometry(batch.geomim.cameras, self.config.image.size)
         clip = self.clip(model, batch.clip, batch.clip.noise)
-        with torch.autocast(batch.clip.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision, batch.clip.images.device):
             images = batch.geomim.normalised_images()
             outputs: JointOutputs = network(images, cameras, batch.geomim.groups, clip)
         rebuilt = self.geomim.terms_of(model, outputs.reconstruction, batch.geomim)

@@ -16,6 +16,7 @@ from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.methods.mim4d import Config
 from tasks.pretrain.mim4d.held_out import HeldOutVideo
 from tasks.pretrain.mim4d.model import build_model
+from training.speed import autocast
 from training.task import Term
 
 PARTS = "direct", "rebuilt"  # as in `VideoRendered`
@@ -39,7 +40,7 @@ class MIM4DPretraining:
 
     def terms(self, model: MIM4D, network: nn.Module, batch: ClipBatch) -> list[Term]:
         plan = model.geometry(batch.cameras, self.config.image.size, batch.there)
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision, batch.images.device):
             images, rays = batch.normalised_images(), rays_of(batch, batch.noise)
             rendered = network(images, batch.visible, plan, targets_of(batch), rays)
         return terms_of(rendered, batch, self.method, model.video.renderer.spec)

@@ -12,7 +12,7 @@ from tasks.pretrain.methods.mim4d import Config
 
 def build_model(config: PretrainConfig, method: Config) -> MIM4D:
     """Initialised from torch's global generator."""
-    backbone = build_backbone(method.check_backbone(config.backbone), checkpointing=config.checkpointing)
+    backbone = build_backbone(method.check_backbone(config.backbone))
     lift = LiftSpec(volume_grid(method), DepthBins(*method.depth_bins), method.width, method.context)
     return MIM4D(backbone, lift, render_spec(method), temporal_spec(method))
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from models.backbones.config import ResNetConfig
 from models.backbones.resnet import ResNet, norms_at_rest
+from models.checkpointing import set_checkpointing
 
 
 def a_resnet(depth: int, **how) -> ResNet:
@@ -47,13 +48,14 @@ def test_stopping_early_gives_the_same_maps():
 
 def test_checkpointing_changes_neither_gradients_nor_running_statistics():
     results, images = [], torch.randn(2, 3, 64, 64)
-    for checkpointing in (False, True):
-        net = a_resnet(18, drop_path=0.5, checkpointing=checkpointing).train()
+    for checkpointing in ("none", "mlp", "block"):
+        net = a_resnet(18, drop_path=0.5).train()
+        set_checkpointing(net, checkpointing)
         torch.manual_seed(1)
         maps = net(images)
         sum(m.square().mean() for m in maps).backward()
         results.append([*maps, *(p.grad for p in net.parameters()), *net.buffers()])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*results, strict=True))
 
 
 def test_norms_at_rest_normalise_by_the_batch():

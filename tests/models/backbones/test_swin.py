@@ -3,6 +3,7 @@ import torch
 
 from models.backbones.build import build_backbone
 from models.backbones.config import SwinConfig
+from models.checkpointing import set_checkpointing
 from models.layouts import network_sizes
 from models.masking import upsample_groups
 from small_swin import small_swin
@@ -38,13 +39,14 @@ def test_checkpointing_changes_no_gradient():
     """Bit for bit, stochastic depth included."""
     images, groups = torch.randn(2, 3, 64, 96), torch.randint(0, 2, (1, 2, 3))
     results = []
-    for checkpointing in (False, True):
-        swin = tiny_swin(drop_path=0.5, checkpointing=checkpointing).train()
+    for checkpointing in ("none", "mlp", "block"):
+        swin = tiny_swin(drop_path=0.5).train()
+        set_checkpointing(swin, checkpointing)
         torch.manual_seed(1)
         maps = swin(images, groups)
         sum(m.square().mean() for m in maps).backward()
         results.append([*maps, *(p.grad for p in swin.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*results))
 
 
 def test_drop_path_drops_whole_images_in_training_only():

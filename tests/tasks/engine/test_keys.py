@@ -22,7 +22,7 @@ FIT = {"fit"} | TEACHER
 ALL = {"ingest"} | FIT | DEPTH | SCRATCH
 
 RUNTIME = "threads device seconds_between_saves skip_samples"
-TRAINING = f"ranks checkpointing loaders {RUNTIME}"
+TRAINING = f"ranks checkpointing compile loaders {RUNTIME}"
 
 # Section -> the keys that its fields move, and those fields. Every field of the config stands here once.
 MOVES: dict[str, list[tuple[set[str], str]]] = {
