@@ -50,7 +50,7 @@ class DetectorData(Protocol):
     def batch_size(self) -> int: ...
 
 
-def no_truth(sample: int, scene: np.ndarray) -> Truth:
+def no_truth(sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
     """Where boxes are all there is to predict."""
     return ()
 
@@ -90,8 +90,8 @@ class Batch(NamedTuple):
 class Batches:
     """Prepares batches. Safe to call from several threads.
 
-    depth: where depth is supervised. truth_of: (row of the index, ego -> augmented ego (4, 4)) -> what else a sample's
-    predictions are compared with.
+    depth: where depth is supervised. truth_of: (row of the index, ego -> augmented ego (4, 4), its boxes in the latter)
+    -> what else a sample's predictions are compared with.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Batches:
         index: Index,
         dataroot: Path,
         depth: DepthReader | None = None,
-        truth_of: Callable[[int, np.ndarray], Truth] = no_truth,
+        truth_of: Callable[[int, np.ndarray, Boxes], Truth] = no_truth,
     ):
         self.config, self.index, self.dataroot = config, index, dataroot
         self.depth, self.truth_of = depth, truth_of
@@ -133,6 +133,7 @@ class Batches:
         to_key_ego = camera_to_key_ego(index, sample, frames, view.key_ego)
         truth = sample_boxes(index, sample, self.config.min_lidar_points)
         truth = boxes_in_key_ego(index, sample, truth, view.key_ego)
+        boxes = augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]
         return Batch(
             samples=np.array([sample]),
             tokens=[str(index.token[sample])],
@@ -144,9 +145,9 @@ class Batches:
                 _of_one(to_key_ego[0]),
                 _of_one(scene),
             ),
-            boxes=[augmented(np.zeros((0, 5), np.float32), truth, scene[:3, :3])[1]],
+            boxes=[boxes],
             depth_labels=None if self.depth is None else self._depth_labels(self.depth, sample, post)[None],
-            truth=self.truth_of(sample, scene),
+            truth=self.truth_of(sample, scene, boxes),
         )
 
     def _images(self, frame: int, draws: list[ImageDraw]) -> np.ndarray:

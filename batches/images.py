@@ -202,5 +202,7 @@ def normalise(images: "Tensor") -> "Tensor":
     """uint8 (..., H, W, 3) to float32 (..., 3, H, W) with ImageNet's mean 0 and deviation 1, on the images' device."""
     import torch
 
-    mean, std = (torch.tensor(values, device=images.device) for values in (MEAN, STD))
+    from models.constants import constant
+
+    mean, std = (constant(values, torch.float32, images.device) for values in (MEAN, STD))
     return ((images - mean) / std).movedim(-1, -3).contiguous()

@@ -3,7 +3,6 @@
 Shape legend: B samples, C classes of a group, M slots for true boxes, K cells.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,7 +33,7 @@ def codes_at(maps: dict[str, Tensor], cells: Tensor) -> Tensor:
 def code_losses(
     maps: dict[str, Tensor],
     targets: Targets,
-    weights: Sequence[float],
+    weights: Tensor,
     box_weight: float,
     velocity_squared: bool = False,
 ) -> Tensor:
@@ -50,4 +49,4 @@ def code_losses(
         near = velocity.clamp(max=SQUARED_UP_TO)
         velocity = near * (2 * velocity - near)  # the square, and its tangent farther on
     distance = torch.cat([errors[..., :-2].abs(), velocity], 2).sum((0, 1))
-    return box_weight * distance.new_tensor(weights) * distance / (targets.used.sum() + 1e-4)
+    return box_weight * weights * distance / (targets.used.sum() + 1e-4)

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import nms
+from models import center_targets, nms
 from models.boxes import Boxes
 from models.center_codes import PARTS, Targets, code_losses, codes_at
 from models.focal_loss import heatmap_loss
 from models.head import Head
-from models.heatmap import draw_centers
 from models.initialise import init_scores, kaiming_init
 from models.layers import ModuleList
 from models.names import CLASSES
@@ -97,6 +96,12 @@ class CenterHeadSpec:
             raise ValueError(f"the rules of non-maximum suppression must name once: {', '.join(wrong)}")
 
     @property
+    def shape_YX(self) -> tuple[int, int]:
+        """Cells of the map."""
+        (x0, y0, _, x1, y1, _), (dx, dy) = self.bev_range, self.cell_size
+        return round((y1 - y0) / dy), round((x1 - x0) / dx)
+
+    @property
     def kept(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper x, y, z between which boxes are predicted."""
         if self.keep_range is not None:
@@ -109,28 +114,31 @@ class CenterHeadSpec:
 class CenterPointHead(Head):
     """Heatmap of centres per class, and at each centre offset, height, log size, (sin, cos) of yaw and velocity."""
 
+    code_weights: Tensor
+
     def __init__(self, spec: CenterHeadSpec):
         super().__init__()
         self.spec, self.class_groups = spec, spec.class_groups
-        self.low, self.high = np.array(spec.bev_range[:3]), np.array(spec.bev_range[3:])
-        self.cell_size = np.array(spec.cell_size)
-        self.shape_YX = tuple(round(n) for n in ((self.high - self.low)[:2] / self.cell_size)[::-1])
         self.net = _Net(spec)
+        self.register_buffer("code_weights", torch.tensor(spec.code_weights), persistent=False)
 
     def forward(self, bev_CYX: Tensor) -> Predictions:
         """Raw maps of a BEV (B, C, Y, X)."""
         return self.net(bev_CYX)
 
     def loss(self, predictions: Predictions, boxes: Sequence[Boxes]) -> dict[str, Tensor]:
+        """`losses` of what is drawn here of the samples' boxes, in the map's frame."""
+        return self.losses(predictions, self._learnt(boxes))
+
+    def losses(self, predictions: Predictions, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Gaussian focal loss of the heatmaps and `code_losses` of the boxes, a term of each per class group.
 
-        boxes: the truth of each sample in the map's frame; classes in no group and boxes centred outside the range are
-        left out; an unknown velocity (NaN) is not learnt from.
+        targets: each group's, see `models.center_targets`; an unknown velocity (NaN) is not learnt from.
         """
         terms = {}
-        for number, (maps, targets) in enumerate(zip(predictions, self.targets(self._learnable(boxes)))):
-            terms[f"task{number}.heatmap"] = self.heatmap_loss(maps, targets)
-            terms[f"task{number}.box"] = self.code_losses(maps, targets).sum()
+        for number, (maps, wanted) in enumerate(zip(predictions, targets, strict=True)):
+            terms[f"task{number}.heatmap"] = self.heatmap_loss(maps, wanted)
+            terms[f"task{number}.box"] = self.code_losses(maps, wanted).sum()
         return terms
 
     def heatmap_loss(self, maps: dict[str, Tensor], targets: Targets) -> Tensor:
@@ -138,66 +146,33 @@ class CenterPointHead(Head):
         return self.spec.heatmap_weight * heatmap_loss(maps["heatmap"], targets.heatmap, HEATMAP_CLAMP)
 
     def counts(self, boxes: Sequence[Boxes]) -> dict[str, Tensor]:
-        """By how many the sum of each term of `loss` is divided, at least by 1: centres, and boxes."""
-        counts = {}
-        for number, targets in enumerate(self.targets(self._learnable(boxes))):
-            counts[f"task{number}.heatmap"] = (targets.heatmap == 1).sum()
-            counts[f"task{number}.box"] = targets.used.sum()
-        return counts
+        """Of `loss`, see `counts_of`."""
+        return self.counts_of(self._learnt(boxes))
 
-    def _learnable(self, boxes: Sequence[Boxes]) -> list[Boxes]:
-        return [b[b.centred_in(self.low[:2], self.high[:2])] for b in boxes]
+    @staticmethod
+    def counts_of(targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """By how many the sum of each term of `losses` is divided, at least by 1: centres, and boxes."""
+        counts = {}
+        for number, wanted in enumerate(targets):
+            counts[f"task{number}.heatmap"] = (wanted.heatmap == 1).sum()
+            counts[f"task{number}.box"] = wanted.used.sum()
+        return counts
 
     def code_losses(self, maps: dict[str, Tensor], targets: Targets) -> Tensor:
         """(10,) see `code_losses`."""
         spec = self.spec
-        return code_losses(maps, targets, spec.code_weights, spec.box_weight, spec.velocity_squared)
+        return code_losses(maps, targets, self.code_weights, spec.box_weight, spec.velocity_squared)
 
     def targets(self, boxes: Sequence[Boxes]) -> list[Targets]:
-        """What each class group should say of the samples' boxes; drawn on the CPU, and moved at once."""
+        """What each class group should say of the samples' boxes, which lie in the range; on the head's device."""
+        return self._moved([center_targets.drawn(self.spec, sample) for sample in boxes])
+
+    def _learnt(self, boxes: Sequence[Boxes]) -> list[Targets]:
+        return self._moved([center_targets.learnt(self.spec, sample) for sample in boxes])
+
+    def _moved(self, samples: list[list[Targets]]) -> list[Targets]:
         device = next(self.parameters()).device
-        out = []
-        for group in self.class_groups:
-            labels = [CLASSES.index(name) for name in group]
-            samples = zip(*(self._target(b, labels) for b in boxes))
-            out.append(Targets(*(torch.from_numpy(np.stack(part)).to(device) for part in samples)))
-        return out
-
-    def _target(self, boxes: Boxes, labels: list[int]) -> tuple[np.ndarray, ...]:
-        """One sample's Targets for one group, without the first dimension."""
-        rows = np.concatenate([np.flatnonzero(boxes.labels == label) for label in labels])[: self.spec.slots]
-        boxes = boxes[rows]
-        # In float32, as the original: a centre on the border of two cells falls into the same one.
-        xyz, sizes, yaws = (a.astype(np.float32) for a in (boxes.centers, boxes.sizes, boxes.yaws))
-        cell_size = self.cell_size.astype(np.float32)
-        place = (xyz[:, :2] - self.low[:2].astype(np.float32)) / cell_size
-        cell = place.astype(np.int64)  # towards zero, so up to a cell off the low sides counts; `loss` leaves it out
-        on_map = ((cell >= 0) & (cell < self.shape_YX[::-1])).all(1)
-        used = on_map & (sizes > 0).all(1)
-        heatmap = draw_centers(
-            (len(labels), *self.shape_YX),
-            [labels.index(label) for label in boxes.labels[used]],
-            cell[used][:, ::-1],
-            (sizes[:, :2] / cell_size)[used],
-            self.spec.gaussian_overlap,
-            self.spec.min_radius,
-        )
-        log_sizes = np.log(np.where(used[:, None], sizes, 1))
-        codes = np.c_[place - cell, xyz[:, 2], log_sizes, np.sin(yaws), np.cos(yaws), boxes.velocities]
-        with np.errstate(over="ignore"):  # then it is infinite, as is the loss, which is for the training loop to tell
-            codes = codes.astype(np.float32)
-        return (
-            heatmap,
-            self._slots(codes, used),
-            self._slots(cell[:, 1] * self.shape_YX[1] + cell[:, 0], used),
-            self._slots(used, used),
-        )
-
-    def _slots(self, values: np.ndarray, used: np.ndarray) -> np.ndarray:
-        """The boxes' values (N, ...) in M slots, zero where there is no box to learn from."""
-        slots = np.zeros((self.spec.slots, *values.shape[1:]), values.dtype)
-        slots[: len(values)][used] = values[used]
-        return slots
+        return [Targets(*(part.to(device) for part in group)) for group in center_targets.joined(samples)]
 
     @torch.no_grad()
     def predict(self, predictions: Predictions) -> list[Boxes]:
@@ -214,7 +189,7 @@ class CenterPointHead(Head):
         labels, cells = best // (height * width), best % (height * width)
         reg, z, dim, rot, velocity = codes_at(maps, cells).split(list(PARTS.values()), 2)
         xy = torch.stack([cells % width, cells // width], 2) + reg
-        xyz = torch.cat([xy * xy.new_tensor(self.cell_size) + xy.new_tensor(self.low[:2]), z], 2)
+        xyz = torch.cat([xy * xy.new_tensor(self.spec.cell_size) + xy.new_tensor(self.spec.bev_range[:2]), z], 2)
         sizes, yaws = dim.clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE).exp(), torch.atan2(rot[..., 0], rot[..., 1])
 
         to_label = np.array([CLASSES.index(name) for name in group])

@@ -51,8 +51,10 @@ def depth_loss(depth_prob: Tensor, labels: Tensor) -> Tensor:
     depth_prob: (..., D, h, w) after the softmax. labels: (..., h, w) with NO_LABEL. 0 where nothing is labelled.
     """
     valid = labels != NO_LABEL
-    prob = depth_prob.movedim(-3, -1)[valid].float()
-    target = F.one_hot(labels[valid], prob.shape[-1]).to(prob.dtype)
+    # Where nothing is labelled, 0 against 0, which costs nothing: to leave such cells out, a GPU would have to be asked
+    # how many there are.
+    prob = torch.where(valid.unsqueeze(-3), depth_prob, 0).float()
+    target = (labels.unsqueeze(-3) == torch.arange(prob.shape[-3], device=labels.device).view(-1, 1, 1)).float()
     # torch's own refuses NaN (on a GPU by killing the context); here NaN must come out, for the caller to report.
     loss = F.binary_cross_entropy(prob.nan_to_num(0.0), target, reduction="sum") + 0 * prob.sum()
     return loss / valid.sum().clamp(min=1)

@@ -35,8 +35,10 @@ class OccupancyHead(Head):
 
     def loss(self, logits: Tensor, labels: Tensor, seen: Tensor) -> dict[str, Tensor]:
         """Mean cross-entropy of the voxels in view: labels (B, X, Y, Z) of names.OCCUPANCY_CLASSES, seen bool."""
-        total = F.cross_entropy(logits[seen].float(), labels[seen].long(), reduction="sum")
-        return {"occupancy": total / seen.sum().clamp(min=1)}
+        learnt = torch.where(seen, labels.long(), -1)
+        # Added up by `sum`: torch's own reduction adds millions of float32 numbers one to the other.
+        losses = F.cross_entropy(logits.flatten(0, 3).float(), learnt.flatten(), ignore_index=-1, reduction="none")
+        return {"occupancy": losses.sum() / seen.sum().clamp(min=1)}
 
     def predict(self, logits: Tensor) -> Tensor:
         """Labels (B, X, Y, Z) uint8."""

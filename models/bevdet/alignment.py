@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.cameras import Cameras
+from models.constants import constant
 from models.lift_splat import BevGrid
 from models.rays import inverse
 from models.shapes import check_shape
@@ -21,13 +22,12 @@ def sampling_grid(cameras: Cameras, frame: int, grid: BevGrid, at_corners: bool 
     motion = (key @ inverse(earlier))[:, [0, 1, 3]][:, :, [0, 1, 3]]  # (B, 3, 3): p -> where it was seen
     nx, ny = grid.shape
     half = 0.0 if at_corners else 0.5
-    to_metres = motion.new_tensor(
-        [[grid.cell, 0, grid.x[0] + half * grid.cell], [0, grid.cell, grid.y[0] + half * grid.cell], [0, 0, 1]]
-    )
+    x0, y0 = grid.x[0] + half * grid.cell, grid.y[0] + half * grid.cell
+    to_metres = constant(((grid.cell, 0, x0), (0, grid.cell, y0), (0, 0, 1)), motion.dtype, motion.device)
     cells = inverse(to_metres) @ motion @ to_metres
     y, x = torch.meshgrid(*(torch.arange(n, device=cells.device).to(cells) for n in (ny, nx)), indexing="ij")
     moved = torch.stack([x, y, torch.ones_like(x)], -1) @ cells.transpose(-1, -2)[:, None]  # (B, Y, X, 3)
-    return (2 * moved[..., :2] / moved.new_tensor([nx - 1, ny - 1]) - 1).float()
+    return (2 * moved[..., :2] / constant((nx - 1, ny - 1), moved.dtype, moved.device) - 1).float()
 
 
 def aligned(bev: Tensor, places: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ cameras.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.backbones.swin import Swin
 from models.geomim.decoder import Decoder
@@ -47,8 +46,13 @@ def pixel_loss(made: Tensor, images: Tensor, groups: Tensor) -> Tensor:
     """Mean squared error of `PixelMIM`'s pixels where the half does not see them, mean of the two halves."""
     target = pixel_target(images, images.shape[-1] // made.shape[-2])
     groups = upsample_groups(groups, *target.shape[1:3]).expand(target.shape[:3])
-    first, second = (F.mse_loss(made[half].float()[groups != half], target[groups != half]) for half in (0, 1))
+    first, second = (_mean_where(groups != half, made[half].float() - target) for half in (0, 1))
     return (first + second) / 2
+
+
+def _mean_where(counts: Tensor, errors: Tensor) -> Tensor:
+    """Mean square of errors (..., C) where `counts` (...)."""
+    return torch.where(counts[..., None], errors, 0).square().sum() / (counts.sum() * errors.shape[-1])
 
 
 def pixel_target(images: Tensor, stride: int) -> Tensor:

@@ -82,5 +82,6 @@ class DeformableAttention(nn.Module):
             weights = self.weights(queries).unflatten(-1, per_read).softmax(-1)
             y, x = torch.meshgrid(*(torch.arange(n, device=queries.device) for n in (height, width)), indexing="ij")
             cells = torch.stack([x, y], -1).reshape(-1, 1, 1, 1, 2).to(offsets)
-            places = (2 * (cells + offsets) + 1) / offsets.new_tensor([width, height]) - 1
+            across, down = (2 * (cells + offsets) + 1).unbind(-1)
+            places = torch.stack([across / width, down / height], -1) - 1
             return places.permute(0, 2, 3, 1, 4, 5), weights.permute(0, 2, 3, 1, 4)

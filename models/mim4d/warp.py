@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.constants import constant
 from models.rays import inverse
 from models.shapes import check_shape
 from models.uncompiled import operator
@@ -44,7 +45,7 @@ def sampling_places(shape: Sequence[int], low: Place, high: Place, target_to_sou
 
     shape: (Z, Y, X); the rest as in `warp`.
     """
-    ends = torch.tensor([low, high], dtype=torch.float64, device=target_to_source.device)
+    ends = constant((tuple(low), tuple(high)), torch.float64, target_to_source.device)
     to_metres = torch.diag(torch.cat([(ends[1] - ends[0]) / 2, ends.new_ones(1)]))
     to_metres[:3, 3] = ends.mean(0)
     motion = inverse(to_metres) @ target_to_source.double() @ to_metres

@@ -60,7 +60,7 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
     index = Index.open(inputs["ingest"].path / "index.zarr")
     depth = DepthReader(inputs["depth"].path / "depth.zarr") if config.needs_depth else None
     goal = goal_of(config)(config, index, inputs.dataroot, EVALUATE)
-    batches = Batches(config, index, inputs.dataroot, depth, goal.truth)
+    batches = Batches(config, index, inputs.dataroot, depth, goal.learnt)
     samples = labelled(index, config.label_fraction)
     drawn_from = class_balanced(index, samples, config.seed) if config.sampling == "cbgs" else samples
     drawn_from = leaving_out(drawn_from, index.token, config.skip_samples)

@@ -46,7 +46,7 @@ class DetectorTask:
         return [self.batches.training_at(positions, self.samples) for positions in parts]
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        counts = self.goal.counts(self.detector.head, batch.boxes, batch.truth)
+        counts = self.goal.counts(self.detector.head, batch.truth)
         if batch.depth_labels is not None:
             counts["depth"] = (batch.depth_labels != NO_LABEL).sum()
         return counts
@@ -55,7 +55,7 @@ class DetectorTask:
         cameras = self.detector.geometry(batch.cameras)
         with autocast(self.config.precision, batch.images.device):
             predictions, depth_prob = self.network(batch.normalised(), cameras, batch.with_previous)
-        losses = self.goal.loss(self.detector.head, predictions, batch.boxes, batch.truth)
+        losses = self.goal.loss(self.detector.head, predictions, batch.truth)
         terms = [Term(name, 1.0, loss) for name, loss in losses.items()]
         if batch.depth_labels is not None:
             terms.append(Term("depth", self.config.depth_weight, depth_loss(depth_prob, batch.depth_labels)))

@@ -61,7 +61,7 @@ def test_x_is_the_last_dimension():
     head = CenterPointHead(CenterHeadSpec(8, RANGE, CELL, ONE_GROUP, width=8))
     boxes = Boxes(np.array([[15.9, -11.9, 0]]), np.ones((1, 3)), np.zeros(1), np.zeros((1, 2)), np.array([0]))
     heat = head.targets([boxes])[0].heatmap
-    assert heat.shape[-2:] == head.shape_YX == (30, 40)
+    assert heat.shape[-2:] == head.spec.shape_YX == (30, 40)
     assert heat[0, 0, 0, 39] == 1
 
 
@@ -93,8 +93,8 @@ def test_the_squared_loss_of_velocity_is_its_squared_error_and_the_rest_stays_l1
     torch.manual_seed(0)
     truth[0].velocities[1] = [-120.0, 9.0]  # as wrong annotations say
     (maps,), (targets,) = head(torch.randn(3, 8, 30, 40)), head.targets(truth)
-    plain = code_losses(maps, targets, code_weights(0.3), 0.25)
-    squared = code_losses(maps, targets, code_weights(0.3), 0.25, velocity_squared=True)
+    plain = code_losses(maps, targets, torch.tensor(code_weights(0.3)), 0.25)
+    squared = code_losses(maps, targets, torch.tensor(code_weights(0.3)), 0.25, velocity_squared=True)
     assert torch.equal(squared[:-2], plain[:-2])
     boxes, error = 0, np.zeros(2)
     for b, slot in targets.used.nonzero().tolist():
@@ -190,8 +190,9 @@ def mmdet3ds(head: CenterPointHead):
     """The same head by mmdetection3d, with the same weights."""
     from mmdet3d.models.dense_heads.centerpoint_head import CenterHead
 
-    kept = [*(head.low[:2] - 10), -10.0, *(head.high[:2] + 10), 10.0]
-    common = {"out_size_factor": 1, "voxel_size": list(head.cell_size), "pc_range": list(head.low[:2])}
+    low_x, low_y, _, high_x, high_y, _ = head.spec.bev_range
+    kept = [low_x - 10, low_y - 10, -10.0, high_x + 10, high_y + 10, 10.0]
+    common = {"out_size_factor": 1, "voxel_size": list(head.spec.cell_size), "pc_range": [low_x, low_y]}
     other = CenterHead(
         in_channels=8,
         tasks=[{"num_class": len(group), "class_names": list(group)} for group in head.class_groups],
@@ -203,7 +204,7 @@ def mmdet3ds(head: CenterPointHead):
         | {"type": "CenterPointBBoxCoder", "max_num": 500, "score_threshold": 0.1, "post_center_range": kept},
         train_cfg=common
         | {
-            "grid_size": list(head.shape_YX[::-1]),
+            "grid_size": list(head.spec.shape_YX[::-1]),
             "point_cloud_range": RANGE,
             "max_objs": 500,
             "dense_reg": 1,

@@ -13,8 +13,9 @@ from evaluation import table
 from evaluation.official import evaluate as scored
 from evaluation.official import evaluation_split, unscored
 from evaluation.picture import PICTURES, draw_worst
-from models import nms
+from models import center_targets, nms
 from models.boxes import Boxes
+from models.center_codes import Targets
 from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, Predictions, code_weights
 from models.norm import Norm
 from storage.index import Index
@@ -32,27 +33,11 @@ class Detection:
 
     def __init__(self, config: FinetuneConfig, index: Index, dataroot: Path, evaluate: EvaluateConfig):
         self._config, self._index, self._dataroot, self._evaluate = config, index, dataroot, evaluate
+        self._spec = head_spec(config, evaluate)
 
     @staticmethod
     def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> CenterPointHead:
-        six = config.class_groups == "six"
-        rotated = nms.BEVDET_STEREO if six else nms.BEVDET
-        span, height = config.bev_range, config.height
-        return CenterPointHead(
-            CenterHeadSpec(
-                config.bev_width,
-                (-span, -span, height[0], span, span, height[1]),
-                (config.bev_cell, config.bev_cell),
-                SIX_GROUPS if six else ONE_GROUP,
-                config.head_width,
-                norm=Norm(momentum=config.norm_momentum),
-                score_threshold=evaluate.score_threshold,
-                rules=rotated if evaluate.nms == "rotated" else nms.centerpoint(evaluate.nms_radius),
-                min_radius=config.gaussian_radius,
-                code_weights=code_weights(config.velocity_weight),
-                velocity_squared=config.velocity_loss == "squared",
-            )
-        )
+        return CenterPointHead(head_spec(config, evaluate))
 
     @staticmethod
     def split(index: Index) -> str:
@@ -62,16 +47,20 @@ class Detection:
     def unscored(index: Index) -> str:
         return unscored(index, evaluation_split(index))
 
-    def truth(self, sample: int, scene: np.ndarray) -> Truth:
+    def truth(self, sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
         return ()
 
-    @staticmethod
-    def loss(head: CenterPointHead, predictions: Predictions, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
-        return head.loss(predictions, boxes)
+    def learnt(self, sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
+        """Each class group's `Targets`, one after the other."""
+        return tuple(part for group in center_targets.learnt(self._spec, boxes) for part in group)
 
     @staticmethod
-    def counts(head: CenterPointHead, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
-        return head.counts(boxes)
+    def loss(head: CenterPointHead, predictions: Predictions, learnt: Truth) -> dict[str, Tensor]:
+        return head.losses(predictions, _groups(learnt))
+
+    @staticmethod
+    def counts(head: CenterPointHead, learnt: Truth) -> dict[str, Tensor]:
+        return head.counts_of(_groups(learnt))
 
     def collected(self, results: Iterator[SampleResult]) -> dict[int, Boxes]:
         """The boxes of each sample, in its LIDAR_TOP frame, best first."""
@@ -94,3 +83,28 @@ class Detection:
     def pictured(entry: Mapping[str, Any]) -> dict[str, str]:
         kinds = ("missed", "false")
         return {kind: ", ".join(f"{n} {name}" for name, n in entry[kind].items()) or "-" for kind in kinds}
+
+
+def head_spec(config: FinetuneConfig, evaluate: EvaluateConfig) -> CenterHeadSpec:
+    """The head of a finetuning, and which of its predictions count."""
+    six = config.class_groups == "six"
+    rotated = nms.BEVDET_STEREO if six else nms.BEVDET
+    span, height = config.bev_range, config.height
+    return CenterHeadSpec(
+        config.bev_width,
+        (-span, -span, height[0], span, span, height[1]),
+        (config.bev_cell, config.bev_cell),
+        SIX_GROUPS if six else ONE_GROUP,
+        config.head_width,
+        norm=Norm(momentum=config.norm_momentum),
+        score_threshold=evaluate.score_threshold,
+        rules=rotated if evaluate.nms == "rotated" else nms.centerpoint(evaluate.nms_radius),
+        min_radius=config.gaussian_radius,
+        code_weights=code_weights(config.velocity_weight),
+        velocity_squared=config.velocity_loss == "squared",
+    )
+
+
+def _groups(learnt: Truth) -> list[Targets]:
+    size = len(Targets._fields)
+    return [Targets(*learnt[i : i + size]) for i in range(0, len(learnt), size)]

@@ -50,17 +50,24 @@ class Goal(Protocol):
         """What to say where that split has no ground truth."""
         ...
 
-    def truth(self, sample: int, scene: np.ndarray) -> Truth:
-        """What a sample's predictions are compared with beside its boxes; scene (4, 4): ego -> augmented ego."""
+    def truth(self, sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
+        """What a sample's predictions are compared with beside its boxes; scene (4, 4): ego -> augmented ego.
+
+        boxes: the sample's, in the augmented ego frame.
+        """
+        ...
+
+    def learnt(self, sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
+        """The same of a sample that is trained on: what `loss` and `counts` take."""
         ...
 
     @staticmethod
-    def loss(head: Any, predictions: Any, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+    def loss(head: Any, predictions: Any, learnt: Truth) -> dict[str, Tensor]:
         """The terms to minimise, each a mean over what there is to learn from. head: of the kind that `head` makes."""
         ...
 
     @staticmethod
-    def counts(head: Any, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
+    def counts(head: Any, learnt: Truth) -> dict[str, Tensor]:
         """By how many the sum of each term of `loss` was divided."""
         ...
 

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from batches.detector import Truth
+from models.boxes import Boxes
 from storage.index import Index
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.finetune.goals.tally import Tally
@@ -24,6 +28,12 @@ class MapGoal:
     @staticmethod
     def unscored(index: Index) -> str:
         return "The val split has no samples, so nothing is scored."
+
+    def truth(self, sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
+        raise NotImplementedError
+
+    def learnt(self, sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
+        return self.truth(sample, scene, boxes)
 
     def evaluate(self, collected: Tally, folder: Path) -> dict | None:
         return collected.score.result() if collected.score.samples else None

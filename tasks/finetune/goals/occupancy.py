@@ -32,19 +32,19 @@ class VoxelOccupancy(MapGoal):
     def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> OccupancyHead:
         return OccupancyHead(config.bev_width, config.head_width)
 
-    def truth(self, sample: int, scene: np.ndarray) -> Truth:
+    def truth(self, sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
         """The config lets a scene be mirrored, and nothing else: labels stay on their grid."""
         occupancy = read_occupancy(self._index, self._dataroot, sample)
         flipped = occupancy.flipped(bool(scene[0, 0] < 0), bool(scene[1, 1] < 0))
         return tuple(torch.from_numpy(array.copy())[None] for array in flipped)
 
     @staticmethod
-    def loss(head: OccupancyHead, predictions: Tensor, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
-        return head.loss(predictions, *truth)
+    def loss(head: OccupancyHead, predictions: Tensor, learnt: Truth) -> dict[str, Tensor]:
+        return head.loss(predictions, *learnt)
 
     @staticmethod
-    def counts(head: OccupancyHead, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
-        return {"occupancy": truth[1].sum()}
+    def counts(head: OccupancyHead, learnt: Truth) -> dict[str, Tensor]:
+        return {"occupancy": learnt[1].sum()}
 
     def collected(self, results: Iterator[SampleResult]) -> Tally:
         return tallied(results, OccupancyScore, self._evaluate.pictures)

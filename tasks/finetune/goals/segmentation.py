@@ -37,17 +37,17 @@ class Segmentation(MapGoal):
     def head(config: FinetuneConfig, evaluate: EvaluateConfig) -> SegmentationHead:
         return SegmentationHead(config.bev_width, config.head_width, Norm(momentum=config.norm_momentum))
 
-    def truth(self, sample: int, scene: np.ndarray) -> Truth:
+    def truth(self, sample: int, scene: np.ndarray, boxes: Boxes) -> Truth:
         return (torch.from_numpy(self._masks.read(sample, scene))[None],)
 
     @staticmethod
-    def loss(head: SegmentationHead, predictions: Tensor, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
-        return head.loss(predictions, *truth)
+    def loss(head: SegmentationHead, predictions: Tensor, learnt: Truth) -> dict[str, Tensor]:
+        return head.loss(predictions, *learnt)
 
     @staticmethod
-    def counts(head: SegmentationHead, boxes: list[Boxes], truth: Truth) -> dict[str, Tensor]:
-        (masks,) = truth
-        return {name: torch.tensor(masks[:, 0].numel(), device=masks.device) for name in BEV_LAYERS}
+    def counts(head: SegmentationHead, learnt: Truth) -> dict[str, Tensor]:
+        (masks,) = learnt
+        return {name: masks.new_full((), masks[:, 0].numel(), dtype=torch.int64) for name in BEV_LAYERS}
 
     def collected(self, results: Iterator[SampleResult]) -> Tally:
         config = self._config

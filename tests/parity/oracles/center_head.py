@@ -160,7 +160,7 @@ def one_group(oracle: Oracle) -> Iterator[Output]:
             yield Output(f"{key}_value", tensor.grad[place.unbind(1)], Tolerance(relative=GRADIENTS))
     yield Output("one_grad/t0_heatmap_sub", maps["heatmap"].grad[..., ::5, ::7], Tolerance(of_max=GRADIENTS))
     # What training calls does the same with the boxes in range.
-    inside = [b[b.centred_in(head.low[:2], head.high[:2])] for b in boxes]
+    inside = [b[b.centred_in(np.array(head.spec.bev_range[:2]), np.array(head.spec.bev_range[3:5]))] for b in boxes]
     wanted = sum(losses_of(head, [maps], head.targets(inside)).values())
     yield Output("one_loss/total (of what is in range)", sum(head.loss([maps], boxes).values()), LOSS, wanted)
 

@@ -4,10 +4,17 @@ import pytest
 import torch
 
 from batches.detector import Batches
+from no_waiting import step_without_waiting
 from storage.depth import DepthReader
+from tasks.finetune.config import EVALUATE
+from tasks.finetune.goals.detection import Detection
 from tasks.finetune.network import build_detector
 from tasks.finetune.task import DetectorTask
 from training.ranks import shares
+
+
+def learnt(world, config):
+    return Detection(config, world.index, world.inputs.dataroot, EVALUATE).learnt
 
 
 @pytest.mark.parametrize("groups", ["one", "six"])
@@ -15,7 +22,7 @@ def test_the_mean_over_parts_is_the_loss_of_the_whole(world, groups):
     """Without batch norm's statistics, which are a micro-batch's own."""
     config = world.configured(class_groups=groups, drop_path=0.0)
     depth = DepthReader(world.inputs["depth"].path / "depth.zarr")
-    batches = Batches(config, world.index, world.inputs.dataroot, depth)
+    batches = Batches(config, world.index, world.inputs.dataroot, depth, learnt(world, config))
     torch.manual_seed(0)
     detector = build_detector(config).eval()
     task = DetectorTask(config, detector, batches, world.index.samples("train"))
@@ -38,9 +45,19 @@ def test_velocity_is_learnt_as_the_config_says(world):
 
 def test_what_is_drawn_from_bfloat16_is_scored_in_float32(world):
     config = world.configured(precision="bf16", depth_weight=0.0)
-    batches = Batches(config, world.index, world.inputs.dataroot)
+    batches = Batches(config, world.index, world.inputs.dataroot, truth_of=learnt(world, config))
     detector = build_detector(config)
     task = DetectorTask(config, detector, batches, world.index.samples("train"))
     terms = task.terms(batches.evaluation([0]))
     assert terms
     assert all(term.mean.dtype == torch.float32 and term.mean.isfinite() for term in terms)
+
+
+@pytest.mark.parametrize("groups", ["one", "six"])
+def test_a_step_waits_for_nothing(world, groups):
+    config = world.configured(class_groups=groups)
+    depth = DepthReader(world.inputs["depth"].path / "depth.zarr")
+    batches = Batches(config, world.index, world.inputs.dataroot, depth, learnt(world, config))
+    detector = build_detector(config)
+    task = DetectorTask(config, detector, batches, world.index.samples("train"))
+    assert step_without_waiting(task, detector, batches.evaluation([0, 1])) == []

@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 
 from batches.clips import joined
 from clip_world import MIM4D, clip_world, opened  # noqa: F401
+from no_waiting import step_without_waiting
 from storage.artifact import Artifact
 from tasks.engine.stage import Inputs
 from tasks.pretrain.config import PretrainConfig
 from tasks.pretrain.mim4d.method import MIM4DPretraining
 from tasks.pretrain.run import run
+from tasks.pretrain.task import PretrainTask
 
 GEOMIM = {
     "name": "geomim",
@@ -125,3 +127,14 @@ def test_bf16_loses_little(clip_world):  # noqa: F811
         )
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
     assert losses[1] != losses[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_waits_for_nothing(clip_world, method):  # noqa: F811
+    config = PretrainConfig(**CONFIG | {"method": METHODS[method]})
+    index = opened(clip_world["ingest"].path)
+    made = config.method.method()(config, config.method, clip_world, index)
+    model = made.build()
+    samples = index.samples("train")
+    task = PretrainTask(config, made, model, samples, None)
+    assert step_without_waiting(task, model, made.batch(range(2), samples)) == []

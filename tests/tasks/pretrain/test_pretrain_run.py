@@ -18,6 +18,7 @@ from damages import damaged_in_turn, emptied
 from geomim_configs import geomim_batches, geomim_config
 from models.backbones.build import build_backbone
 from models.names import CAMERAS, CLASSES
+from no_waiting import step_without_waiting
 from rank_jobs import KilledAt3
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
@@ -29,6 +30,7 @@ from tasks.pretrain.geomim.method import GeoMIMEvaluator
 from tasks.pretrain.geomim.picture import COLOURS_FILE
 from tasks.pretrain.run import export, run
 from tasks.pretrain.samples import split_samples
+from tasks.pretrain.task import PretrainTask
 from what_kernels_get import Geometry
 
 SAMPLES, WIDTH, HEIGHT = 5, 128, 72
@@ -347,3 +349,20 @@ def test_pixels_can_be_the_target(world, tmp_path):
     backbone = build_backbone(config.backbone)
     backbone.load_state_dict(load_file(artifact.path / "backbone.safetensors"))
     assert (artifact.path / "pretrain.png").stat().st_size > 10_000
+
+
+PIXELS = {"name": "pixels", "decoder": {"width": 16, "num_heads": 2, "depth": 4}}
+
+
+@pytest.mark.parametrize("fields", [{}, {"bev_flip": True}, {"method": PIXELS}], ids=["geomim", "mirrored", "pixels"])
+def test_a_step_waits_for_nothing(world, fields):
+    config = geomim_config(**CONFIG)
+    if "method" in fields:
+        config = PretrainConfig(**{name: CONFIG[name] for name in ("backbone", "image", "batch_size")} | fields)
+    index = Index.open(world["ingest"].path / "index.zarr")
+    method = config.method.method()(config, config.method, world, index)
+    model, (samples, _) = method.build(), split_samples(index, 1)
+    assert (
+        step_without_waiting(PretrainTask(config, method, model, samples, None), model, method.batch(range(2), samples))
+        == []
+    )
