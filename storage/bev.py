@@ -37,7 +37,7 @@ NUSCENES_TRAIN, NUSCENES_TRAINVAL = 28_130, 34_149  # samples
 LZ4 = Compressor(
     BloscCodec(typesize=2, cname="lz4hc", clevel=5, shuffle="noshuffle"), Blosc("lz4hc", 5, Blosc.NOSHUFFLE)
 )
-ZSTD = Compressor(ZstdCodec(level=1), Zstd(1))
+ZSTD = Compressor(ZstdCodec(level=1), Zstd(1), joins=True)
 
 Encoding = Literal["cells", "compact", "dense"]
 Flip = Literal["none", "x", "y", "xy"]  # the coordinates of the points that are negated

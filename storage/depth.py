@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numcodecs import Zstd
@@ -25,7 +26,7 @@ from storage.shards import Compressor, ShardedLayout
 FORMAT = 2
 SLOTS = 1 << 13  # points of a chunk
 NAMES = ("u", "v", "depth", "sweep")
-_ZSTD = Compressor(ZstdCodec(level=1), Zstd(1))
+_ZSTD = Compressor(ZstdCodec(level=1), Zstd(1), joins=True)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class SamplePoints:
             return u, v, depth
         recent = sweep <= sweeps
         return u[recent], v[recent], depth[recent]
+
+
+class CameraPoints(NamedTuple):
+    """The points of one sample in one camera."""
+
+    u: np.ndarray  # (n,) float32 px
+    v: np.ndarray  # (n,) float32 px
+    depth: np.ndarray  # (n,) float32 m
+    sweep: np.ndarray  # (n,) uint8
 
 
 class DepthWriter:
@@ -107,13 +117,15 @@ class DepthReader:
 
     def read(self, sample: int) -> SamplePoints:
         """All points of a sample. Raises IndexError for no such sample, Damaged."""
-        cameras = range(len(self.cameras))
-        counts = [self.store.count(sample, camera) for camera in cameras]
-        values = {
-            name: np.concatenate([self.store.read(name, sample, camera)[: counts[camera]] for camera in cameras])
-            for name in NAMES
-        }
-        return SamplePoints(**values, offsets=np.cumsum([0, *counts]))
+        cameras = self.read_cameras(sample)
+        u, v, depth, sweep = (np.concatenate(parts) for parts in zip(*cameras))
+        return SamplePoints(u, v, depth, sweep, np.cumsum([0, *(len(camera.u) for camera in cameras)]))
+
+    def read_cameras(self, sample: int) -> list[CameraPoints]:
+        """The same camera by camera, as they lie in memory: nothing is copied. Raises as `read`."""
+        counts = [self.store.count(sample, camera) for camera in range(len(self.cameras))]
+        arrays = [self.store.read_all(name, sample) for name in NAMES]
+        return [CameraPoints(*(values[:n] for values in of_camera)) for n, of_camera in zip(counts, zip(*arrays))]
 
 
 def open_depth(path: Path) -> PartStore:

@@ -127,27 +127,37 @@ class PartStore:
         Raises IndexError beyond the end, KeyError where the sample's part is not written, Damaged where its files are
         gone, cut, damaged or another part's.
         """
+        return self._read(name, sample, variant)[0]
+
+    def read_all(self, name: str, sample: int) -> list[np.ndarray]:
+        """`read` of every variant, in one go."""
+        return self._read(name, sample, None)
+
+    def _read(self, name: str, sample: int, variant: int | None) -> list[np.ndarray]:
+        part, row = self._where(sample)
+        array, out = self.arrays[name], []
+        try:
+            found = array.read_all(part, row) if variant is None else [array.read(part, self._place(row, variant))]
+        except (OSError, ValueError) as error:
+            raise Damaged(array.file(part), _words(error)) from error
+        for number, (values, sums) in enumerate(found, variant or 0):
+            check = self._column(CHECK, part)[self._place(row, number)][self._number(name)]
+            if check != self._binding(sample, number, name, sums):
+                raise self._other(array, part, sample, sums)
+            out.append(values)
+        return out
+
+    def _where(self, sample: int) -> tuple[int, int]:
+        """A sample's part, which is looked at, and its row in it."""
         if not 0 <= sample < len(self):
             raise IndexError(f"{self.path}: sample {sample} of {len(self)}")
         part, row = divmod(sample, self.part_size)
         self._ready(part, sample)
-        place = self._place(row, variant)
-        array = self.arrays[name]
-        try:
-            values, sums = array.read(part, place)
-        except (OSError, ValueError) as error:
-            raise Damaged(array.file(part), _words(error)) from error
-        check = self._column(CHECK, part)[place][self._number(name)]
-        if check != self._binding(sample, variant, name, sums):
-            raise self._other(array, part, sample, sums)
-        return values
+        return part, row
 
     def count(self, sample: int, variant: int = 0) -> int:
         """How many rows hold something. Raises as `read`."""
-        if not 0 <= sample < len(self):
-            raise IndexError(f"{self.path}: sample {sample} of {len(self)}")
-        part, row = divmod(sample, self.part_size)
-        self._ready(part, sample)
+        part, row = self._where(sample)
         return int(self._column(COUNT, part)[self._place(row, variant)])
 
     def counts(self) -> np.ndarray:

@@ -31,10 +31,15 @@ MISSING = 2**64 - 1
 
 @dataclass(frozen=True)
 class Compressor:
-    """The same codec in zarr's words and as the functions that do it."""
+    """The same codec in zarr's words and as the functions that do it.
+
+    joins: encoded pieces that follow each other decode as one, as frames of Zstandard do. numcodecs makes a context a
+    call, which takes longer than to decode a small chunk.
+    """
 
     zarr: BytesBytesCodec
     codec: Codec
+    joins: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class ShardedArray:
         self.leading = array.ndim - len(layout.shape)
         self._grid = tuple(shard // chunk for shard, chunk in zip(shards, array.chunks))
         self._names = ["0"] * (array.ndim - 1)
-        self._codec = layout.compressor.codec
+        self._codec, self._joins = layout.compressor.codec, layout.compressor.joins
 
     @staticmethod
     def create(group: zarr.Group, layout: ShardedLayout, leading: dict[str, int], part_size: int) -> None:
@@ -91,18 +96,36 @@ class ShardedArray:
         place: the sample's row in the part, and the variant where the array has such. Raises OSError or ValueError for
         a shard or chunk that is missing, cut or damaged.
         """
+        row, *variant = place
+        ((values, sums),) = self._read(part, row, slice(variant[0], variant[0] + 1) if variant else slice(None))
+        return values, sums
+
+    def read_all(self, part: int, row: int) -> list[tuple[np.ndarray, bytes]]:
+        """`read` of every variant of a sample, in one go."""
+        return self._read(part, row, slice(None))
+
+    def _read(self, part: int, row: int, variants: slice) -> list[tuple[np.ndarray, bytes]]:
         with open(self.file(part), "rb", buffering=0) as file:
-            stored = self._stored(self.table(file)[place])
-            values = np.empty((len(stored) * self.chunk[0], *self.chunk[1:]), self.dtype)
-            sums = []
-            for (offset, size), target in zip(stored, np.split(values, len(stored)) if stored else []):
-                data = checked(os.pread(file.fileno(), size, offset))
-                sums.append(data[-CRC_BYTES:])
-                try:
-                    self._codec.decode(memoryview(data)[:-CRC_BYTES], target)
-                except RuntimeError as error:  # each codec has its own for bytes that are not its own
-                    raise ValueError(str(error)) from error
-        return values, b"".join(sums)
+            table = self.table(file)[row]
+            places = [self._stored(entries) for entries in table.reshape(-1, *table.shape[-2:])[variants]]
+            pieces = _pieces(file, [chunk for stored in places for chunk in stored])
+        values = np.empty((len(pieces) * self.chunk[0], *self.chunk[1:]), self.dtype)
+        encoded = [memoryview(checked(piece))[:-CRC_BYTES] for piece in pieces]
+        try:
+            if self._joins and encoded:
+                self._codec.decode(b"".join(encoded), values)
+            else:
+                for number, data in enumerate(encoded):
+                    self._codec.decode(data, values[number * self.chunk[0] : (number + 1) * self.chunk[0]])
+        except RuntimeError as error:  # each codec has its own for bytes that are not its own
+            raise ValueError(str(error)) from error
+        out, first = [], 0
+        for stored in places:
+            end = first + len(stored)
+            sums = b"".join(piece[-CRC_BYTES:] for piece in pieces[first:end])
+            out.append((values[first * self.chunk[0] : end * self.chunk[0]], sums))
+            first = end
+        return out
 
     def sums(self, part: int) -> np.ndarray:
         """The checksums of a part's chunks by place (an array of bytes objects), every chunk read and checked.
@@ -164,3 +187,13 @@ class Shard:
             self.table[(*place, number)] = self._file.tell(), len(data)
             self.sums[place] += data[-CRC_BYTES:]
             self._file.write(data)
+
+
+def _pieces(file: BinaryIO, chunks: list[list[int]]) -> list[bytes]:
+    """The bytes of chunks (offset, bytes) of a file; in one read where they follow each other, as they are written."""
+    ends = [offset + size for offset, size in chunks]
+    if all(end == offset for end, (offset, _) in zip(ends, chunks[1:])) and chunks:
+        start = chunks[0][0]
+        data = os.pread(file.fileno(), ends[-1] - start, start)
+        return [data[offset - start : end - start] for (offset, _), end in zip(chunks, ends)]
+    return [os.pread(file.fileno(), size, offset) for offset, size in chunks]
