@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batches.depth_maps import nearest_depths
+from batches.depth_maps import depth_target
 from batches.frames import boxes_in_key_ego, camera_to_key_ego, frames_of
 from batches.image_config import ImageConfig
 from batches.images import ImageDraw, draws_of, load_images, normalise, post_homography
@@ -157,11 +157,10 @@ class Batches:
 
     def _depth_labels(self, depth: DepthReader, sample: int, posts: np.ndarray) -> Tensor:
         """Bin of the nearest key-sweep point in every feature cell, (N, h, w)."""
-        points, size, stride = depth.read(sample), self.config.image.size, self.config.backbone.strides[2]
-        nearest = []
-        for camera, post in enumerate(posts):
-            u, v, depths = points.camera(camera, sweeps=0)
-            nearest.append(nearest_depths(u, v, depths, post, size, stride))
+        size, stride = self.config.image.size, self.config.backbone.strides[2]
+        nearest = [
+            depth_target(points, 0, post, size, stride) for points, post in zip(depth.read_cameras(sample), posts)
+        ]
         return self.bins.labels(torch.from_numpy(np.stack(nearest)))
 
 

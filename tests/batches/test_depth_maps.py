@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batches.depth_maps import nearest_depths
+from batches.depth_maps import depth_target, nearest_depths
+from storage.depth import CameraPoints
 
 
 def full_map(u, v, depth, post, size) -> np.ndarray:
@@ -72,3 +73,20 @@ def test_a_mirrored_image():
 def test_a_stride_that_does_not_fit():
     with pytest.raises(ValueError, match="an image of 10x16 does not divide into cells of 4"):
         nearest_depths(np.zeros(0), np.zeros(0), np.zeros(0), np.eye(4), (10, 16), 4)
+
+
+@pytest.mark.parametrize("sweeps", [0, 1, 10])
+def test_the_sweeps_that_are_asked_for(sweeps):
+    """In any order: nothing says that a sweep's points stand together."""
+    random = np.random.default_rng(0)
+    u, v, depth = random.uniform(0, 48, (3, 500)).astype(np.float32)
+    sweep = random.integers(0, 4, 500).astype(np.uint8)
+    post, recent = affine(1.1, 0.1, (-2, 3)), sweep <= sweeps
+    found = depth_target(CameraPoints(u, v, depth, sweep), sweeps, post, (48, 48), 8)
+    wanted = nearest_in_cells(full_map(u[recent], v[recent], depth[recent], post, (48, 48)), 8)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_pixels_may_be_whole_numbers():
+    half = np.diag([0.5, 0.5, 1, 1])
+    assert nearest_depths(np.array([3]), np.array([1]), np.array([9]), half, (1, 2), 1).tolist() == [[0, 9]]
