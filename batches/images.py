@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batches.image_config import ImageConfig
+from batches.resample import axis_of, resample_into, rotate_into
 from common.errors import UserError
 from common.files import of_sample
 from dataroot.images import read_image
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # ImageNet's, for RGB in 0..255.
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
+
+LARGEST = 5  # eighths of its size that an image is decoded at, if not whole
 
 
 @dataclass(frozen=True)
@@ -125,40 +128,61 @@ def post_homography(draw: ImageDraw, size: tuple[int, int]) -> np.ndarray:
     return rotation @ matrix
 
 
-def apply_draw(image: np.ndarray, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
-    """The network's input, uint8 (height, width, 3).
+def apply_draw(
+    image: np.ndarray,
+    draw: ImageDraw,
+    size: tuple[int, int],
+    source_size: tuple[int, int],
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The network's input, uint8 (height, width, 3), written to `out` where that is given.
 
     `image` is the stored one of `source_size` (width, height), whole or decoded at some eighths of its size. Bicubic
-    resize, nearest-neighbour rotation, black outside: Pillow's, as in the original. A whole image gives the original's
-    pixels to the bit; of a scaled one only the window is resampled, which rounds a few values by 1 or 2 differently.
+    resize, rows before columns, nearest-neighbour rotation, black outside: Pillow's pixels to the bit, as in the
+    original, of the window alone (batches/resample.py). The window of a scaled image is resized by itself, which rounds
+    a few values by 1 or 2 differently than resizing all of it.
     """
-    from PIL import Image
-
-    left, top = draw.crop
-    scaled, target = Image.fromarray(image), resized(source_size, draw.resize)
-    if scaled.size == source_size:
-        out = scaled.resize(target, Image.Resampling.BICUBIC).crop((left, top, left + size[1], top + size[0]))
+    (left, top), target, stored = draw.crop, resized(source_size, draw.resize), image.shape[1::-1]
+    out = np.empty((*size, 3), np.uint8) if out is None else out
+    first = max(0, left), max(0, top)
+    end = min(target[0], left + size[1]), min(target[1], top + size[0])
+    count = end[0] - first[0], end[1] - first[1]
+    if min(count) < 1:
+        out[:] = 0
+        return out
+    if stored == source_size:
+        x, y = (axis_of(s, (0, s), whole, at, n) for s, whole, at, n in zip(stored, target, first, count))
     else:
         # Eighths, not the ratio of the sizes: 5/8 of 900 rows are 562.5, decoded as 563.
-        eighths = round(8 * scaled.width / source_size[0])
-        x, y = (source * eighths / 8 / side for source, side in zip(source_size, target))  # scaled px per target px
-        x0, y0 = max(0, left), max(0, top)
-        x1, y1 = min(target[0], left + size[1]), min(target[1], top + size[0])
-        window = scaled.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, (x0 * x, y0 * y, x1 * x, y1 * y))
-        out = Image.new("RGB", size[::-1])
-        out.paste(window, (x0 - left, y0 - top))
-    if draw.flip:
-        out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        eighths = round(8 * stored[0] / source_size[0])
+        steps = [source * eighths / 8 / side for source, side in zip(source_size, target)]  # scaled px per target px
+        boxes = [(low * step, high * step) for low, high, step in zip(first, end, steps)]
+        x, y = (axis_of(s, box, n, 0, n) for s, box, n in zip(stored, boxes, count))
+    canvas = np.empty_like(out) if draw.rotate else out
+    if count != size[::-1]:
+        canvas[:] = 0
+    place = size[1] - (end[0] - left) if draw.flip else first[0] - left, first[1] - top
+    resample_into(canvas, image, place, x, y, draw.flip)
     if draw.rotate:
-        out = out.rotate(draw.rotate, Image.Resampling.NEAREST)
-    return np.asarray(out)
+        rotate_into(out, canvas, draw.rotate)
+    return out
 
 
-def load_image(path: Path, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
+def load_image(
+    path: Path, draw: ImageDraw, size: tuple[int, int], source_size: tuple[int, int], out: np.ndarray | None = None
+) -> np.ndarray:
     """The network's input from a file, decoded at the cheapest scale, by `apply_draw`. Raises as `read_image` does."""
+    return apply_draw(read_image(path, scale_of(draw, source_size)), draw, size, source_size, out)
+
+
+def scale_of(draw: ImageDraw, source_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Pixels (width, height) that a decode must have for a draw; None for all.
+
+    Decoded at 6/8 and 7/8 an image takes half as long again as whole and twice as long: only 4/8 and 8/8 are done many
+    numbers at a time (bench/images.py).
+    """
     wanted = resized(source_size, draw.resize)
-    smaller = wanted[0] <= source_size[0] and wanted[1] <= source_size[1]
-    return apply_draw(read_image(path, wanted if smaller else None), draw, size, source_size)
+    return wanted if all(8 * px <= LARGEST * source for px, source in zip(wanted, source_size)) else None
 
 
 def draws_of(
@@ -172,10 +196,18 @@ def draws_of(
 
 
 def load_images(
-    index: Index, dataroot: Path, sample: int, draws: Sequence[ImageDraw], size: tuple[int, int]
+    index: Index,
+    dataroot: Path,
+    sample: int,
+    draws: Sequence[ImageDraw],
+    size: tuple[int, int],
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A sample's images (N, H, W, 3) uint8 of `size` (H, W). Raises as `read_image` does, naming the sample."""
-    return load_paths(index, dataroot, sample, index.camera_path[sample], draws, size)
+    """A sample's images (N, H, W, 3) uint8 of `size` (H, W), in `out` where that is given.
+
+    Raises as `read_image` does, naming the sample.
+    """
+    return load_paths(index, dataroot, sample, index.camera_path[sample], draws, size, out)
 
 
 def load_paths(
@@ -185,17 +217,18 @@ def load_paths(
     paths: Sequence[str],
     draws: Sequence[ImageDraw],
     size: tuple[int, int],
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The same of other images of the sample's cameras (N,), black where the path is ""."""
     sizes = [tuple(source) for source in index.image_size[sample].tolist()]
-    black = np.zeros((*size, 3), np.uint8)
+    out = np.empty((len(draws), *size, 3), np.uint8) if out is None else out
     with of_sample(index.token[sample]):
-        return np.stack(
-            [
-                load_image(dataroot / str(path), draw, size, source) if path else black
-                for path, draw, source in zip(paths, draws, sizes)
-            ]
-        )
+        for image, path, draw, source in zip(out, paths, draws, sizes):
+            if path:
+                load_image(dataroot / str(path), draw, size, source, image)
+            else:
+                image[:] = 0
+    return out
 
 
 def normalise(images: "Tensor") -> "Tensor":
