@@ -7,13 +7,14 @@ its attributes); else the BEV of the points as they are, mirrored. The two diffe
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from batches.depth_maps import nearest_depths
+from batches.depth_maps import depth_target
 from batches.images import normalise
 from batches.masked import MaskedImages
 from models import geometry
@@ -85,31 +86,30 @@ class GeoMIMBatches:
         the seed and its position.
         """
         seed = self.masked.config.seed
-        chosen, items = [sample_at(position, samples, seed) for position in positions], []
-        for position, sample in zip(positions, chosen):
+        chosen = [sample_at(position, samples, seed) for position in positions]
+        images, items = self.masked.empty(len(chosen)), []
+        for position, sample, out in zip(positions, chosen, images):
             generator = generator_at(position, seed)
             flip = generator.integers(0, 2, 2).astype(bool) & self.config.bev_flip
-            items.append(self._sample(sample, generator, flip))
-        return self._collate(chosen, items, self.masked.training_groups(positions))
+            items.append(self._sample(sample, generator, flip, out))
+        return self._collate(chosen, images, items, self.masked.training_groups(positions))
 
     def held_out(self, samples: np.ndarray) -> GeoMIMBatch:
         """The same samples without augmentation, each with masks that are always its own."""
-        items = [self._sample(s, None, np.zeros(2, bool)) for s in samples]
-        return self._collate(samples, items, self.masked.held_out_groups(samples))
+        images = self.masked.empty(len(samples))
+        items = [self._sample(s, None, np.zeros(2, bool), out) for s, out in zip(samples, images)]
+        return self._collate(samples, images, items, self.masked.held_out_groups(samples))
 
-    def _sample(self, sample: int, generator: np.random.Generator | None, flip: np.ndarray) -> tuple:
-        """Images, the fields of Cameras, depth maps: arrays; and the teacher's Cells."""
+    def _sample(self, sample: int, generator: np.random.Generator | None, flip: np.ndarray, out: np.ndarray) -> tuple:
+        """Images go to `out`. The fields of Cameras and depth maps: arrays; and the teacher's Cells."""
         index = self.index
         mirror = np.diag([*np.where(flip, -1.0, 1.0), 1.0, 1.0])
-        points = self.depth.read(sample)
-        images, posts = self.masked.images(sample, generator)
-        maps = []
-        for camera, post in enumerate(posts):
-            u, v, depth = points.camera(camera, self.config.depth_sweeps)
-            maps.append(nearest_depths(u, v, depth, post, self.image_size, self.stride))
+        posts = self.masked.images(sample, generator, out)
+        target = partial(depth_target, sweeps=self.config.depth_sweeps, size=self.image_size, stride=self.stride)
+        maps = [target(points, post_homography=post) for points, post in zip(self.depth.read_cameras(sample), posts)]
         frame = index.intrinsics[sample], posts, camera_to_key_lidar(index, sample)  # of one frame
         cameras = *(matrices[None] for matrices in frame), index.camera_to_ego[sample], mirror
-        return images, *cameras, np.stack(maps), self._cells(sample, *flip)
+        return *cameras, np.stack(maps), self._cells(sample, *flip)
 
     def _cells(self, sample: int, flip_x: bool, flip_y: bool) -> Cells:
         name = ("x" if flip_x else "") + ("y" if flip_y else "") or "none"
@@ -118,11 +118,14 @@ class GeoMIMBatches:
         index, values = self.bev.cells(sample)
         return Cells(flip_cells(index, self.bev.shape[1:], flip_x, flip_y), values)
 
-    def _collate(self, samples: Sequence[int] | np.ndarray, items: list[tuple], groups: Tensor) -> GeoMIMBatch:
+    def _collate(
+        self, samples: Sequence[int] | np.ndarray, images: np.ndarray, items: list[tuple], groups: Tensor
+    ) -> GeoMIMBatch:
         *arrays, bev = zip(*items)
-        images, *cameras, maps = map(np.stack, arrays)
+        *cameras, maps = map(np.stack, arrays)
         _, x, y = self.bev.shape
         bev_index = np.concatenate([b * x * y + index.astype(np.int64) for b, (index, _) in enumerate(bev)])
+        values = [values for _, values in bev]
         return GeoMIMBatch(
             [str(self.index.token[s]) for s in samples],
             torch.from_numpy(images),
@@ -130,7 +133,7 @@ class GeoMIMBatches:
             groups,
             torch.from_numpy(maps),
             torch.from_numpy(bev_index),
-            torch.from_numpy(np.concatenate([values for _, values in bev])),
+            torch.from_numpy(np.concatenate(values) if len(values) > 1 else np.ascontiguousarray(values[0])),
             self.bev.shape,
         )
 

@@ -68,19 +68,25 @@ class MaskedImages:
         """
         chosen = [sample_at(position, samples, self.config.seed) for position in positions]
         generators = [generator_at(position, self.config.seed) for position in positions]
-        images = [self.images(sample, generator)[0] for sample, generator in zip(chosen, generators)]
-        return self._batch(chosen, images, self.training_groups(positions))
+        return self._batch(chosen, generators, self.training_groups(positions))
 
     def held_out(self, samples: np.ndarray) -> MaskedBatch:
         """These samples without augmentation, each with masks that are always its own."""
-        return self._batch(samples, [self.images(sample, None)[0] for sample in samples], self.held_out_groups(samples))
+        return self._batch(samples, [None] * len(samples), self.held_out_groups(samples))
 
-    def images(self, sample: int, generator: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-        """Images (N, H, W, 3) uint8 and their homographies (N, 4, 4); nothing random without a generator."""
+    def empty(self, samples: int) -> np.ndarray:
+        """Room for the images (samples, N, H, W, 3) of a batch: what is made in its place is not copied again."""
+        return np.empty((samples, len(self.index.cameras), *self.config.image.size, 3), np.uint8)
+
+    def images(self, sample: int, generator: np.random.Generator | None, out: np.ndarray) -> np.ndarray:
+        """Load the sample's images into `out` (N, H, W, 3) uint8; nothing random without a generator.
+
+        Returns their homographies (N, 4, 4).
+        """
         size = self.config.image.size
         draws = draws_of(self.index, sample, self.config.image, generator)
-        images = load_images(self.index, self.dataroot, sample, draws, size)
-        return images, np.stack([post_homography(draw, size) for draw in draws])
+        load_images(self.index, self.dataroot, sample, draws, size, out)
+        return np.stack([post_homography(draw, size) for draw in draws])
 
     def training_groups(self, positions: range) -> Tensor:
         """The halves of what stands at these positions, drawn from the seed and the position; or from the seed and the
@@ -101,6 +107,10 @@ class MaskedImages:
         cells = mask.mask_cell // self.stride
         return groups.repeat_interleave(cells, 1).repeat_interleave(cells, 2)
 
-    def _batch(self, samples: Sequence[int] | np.ndarray, images: list[np.ndarray], groups: Tensor) -> MaskedBatch:
-        tokens = [str(self.index.token[sample]) for sample in samples]
-        return MaskedBatch(tokens, torch.from_numpy(np.stack(images)), groups)
+    def _batch(
+        self, samples: Sequence[int] | np.ndarray, generators: Sequence[np.random.Generator | None], groups: Tensor
+    ) -> MaskedBatch:
+        tokens, images = [str(self.index.token[sample]) for sample in samples], self.empty(len(samples))
+        for sample, generator, out in zip(samples, generators, images):
+            self.images(sample, generator, out)
+        return MaskedBatch(tokens, torch.from_numpy(images), groups)
