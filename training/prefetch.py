@@ -1,8 +1,8 @@
 """Batches made ahead of time by threads, so that whoever computes on them does not wait.
 
 Threads, not processes: JPEG decoding, resizing and decompression let go of the interpreter's lock, nothing has to be
-pickled or squeezed through /dev/shm, and no worker outlives a killed run. (Which is faster beside a GPU has not been
-measured.)
+pickled or squeezed through /dev/shm, and no worker outlives a killed run. On two cores threads load more
+(`bench/loader.py --workers`). (Which is faster beside a GPU has not been measured.)
 """
 
 from collections import deque
