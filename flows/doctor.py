@@ -65,9 +65,17 @@ def check_imports() -> Check:
 def check_devices() -> Check:
     import torch
 
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    cores = f"{available_cores()} cores"
-    return Check("devices", True, f"{', '.join(names)}; {cores}" if names else f"no CUDA device; {cores}")
+    names = [f"{torch.cuda.get_device_name(i)} ({_gpu_precisions(i)})" for i in range(torch.cuda.device_count())]
+    able = torch.cpu.get_capabilities()
+    bf16 = "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "bf16 would be slower"
+    return Check("devices", True, f"{', '.join(names) or 'no CUDA device'}; {available_cores()} cores (fp32, {bf16})")
+
+
+def _gpu_precisions(device: int) -> str:
+    """Those of a training's `precision` that its tensor cores have."""
+    import torch
+
+    return "fp32, tf32, bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32; no tf32, no bf16"
 
 
 def check_disk(folder: Path) -> Check:
