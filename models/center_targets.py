@@ -1,7 +1,6 @@
 """What CenterPoint's head learns from a sample's boxes: drawn on the CPU, where boxes are loaded."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,14 +8,12 @@ from torch import Tensor
 
 from models.boxes import Boxes
 from models.center_codes import Targets
+from models.center_spec import CenterHeadSpec
 from models.heatmap import draw_centers
 from models.names import CLASSES
 
-if TYPE_CHECKING:
-    from models.center_head import CenterHeadSpec
 
-
-def learnt(spec: "CenterHeadSpec", boxes: Boxes) -> list[Targets]:
+def learnt(spec: CenterHeadSpec, boxes: Boxes) -> list[Targets]:
     """What each class group should say of one sample's boxes (in the map's frame), B = 1.
 
     Classes in no group and boxes centred outside the range are left out.
@@ -25,7 +22,7 @@ def learnt(spec: "CenterHeadSpec", boxes: Boxes) -> list[Targets]:
     return drawn(spec, boxes[boxes.centred_in(low, high)])
 
 
-def drawn(spec: "CenterHeadSpec", boxes: Boxes) -> list[Targets]:
+def drawn(spec: CenterHeadSpec, boxes: Boxes) -> list[Targets]:
     """The same of boxes within the range."""
     return [_group(spec, boxes, [CLASSES.index(name) for name in group]) for group in spec.class_groups]
 
@@ -35,7 +32,7 @@ def joined(samples: Iterable[Sequence[Targets]]) -> list[Targets]:
     return [Targets(*map(torch.cat, zip(*group))) for group in zip(*samples, strict=True)]
 
 
-def _group(spec: "CenterHeadSpec", boxes: Boxes, labels: list[int]) -> Targets:
+def _group(spec: CenterHeadSpec, boxes: Boxes, labels: list[int]) -> Targets:
     rows = np.concatenate([np.flatnonzero(boxes.labels == label) for label in labels])[: spec.slots]
     boxes = boxes[rows]
     # In float32, as the original: a centre on the border of two cells falls into the same one.

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from models import center_head
 from models.bev import swap_xy
 from models.boxes import Boxes
-from models.center_head import CenterHeadSpec, CenterPointHead
+from models.center_head import CenterPointHead
+from models.center_spec import CenterHeadSpec
 from models.lidar import transfusion
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
 from models.lidar.box_code import Convention

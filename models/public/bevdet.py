@@ -14,7 +14,8 @@ from models.backbones.swin import Swin
 from models.bevdet.detector import BevDet, BevDetSpec
 from models.bevdet.encoder import ResidualSpec
 from models.bevdet.necks import FpnSpec
-from models.center_head import CenterHeadSpec, CenterPointHead
+from models.center_head import CenterPointHead
+from models.center_spec import CenterHeadSpec
 from models.depth_bins import DepthBins
 from models.lift_splat import BevGrid
 from models.public.center_head import read_center_head

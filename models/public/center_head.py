@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.center_codes import PARTS
-from models.center_head import CenterHeadSpec
+from models.center_spec import CenterHeadSpec
 from models.names import CLASSES
 from models.nms import CircleNms, Nms, RotatedNms
 from models.public.norms import read_norm

@@ -10,7 +10,8 @@ from common.errors import UserError
 from models.backbones.build import BackboneConfig
 from models.backbones.config import ConvNeXtConfig, ResNetConfig, SwinConfig
 from models.bevdet.detector import BevDet
-from models.center_head import ONE_GROUP, SIX_GROUPS, CenterPointHead
+from models.center_head import CenterPointHead
+from models.center_spec import ONE_GROUP, SIX_GROUPS
 from models.names import BEV_LAYERS, CLASSES, OCCUPANCY_CLASSES
 from models.nms import RotatedNms
 from models.public.bevdet import PublicBevDet

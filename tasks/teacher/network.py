@@ -12,7 +12,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.progress import say
 from dataroot.points import load_points
-from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec
+from models.center_spec import ONE_GROUP, SIX_GROUPS, CenterHeadSpec
 from models.layouts import WeightsMismatch, grouped
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
 from models.lidar.checkpoint import convention_of, described, load_detector, load_encoder, why_encoder_alone

@@ -6,7 +6,8 @@ import models.openmmlab  # noqa: F401  (before mmdet3d: it may stand in for mmcv
 from models import nms
 from models.boxes import Boxes
 from models.center_codes import PARTS, code_losses
-from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, code_weights
+from models.center_head import CenterPointHead
+from models.center_spec import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, code_weights
 from models.names import CLASSES
 
 RANGE = (-16.0, -12.0, -5.0, 16.0, 12.0, 3.0)

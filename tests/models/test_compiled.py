@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.center_head import CenterHeadSpec, CenterPointHead
+from models.center_head import CenterPointHead
+from models.center_spec import CenterHeadSpec
 from models.geomim.decoder import Decoder, DecoderSpec
 from models.geomim.pixels import PixelMIM
 from models.masking import draw_halves

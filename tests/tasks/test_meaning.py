@@ -1,4 +1,4 @@
-from models.center_head import ONE_GROUP, CenterHeadSpec
+from models.center_spec import ONE_GROUP, CenterHeadSpec
 from models.lidar.detector import LidarSpec
 from models.lidar.encoder import EncoderSpec
 from models.lidar.grid import VoxelGrid

@@ -16,7 +16,8 @@ from evaluation.picture import PICTURES, draw_worst
 from models import center_targets, nms
 from models.boxes import Boxes
 from models.center_codes import Targets
-from models.center_head import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, CenterPointHead, Predictions, code_weights
+from models.center_head import CenterPointHead, Predictions
+from models.center_spec import ONE_GROUP, SIX_GROUPS, CenterHeadSpec, code_weights
 from models.norm import Norm
 from storage.index import Index
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig

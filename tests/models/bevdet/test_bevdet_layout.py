@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models.bevdet.layout import bevdet_from_public, bevdet_to_public, detector_sizes, fill_bevdet, read_bevdet
-from models.center_head import SIX_GROUPS, CenterHeadSpec, CenterPointHead
+from models.center_head import CenterPointHead
+from models.center_spec import SIX_GROUPS, CenterHeadSpec
 from models.layouts import WeightsMismatch, with_prefix
 from small_detectors import VARIANTS, small_detector
 

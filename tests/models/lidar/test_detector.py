@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from models.boxes import Boxes
-from models.center_head import ONE_GROUP, CenterHeadSpec, CenterPointHead
+from models.center_head import CenterPointHead
+from models.center_spec import ONE_GROUP, CenterHeadSpec
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
 from models.lidar.detector import LidarDetector, voxel_batch
 from models.lidar.encoder import EncoderSpec, SparseEncoder

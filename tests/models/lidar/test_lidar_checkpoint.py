@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.center_head import ONE_GROUP, CenterHeadSpec, CenterPointHead
+from models.center_head import CenterPointHead
+from models.center_spec import ONE_GROUP, CenterHeadSpec
 from models.layouts import WeightsMismatch
 from models.lidar.bev_backbone import BEVBackbone, BevBackboneSpec
 from models.lidar.box_code import Convention
