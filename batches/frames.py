@@ -4,15 +4,15 @@ from typing import Literal
 
 import numpy as np
 
+from common.errors import UserError
 from models.boxes import Boxes
 from models.geometry import inverse
-from models.names import CAMERAS
 from storage.index import Index
 
 KeyEgo = Literal["lidar", "camera"]
 
 # Whose time the released detectors take for "now": for the cameras the first in their own order, for boxes the front.
-VIEWS_CAMERA, BOXES_CAMERA = CAMERAS.index("CAM_FRONT_LEFT"), CAMERAS.index("CAM_FRONT")
+VIEWS_CAMERA, BOXES_CAMERA = "CAM_FRONT_LEFT", "CAM_FRONT"
 
 
 def frames_of(index: Index, sample: int, count: int) -> list[int]:
@@ -36,7 +36,7 @@ def camera_to_key_ego(index: Index, sample: int, frames: list[int], of: KeyEgo =
     if of == "lidar":
         ego_to_global = index.lidar_ego_to_global[sample]
     else:
-        ego_to_global = index.camera_ego_to_global[sample, VIEWS_CAMERA]
+        ego_to_global = index.camera_ego_to_global[sample, _place(index, VIEWS_CAMERA)]
     return inverse(ego_to_global) @ index.camera_ego_to_global[frames] @ index.camera_to_ego[frames]
 
 
@@ -54,4 +54,13 @@ def boxes_in_lidar(index: Index, sample: int, boxes: Boxes, of: KeyEgo = "lidar"
 
 
 def _boxes_ego_to_global(index: Index, sample: int, of: KeyEgo) -> np.ndarray:
-    return index.lidar_ego_to_global[sample] if of == "lidar" else index.camera_ego_to_global[sample, BOXES_CAMERA]
+    if of == "lidar":
+        return index.lidar_ego_to_global[sample]
+    return index.camera_ego_to_global[sample, _place(index, BOXES_CAMERA)]
+
+
+def _place(index: Index, camera: str) -> int:
+    if camera not in index.cameras:
+        told = f"finetune.view.key_ego = camera is the ego at the time of {camera}'s image, and there is no such camera"
+        raise UserError(f"{told} ({', '.join(index.cameras)}); set finetune.view.key_ego=lidar")
+    return index.cameras.index(camera)

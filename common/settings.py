@@ -15,6 +15,7 @@ class Settings(BaseModel):
     Fields declared with `runtime(...)` say how to compute, not what (worker counts, devices): they stay out of the key.
     Fields declared with `external_file(...)` may name a file: the key holds its digest instead of its path. A relative
     path that leads nowhere from the working folder is tried from the project's, so that what it ships is found.
+    Fields declared with `later(...)` came after artifacts had been made: at their default they stay out of the key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -39,7 +40,7 @@ class Settings(BaseModel):
             value = getattr(self, name)
             if name in files:
                 out[name] = "file"
-            elif not _mark(field, "runtime"):
+            elif not _mark(field, "runtime") and not (_mark(field, "later") and value == field.default):
                 out[name] = value.key_fields() if isinstance(value, Settings) else _plain(value)
         return out
 
@@ -58,6 +59,11 @@ class Settings(BaseModel):
 def runtime(default: Any, description: str, **limits: Any) -> Any:
     """A field that changes how a stage runs but not what it computes."""
     return Field(default, description=description, json_schema_extra={"runtime": True}, **limits)
+
+
+def later(default: Any, description: str) -> Any:
+    """A field whose default gives what was given before there was the field: it must not move the keys of that."""
+    return Field(default, description=description, json_schema_extra={"later": True})
 
 
 def external_file(default: Any, description: str, words: tuple[str, ...] = ()) -> Any:

@@ -7,9 +7,9 @@ import numpy as np
 
 from dataroot.faults import MAX_EXAMPLES, Faults
 from dataroot.links import DANGLING, LISTS, OPTIONAL, REQUIRED, Links, follow
-from dataroot.selection import CHANNELS, Selection
+from dataroot.selection import Selection
 from dataroot.tables import FIELDS, QUATERNION, VECTOR, Table, tokens_of
-from models.names import CAMERAS, CATEGORY_TO_CLASS
+from models.names import CATEGORY_TO_CLASS
 
 LIMITS = {"translation": 1e8, "size": 1e5}  # m: twice around the earth; longer than any thing, in mm too
 LONGEST_NAME = 200  # bytes; file systems take 255, with the ending
@@ -220,7 +220,7 @@ def _check_cameras(tables: Tables, links: Links, selection: Selection, faults: F
     add("with a singular matrix", present & finite & singular)
     odd = camera & finite & ~singular & ~pinhole
     add("of a camera whose matrix is no pinhole's ([fx, s, cx], [0, fy, cy], [0, 0, 1])", odd)
-    image = (selection.channel >= 0) & (selection.channel < len(CAMERAS)) & data.good("width", "height")
+    image = (selection.channel >= 0) & (selection.channel < len(selection.camera_names)) & data.good("width", "height")
     faults.add_rows(
         data.file,
         "width, height",
@@ -240,9 +240,9 @@ def _check_samples(tables: Tables, links: Links, selection: Selection, faults: F
     hidden[unclear[unclear >= 0]] = True
     # A missing table or sensor link takes every key frame with it: then its own fault says enough.
     if all(tables[name].readable for name in ("sample_data", "calibrated_sensor", "sensor")):
-        keys = np.concatenate([selection.cameras, selection.lidar[:, None]], 1)  # (S, 7)
+        keys = np.concatenate([selection.cameras, selection.lidar[:, None]], 1)  # (S, C + 1)
         channels = tables["sensor"].text("channel").tolist()
-        for channel, rows in zip(CHANNELS, keys.T, strict=True):
+        for channel, rows in zip(selection.channels, keys.T, strict=True):
             if channel not in channels:
                 what, remedy = f"no sensor is {channel} (there are {', '.join(channels[:SENSORS])})", NAME_SENSORS
                 faults.add(tables["sensor"].file, "channel", what, remedy)

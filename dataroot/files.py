@@ -17,8 +17,10 @@ from dataroot.checks import leaves_dataroot
 from dataroot.faults import Faults, FileFault
 from dataroot.tables import Table
 
+MISSING = "the file is missing"
 FETCH_MAP = "get the file again from the nuScenes archives"
 FETCH = FETCH_MAP + ", or name it in ingest.leave_out"
+SCENES = ", or take the scenes that are whole with ingest.scenes=available"
 FEWER = ", or ask for fewer with ingest.sweeps or ingest.frames"
 AT_ONCE = 64  # files that a thread looks at before it reports
 
@@ -55,8 +57,10 @@ def look_at(
         looks = zip(which, _in_order(pool, look, which, 4 * threads), strict=True)
         for i, fault in progress(looks, what, len(which), "files"):
             if fault is not None:
-                fewer = FEWER if paths[i].startswith("sweeps/") else ""
-                by_kind[fault.what, fault.remedy or usual + fewer].append((paths[i], field, fault.detail))
+                usual_here = usual + (FEWER if paths[i].startswith("sweeps/") else "")
+                if usual == FETCH and fault.what == MISSING:
+                    usual_here += SCENES
+                by_kind[fault.what, fault.remedy or usual_here].append((paths[i], field, fault.detail))
     for (words, remedy), files in by_kind.items():
         faults.add_files(words, remedy, files)
         if usual == FETCH:
@@ -92,7 +96,7 @@ def file_size(path: Path) -> tuple[FileFault | None, int]:
     try:
         state = patiently(path, lambda: os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
-        return FileFault("the file is missing"), 0
+        return FileFault(MISSING), 0
     except OSError as error:
         return FileFault("cannot be read", error.strerror or ""), 0
     if stat.S_ISDIR(state.st_mode):

@@ -4,7 +4,7 @@ Each check sees the whole through one number. Where no meaning is left (a table 
 that is a fault; a number that is only odd is a warning, which says the number. nuScenes' own tables give neither.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from models.names import CAMERAS, CLASSES, LIDAR
 Arrays = Mapping[str, np.ndarray]
 
 UPRIGHT = np.cos(np.deg2rad(45))  # least component along z of an axis that should point up
-YAWS = (0, -55, 55, 180, 110, -110)  # degrees in the ego frame, where each of CAMERAS looks on nuScenes' car
+# degrees in the ego frame, where cameras of these names look on nuScenes' car
+YAWS = dict(zip(CAMERAS, (0, -55, 55, 180, 110, -110), strict=True))
 MOST_TURNED, MOST_TILTED = 60, 35  # degrees away from that
 MOST_LEANING = 75  # degrees of the LiDAR
 PRINCIPAL = (0.2, 0.8)  # where the principal point lies in an image, as a share of its sides
@@ -51,10 +52,12 @@ LONG = [CLASSES.index(name) for name, (length, width, _) in SIZES.items() if len
 UNITS = {"mm": 1000, "cm": 100, "inches": 39.37, "feet": 3.281}
 
 
-def check_plausible(tables: dict[str, Table], links: Links, arrays: Arrays, faults: Faults) -> None:
-    """Every check on tables without other faults and the arrays made of them."""
-    _check_rotations(tables, links, faults)
-    _check_cameras(tables, arrays, faults)
+def check_plausible(
+    tables: dict[str, Table], links: Links, arrays: Arrays, cameras: Sequence[str], faults: Faults
+) -> None:
+    """Every check on tables without other faults and the arrays made of them. cameras: the arrays' C channels."""
+    _check_rotations(tables, links, cameras, faults)
+    _check_cameras(tables, arrays, cameras, faults)
     _check_times(tables, arrays, faults)
     _check_motion(tables, arrays, faults)
     _check_box_places(tables, arrays, faults)
@@ -63,11 +66,11 @@ def check_plausible(tables: dict[str, Table], links: Links, arrays: Arrays, faul
     _check_splits(arrays, faults)
 
 
-def _check_rotations(tables: dict[str, Table], links: Links, faults: Faults) -> None:
+def _check_rotations(tables: dict[str, Table], links: Links, cameras: Sequence[str], faults: Faults) -> None:
     """Cars, boxes and cameras stand upright; if they do so only with w last, that is how they were written."""
     calibration = tables["calibrated_sensor"]
     channel = follow(links["calibrated_sensor", "sensor_token"], tables["sensor"]["channel"], b"")
-    camera = np.isin(channel, [name.encode() for name in CAMERAS])
+    camera = np.isin(channel, [name.encode() for name in cameras])
     _check_upright("ego poses", tables["ego_pose"].file, tables["ego_pose"]["rotation"], _up, faults)
     boxes = tables["sample_annotation"]
     _check_upright("boxes", boxes.file, boxes["rotation"], _up, faults)
@@ -102,23 +105,24 @@ def _camera_up(quaternions: np.ndarray) -> np.ndarray:
     return -2 * (y * z + w * x)
 
 
-def _check_cameras(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> None:
+def _check_cameras(tables: dict[str, Table], arrays: Arrays, cameras: Sequence[str], faults: Faults) -> None:
     """They look where their names say, level, from the car, with intrinsics of their images' size."""
-    axis = np.median(arrays["camera_to_ego"][:, :, :3, 2], 0)  # (6, 3), of optical axes
+    axis = np.median(arrays["camera_to_ego"][:, :, :3, 2], 0)  # (C, 3), of optical axes
     yaw, tilt = (
         np.rad2deg(np.arctan2(axis[:, 1], axis[:, 0])),
         np.rad2deg(np.arctan2(axis[:, 2], np.hypot(*axis.T[:2]))),
     )
-    away = np.abs((yaw - YAWS + 180) % 360 - 180)
-    if odd := [c for c in range(len(CAMERAS)) if away[c] > MOST_TURNED or abs(tilt[c]) > MOST_TILTED]:
-        told = ", ".join(f"{CAMERAS[c]} looks to yaw {yaw[c]:.0f}, tilt {tilt[c]:.0f} degrees" for c in odd)
+    expected = np.array([YAWS.get(name, own) for name, own in zip(cameras, yaw)])  # other names say nothing
+    away = np.abs((yaw - expected + 180) % 360 - 180)
+    if odd := [c for c in range(len(cameras)) if away[c] > MOST_TURNED or abs(tilt[c]) > MOST_TILTED]:
+        told = ", ".join(f"{cameras[c]} looks to yaw {yaw[c]:.0f}, tilt {tilt[c]:.0f} degrees" for c in odd)
         faults.warn("camera_axes", f"in the ego frame (x forward, y left, z up) {told}")
-    place = arrays["intrinsics"][:, :, :2, 2] / arrays["image_size"]  # (S, 6, 2)
+    place = arrays["intrinsics"][:, :, :2, 2] / arrays["image_size"]  # (S, C, 2)
     if (outside := ((place < PRINCIPAL[0]) | (place > PRINCIPAL[1])).any(2)).any():
         s, c = np.argwhere(outside)[0]
         told = f"({arrays['intrinsics'][s, c, 0, 2]:.0f}, {arrays['intrinsics'][s, c, 1, 2]:.0f})"
         size = "x".join(map(str, arrays["image_size"][s, c]))
-        sentence = f"the principal point of {CAMERAS[c]}, {told} px, is far from the middle of its {size} px image"
+        sentence = f"the principal point of {cameras[c]}, {told} px, is far from the middle of its {size} px image"
         faults.warn("principal_point", f"{sentence}: intrinsics must be those of the images as they are stored")
     sensors = np.concatenate([arrays["camera_to_ego"], arrays["lidar_to_ego"][:, None]], 1)
     _check_lidar_leans(tables, arrays, faults)

@@ -1,15 +1,27 @@
 """Which rows of sample_data the index is made of: key frames, previous sweeps, previous camera frames."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from dataroot.links import NONE, Links, follow
 from dataroot.tables import Table
-from models.names import CAMERAS, LIDAR
+from models.names import LIDAR
 
-CHANNELS = (*CAMERAS, LIDAR)
+Scenes = Literal["all", "available"] | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a dataset is wanted."""
+
+    sweeps: int = 0  # how many go before each key frame
+    frames: int = 0
+    leave_out: Sequence[str] = ()  # samples' tokens and files to go without
+    cameras: Sequence[str] = ()  # channels in the order of the arrays; none named: see `camera_names`
+    scenes: Scenes = "all"  # those of which every file is there, or those named
 
 
 @dataclass(frozen=True)
@@ -17,13 +29,24 @@ class Selection:
     """Rows of sample_data by sample, samples ordered by scene, then time; NONE where there is none."""
 
     samples: np.ndarray  # (S,) rows of the sample table
-    cameras: np.ndarray  # (S, 6)
+    cameras: np.ndarray  # (S, C)
     lidar: np.ndarray  # (S,)
     sweeps: np.ndarray  # (S, W), nearest first
-    frames: np.ndarray  # (S, 6, F), nearest first
+    frames: np.ndarray  # (S, C, F), nearest first
     left_out: np.ndarray  # (n,) rows of the sample table that the config leaves out
-    channel: np.ndarray  # (rows of sample_data,) position in CHANNELS, NONE for other sensors
+    channels: tuple[str, ...]  # the C cameras, then the LiDAR
+    channel: np.ndarray  # (rows of sample_data,) position in `channels`, NONE for other sensors
     doubled: np.ndarray  # (rows of sample_data,) bool: a second key frame of its sensor in its sample
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The C cameras in their order."""
+        return self.channels[:-1]
+
+    def kept(self, keep: np.ndarray) -> "Selection":
+        """The samples of the mask (S,) alone."""
+        fields = ("samples", "cameras", "lidar", "sweeps", "frames")
+        return replace(self, **{name: getattr(self, name)[keep] for name in fields})
 
     def clouds(self) -> np.ndarray:
         """Rows of all point clouds, key frames first, each once."""
@@ -34,16 +57,15 @@ class Selection:
         return _once(np.concatenate([self.cameras.ravel(), self.frames.ravel()]))
 
 
-def select(
-    tables: dict[str, Table], links: Links, sweeps: int = 0, frames: int = 0, leave_out: Sequence[str] = ()
-) -> Selection:
+def select(tables: dict[str, Table], links: Links, choice: Choice, names: Sequence[str]) -> Selection:
     """Follow the devkit: key frames by sample and channel, what went before along `prev`. Faulty links lead nowhere.
 
-    sweeps, frames: how many go before each key frame; leave_out: samples' tokens and files to go without.
+    names: of the cameras, in the order of the arrays. Scenes are not chosen here (dataroot/scenes.py).
     """
+    channels = (*names, LIDAR)
     data = tables["sample_data"]
     sensor = follow(links["sample_data", "calibrated_sensor_token"], links["calibrated_sensor", "sensor_token"], NONE)
-    code_of = {name.encode(): code for code, name in enumerate(CHANNELS)}
+    code_of = {name.encode(): code for code, name in enumerate(channels)}
     codes = np.array([code_of.get(name, NONE) for name in tables["sensor"]["channel"].tolist()], np.int64)
     channel = follow(sensor, codes, NONE)
 
@@ -51,12 +73,12 @@ def select(
     samples = np.lexsort((tables["sample"]["timestamp"], scene))
     sample = links["sample_data", "sample_token"]
     keys = np.flatnonzero(data["is_key_frame"] & (channel >= 0) & (sample >= 0))
-    table = np.full((tables["sample"].rows, len(CHANNELS)), NONE, np.int64)
+    table = np.full((tables["sample"].rows, len(channels)), NONE, np.int64)
     table[sample[keys], channel[keys]] = keys
     doubled = np.zeros(data.rows, bool)
     doubled[keys] = table[sample[keys], channel[keys]] != keys
 
-    excluded = [name.encode() for name in leave_out]
+    excluded = [name.encode() for name in choice.leave_out]
     files = np.isin(data["filename"], excluded)
     is_left_out = np.isin(tables["sample"]["token"], excluded) | follow(table, files, False).any(1)
     left_out, samples = samples[is_left_out[samples]], samples[~is_left_out[samples]]
@@ -67,9 +89,10 @@ def select(
         samples=samples,
         cameras=cameras,
         lidar=lidar,
-        sweeps=_before(lidar, previous, sweeps, files),
-        frames=_before(cameras, previous, frames, files),
+        sweeps=_before(lidar, previous, choice.sweeps, files),
+        frames=_before(cameras, previous, choice.frames, files),
         left_out=left_out,
+        channels=channels,
         channel=channel,
         doubled=doubled,
     )

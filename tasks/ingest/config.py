@@ -1,12 +1,13 @@
 """What ingest can be told."""
 
 import difflib
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from common.settings import Settings, runtime
+from common.settings import Settings, later, runtime
 from dataroot.names import LIDAR_COLUMNS
+from dataroot.selection import Scenes
 from models.names import CLASSES
 
 VERSION = 3
@@ -31,6 +32,14 @@ class IngestConfig(Settings):
         description="Tokens of samples, and files as sample_data.json names them, that the index goes without. A key "
         "frame's file takes its sample along; an earlier sweep or frame is passed over.",
     )
+    scenes: Scenes = later(
+        "all", "`available`: the scenes of which every file is there, such as those of one blob; or a list of names."
+    )
+    cameras: tuple[str, ...] = later(
+        (),
+        "Channels of the cameras to take, in this order. [] takes all that sensor.json has: nuScenes' in its order, "
+        "then others by name.",
+    )
     deep: bool = runtime(False, "Decode every image and read every point cloud, however long it takes.")
     read_gigabytes: float = runtime(
         24.0,
@@ -44,6 +53,22 @@ class IngestConfig(Settings):
     @classmethod
     def _in_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(set(names)))
+
+    @field_validator("scenes", mode="before")
+    @classmethod
+    def _named(cls, scenes: Any) -> Any:
+        if scenes in ("all", "available"):
+            return scenes
+        if not isinstance(scenes, list | tuple) or not scenes or not all(isinstance(name, str) for name in scenes):
+            raise ValueError(f"{scenes!r} is neither all, available nor a list of names such as [scene-0061]")
+        return tuple(sorted(set(scenes)))
+
+    @field_validator("cameras")
+    @classmethod
+    def _once(cls, cameras: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in cameras if cameras.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands there twice")
+        return cameras
 
     @field_validator("classes")
     @classmethod

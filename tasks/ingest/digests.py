@@ -5,13 +5,19 @@ import functools
 from pathlib import Path
 
 from common.files import patiently
+from dataroot.cameras import camera_names
+from dataroot.faults import Faults
 from dataroot.names import SPLITS_FILE, TABLES
+from dataroot.tables import FIELDS, read_table
+from models.names import CAMERAS, LIDAR
 from storage.digests import Digests
+from storage.key import digest
 from tasks.engine.stage import CAMERA_SWEEPS
 from tasks.ingest.config import IngestConfig
 
 SIMULATED = "simulated.json"  # with which version of the simulator a world was made
-SAMPLES, LIDAR_SWEEPS = "samples", "sweeps/LIDAR_TOP"
+SAMPLES, LIDAR_SWEEPS = "samples", f"sweeps/{LIDAR}"
+RIG = "cameras"  # an entry where they are not nuScenes' six
 
 
 def dataroot_digests(dataroot: Path, version: str, config: IngestConfig, digests: Digests) -> dict[str, str]:
@@ -27,6 +33,8 @@ def dataroot_digests(dataroot: Path, version: str, config: IngestConfig, digests
         asked[LIDAR_SWEEPS] = functools.partial(digests.of_folder, dataroot / LIDAR_SWEEPS)
     if config.frames:
         asked[CAMERA_SWEEPS] = functools.partial(digests.of_folder, dataroot / "sweeps", skip=_is_no_camera)
+    if not config.cameras:
+        asked[RIG] = functools.partial(_rig, dataroot, f"{version}/sensor.json")
     out = {}
     for name, ask in asked.items():
         with contextlib.suppress(OSError):
@@ -39,4 +47,14 @@ def _is_radar(name: str) -> bool:
 
 
 def _is_no_camera(name: str) -> bool:
-    return not name.startswith("CAM_")
+    return _is_radar(name) or name == LIDAR
+
+
+def _rig(dataroot: Path, file: str) -> str:
+    """The digest of the cameras that are taken where none are named, "" for nuScenes' six.
+
+    There was a time when those six were taken of every dataset: an index of then has the key of then.
+    """
+    sensor = read_table(dataroot, file, FIELDS["sensor"], Faults(), "sensor")
+    there = camera_names(sensor)
+    return "" if there in ((), CAMERAS) else digest(list(there))

@@ -11,8 +11,9 @@ from common.progress import say
 from dataroot.faults import MAX_EXAMPLES, Faults
 from dataroot.plausible import check_plausible
 from dataroot.read import checked_tables
+from dataroot.selection import Choice
 from dataroot.splits import split_scenes
-from models.names import CAMERAS, CLASSES
+from models.names import CLASSES
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.index import Index, IndexAttributes, write_index
@@ -43,13 +44,12 @@ def ingest(
     DataError.
     """
     faults = Faults()
-    tables, links, selection = checked_tables(
-        dataroot, version, faults, config.sweeps, config.frames, config.leave_out, config.classes
-    )
+    choice = Choice(config.sweeps, config.frames, config.leave_out, config.cameras, config.scenes)
+    tables, links, selection = checked_tables(dataroot, version, faults, choice, config.classes)
     scene_split, split_names = split_scenes(dataroot, version, tables["scene"].text("name"), faults)
     if not faults:
         arrays = build_arrays(tables, links, selection, scene_split, config.classes)
-        check_plausible(tables, links, arrays, faults)
+        check_plausible(tables, links, arrays, selection.camera_names, faults)
     counts = check_files(dataroot, tables, selection, config, faults)
     if config.deep and not faults:
         assert folder is not None  # where what was looked at is kept
@@ -60,7 +60,8 @@ def ingest(
         say(f"ingest: warning: {sentence}")
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})") + _listed(faults, folder))
-    attributes = IndexAttributes(version, CAMERAS, CLASSES, split_names, config.lidar_columns, config.classes)
+    cameras = selection.camera_names
+    attributes = IndexAttributes(version, cameras, CLASSES, split_names, config.lidar_columns, config.classes)
     return arrays, attributes, counts | {"warnings": faults.warnings}
 
 

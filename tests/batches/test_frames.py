@@ -4,12 +4,15 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batches.frames import boxes_in_key_ego, boxes_in_lidar, frames_of
+from batches.frames import boxes_in_key_ego, boxes_in_lidar, camera_to_key_ego, frames_of
+from common.errors import UserError
 from models.boxes import Boxes
 from models.geometry import inverse, rotation_z, transform
+from models.names import CAMERAS
 from storage.index import Index
 
 
@@ -35,6 +38,7 @@ def test_boxes_come_through_tilted_frames_level(tilts, yaw, of, seed):
     """In the ego they are what BEVDet's converter makes of the global boxes; and the way back undoes the way there."""
     random, n = np.random.default_rng(seed), 4
     index = SimpleNamespace(
+        cameras=CAMERAS,
         lidar_to_ego=pose(*tilts[:2], yaw)[None],
         lidar_ego_to_global=pose(*tilts[2:4], 1 - yaw)[None],
         camera_ego_to_global=np.stack([pose(*tilts[4:], yaw + 0.1 * camera) for camera in range(6)])[None],
@@ -52,6 +56,12 @@ def test_boxes_come_through_tilted_frames_level(tilts, yaw, of, seed):
     in_ego = boxes_in_key_ego(index, 0, in_lidar, of)
     assert_same(in_ego, level.moved(inverse(ego_to_global)))
     assert_same(boxes_in_lidar(index, 0, in_ego, of), in_lidar)
+
+
+def test_the_ego_of_a_camera_that_another_car_does_not_have():
+    index = SimpleNamespace(cameras=("left", "right"), camera_ego_to_global=None)
+    with pytest.raises(UserError, match=r"CAM_FRONT_LEFT's image.* \(left, right\); set finetune.view.key_ego=lidar"):
+        camera_to_key_ego(index, 0, [0], "camera")
 
 
 def assert_same(found: Boxes, expected: Boxes) -> None:

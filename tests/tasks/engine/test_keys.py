@@ -36,7 +36,7 @@ MOVES: dict[str, list[tuple[set[str], str]]] = {
         (NONE, "name"),  # its default, written out; for another network see below
     ],
     "ingest": [
-        (ALL, "sweeps lidar_columns classes leave_out"),
+        (ALL, "sweeps lidar_columns classes leave_out scenes cameras"),
         ({"ingest"}, "frames"),  # which no stage of this config reads
         (NONE, "deep read_gigabytes threads"),
     ],
@@ -103,6 +103,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "backbone.num_heads": {"backbone": {"num_heads": [4, 8, 16, 16]}},
     "backbone.window_sizes": {"backbone": {"window_sizes": [16, 16, 8, 8]}},
     "ingest.classes": {"ingest": {"classes": {"tram": "bus"}}},
+    "ingest.scenes": {"ingest": {"scenes": "available"}},
     "ingest.sweeps": {"ingest": {"sweeps": 9}, "depth": {"sweeps": 9}},
     "depth.sweeps": {"depth": {"sweeps": 9}},
     "fit.backbone_widths": {"fit": {"backbone_widths": [64, 256]}},

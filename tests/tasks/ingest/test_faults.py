@@ -35,9 +35,15 @@ TABLE_FAULTS = [
     ("scene", lambda rows: rows.append("x"), "-", "not objects"),
     (
         "sensor",
-        lambda rows: [r.update(channel="FRONT") for r in rows if r["channel"] == "CAM_FRONT"],
+        lambda rows: [r.update(channel="TOP") for r in rows if r["channel"] == "LIDAR_TOP"],
         "channel",
-        "no sensor is CAM_FRONT (there are",
+        "no sensor is LIDAR_TOP (there are",
+    ),
+    (
+        "sensor",
+        lambda rows: [r.update(channel=r["token"], modality="lidar") for r in rows if r["modality"] == "camera"],
+        "modality",
+        "no sensor is a camera (there are",
     ),
     ("sample", first("timestamp", "noon"), "timestamp", "not a whole number"),
     ("sample", first("timestamp", float("nan")), "timestamp", "not a whole number"),
