@@ -1,4 +1,6 @@
-"""What the files of a dataset's tables are called."""
+"""What the files of a dataset's tables are called, and which of its scenes can be asked for."""
+
+from typing import Literal
 
 # The nuScenes tables; ingest reads every one.
 TABLES = (
@@ -17,4 +19,5 @@ TABLES = (
     "map",
 )
 SPLITS_FILE = "splits.json"  # the devkit's custom splits, beside the tables; optional
+Scenes = Literal["all", "available"] | tuple[str, ...]  # available: of which every file is there; or by name
 LIDAR_COLUMNS = (4, 5, 6)  # numbers a point that a point file may have

@@ -14,7 +14,8 @@ from common.files import patiently
 from dataroot.faults import MAX_EXAMPLES, Faults
 from dataroot.files import inside
 from dataroot.links import Links, follow
-from dataroot.selection import Scenes, Selection
+from dataroot.names import Scenes
+from dataroot.selection import Selection
 from dataroot.tables import Table
 
 FEWER = "ask for fewer files with ingest.sweeps or ingest.frames"

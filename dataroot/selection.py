@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from dataroot.links import NONE, Links, follow
+from dataroot.names import Scenes
 from dataroot.tables import Table
 from models.names import LIDAR
-
-Scenes = Literal["all", "available"] | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Choice:
     frames: int = 0
     leave_out: Sequence[str] = ()  # samples' tokens and files to go without
     cameras: Sequence[str] = ()  # channels in the order of the arrays; none named: see `camera_names`
-    scenes: Scenes = "all"  # those of which every file is there, or those named
+    scenes: Scenes = "all"
 
 
 @dataclass(frozen=True)

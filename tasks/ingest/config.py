@@ -6,8 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from common.settings import Settings, later, runtime
-from dataroot.names import LIDAR_COLUMNS
-from dataroot.selection import Scenes
+from dataroot.names import LIDAR_COLUMNS, Scenes
 from models.names import CLASSES
 
 VERSION = 3

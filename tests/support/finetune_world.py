@@ -89,6 +89,11 @@ def world(tmp_path_factory) -> World:
     data = folder / "data"
     settings = SimulateConfig(keyframes=2, image_scale=0.08, lidar_rate=2, workers=1)
     simulate(settings, data, ("scene-0061", "scene-0103", "scene-0916"))
+    return world_of(data, folder)
+
+
+def world_of(data: Path, folder: Path) -> World:
+    """The index, depth and backbone of a dataroot, in a folder."""
     artifacts = {name: Artifact(folder, name, name) for name in ("ingest", "depth", "pretrain")}
     for artifact in artifacts.values():
         artifact.path.mkdir(parents=True)

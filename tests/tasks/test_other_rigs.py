@@ -1,0 +1,151 @@
+"""Cars with other cameras and another LiDAR than nuScenes': the same world must come out of their recordings."""
+
+import numpy as np
+import pytest
+import torch
+
+from batches.frames import boxes_in_key_ego
+from batches.lidar import sample_boxes
+from finetune_world import World, world, world_of
+from models.boxes import Boxes
+from models.center_codes import PARTS
+from models.geometry import inverse
+from models.names import CAMERAS
+from other_rig import FIVE, FIVE_IN_ORDER, RESIZED, SMALL, rewrite, turn
+from storage.depth import DepthReader
+from tasks.finetune.config import EvaluateConfig
+from tasks.finetune.goals.detection import Detection
+
+__all__ = ["world"]
+
+SEVEN = {name: [name] for name in CAMERAS} | {"CAM_FRONT": ["CAM_FRONT", "CAM_FRONT_TELE"]}
+THREE = {"CAM_FRONT": ["c"], "CAM_FRONT_LEFT": ["b"], "CAM_BACK": ["a"]}
+RIGS = {
+    "five": (FIVE, SMALL, turn(45)),
+    "seven": (SEVEN, (), turn(-120, 6, -9)),
+    "three": (THREE, ("b", "c"), turn(10, -25, 15)),
+}
+IN_ORDER = {"five": FIVE_IN_ORDER, "seven": (*CAMERAS, "CAM_FRONT_TELE"), "three": ("a", "b", "c")}
+
+
+@pytest.fixture(scope="module")
+def other(world, tmp_path_factory):
+    """The world of a rig by its name, made once."""
+    made: dict[str, World] = {}
+
+    def of(name: str) -> World:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            made[name] = world_of(rewrite(world.inputs.dataroot, folder / "data", *RIGS[name]), folder)
+        return made[name]
+
+    return of
+
+
+def old_places(name: str) -> list[int]:
+    """Of each camera of a rig the number of the one that it was made from."""
+    made_from = {new: old for old, names in RIGS[name][0].items() for new in names}
+    return [CAMERAS.index(made_from[camera]) for camera in IN_ORDER[name]]
+
+
+def global_boxes(world: World, sample: int) -> Boxes:
+    index, rows = world.index, world.index.box_rows(sample)
+    values = (getattr(index, f"box_{name}")[rows] for name in ("center", "size", "yaw", "velocity", "label"))
+    return Boxes(*values).levelled(index.lidar_to_global(sample))
+
+
+def assert_same(found: Boxes, expected: Boxes) -> None:
+    np.testing.assert_allclose(found.centers, expected.centers, atol=1e-6)
+    np.testing.assert_allclose(np.exp(1j * found.yaws), np.exp(1j * expected.yaws), atol=1e-7)
+    np.testing.assert_allclose(found.velocities, expected.velocities, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("name", RIGS)
+def test_cameras_are_those_of_the_tables_in_their_order(world, other, name):
+    index, old = other(name).index, old_places(name)
+    assert index.cameras == IN_ORDER[name]
+    small = np.isin(index.cameras, RIGS[name][1])
+    assert len(set(map(tuple, index.image_size[0].tolist()))) == (2 if small.any() else 1)
+    np.testing.assert_array_equal(
+        index.image_size, world.index.image_size[:, old] * np.where(small, RESIZED, 1)[:, None]
+    )
+    np.testing.assert_allclose(index.camera_to_global(0), world.index.camera_to_global(0)[old], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", RIGS)
+def test_boxes_stand_where_they_stood(world, other, name):
+    for sample in range(len(world.index)):
+        assert len(world.index.box_token[world.index.box_rows(sample)]) > 10
+        assert_same(global_boxes(other(name), sample), global_boxes(world, sample))
+        ours, theirs = (
+            boxes_in_key_ego(w.index, sample, sample_boxes(w.index, sample, 0)) for w in (other(name), world)
+        )
+        assert_same(ours, theirs)
+    turned = inverse(world.index.lidar_to_ego[0]) @ other(name).index.lidar_to_ego[0]
+    np.testing.assert_allclose(turned[:3, :3], RIGS[name][2], atol=1e-6)  # else the test would say nothing
+
+
+@pytest.mark.parametrize("name", RIGS)
+def test_points_fall_on_the_pixels_that_they_fell_on(world, other, name):
+    """All but those at an image's border, where rounding decides."""
+    before, after = (DepthReader(w.inputs["depth"].path / "depth.zarr") for w in (world, other(name)))
+    assert after.cameras == IN_ORDER[name]
+    for sample in range(len(world.index)):
+        olds, news = before.read(sample), after.read(sample)
+        for camera, old in enumerate(old_places(name)):
+            scale = RESIZED if after.cameras[camera] in RIGS[name][1] else 1.0
+            one, two = np.stack(olds.camera(old), 1), np.stack(news.camera(camera), 1) / [scale, scale, 1]
+            size = world.index.image_size[sample, old]
+            one, two = (p[((p[:, :2] > 3) & (p[:, :2] < size - 3)).all(1)] for p in (one, two))
+            assert len(one) == len(two) > 50
+            np.testing.assert_allclose(two, one, atol=0.01)  # in scan order
+
+
+def perfect(head, boxes):
+    """The predictions that say exactly what the head's own targets ask for."""
+    predictions = []
+    for heatmap, codes, cells, used in head.targets([boxes]):
+        maps = torch.zeros(1, 10, heatmap[0, 0].numel())
+        maps[0, :, cells[0, used[0]]] = codes[0, used[0]].nan_to_num().T
+        parts = maps.unflatten(2, heatmap.shape[2:]).split(list(PARTS.values()), 1)
+        logits = torch.logit(heatmap.clamp(1e-4, 1 - 1e-4))
+        predictions.append(dict(zip(PARTS, parts)) | {"heatmap": logits})
+    return predictions
+
+
+def scores_of_truth(world: World, folder) -> dict:
+    """The official scores of true boxes that were drawn as the head's targets, and read again as its predictions."""
+    evaluate = EvaluateConfig(score_threshold=0.9, nms="circle")
+    config = world.configured(bev_cell=0.8)
+    goal = Detection(config, world.index, world.inputs.dataroot, evaluate)
+    head = Detection.head(config, evaluate)
+
+    def results():
+        for sample in world.index.samples("val").tolist():
+            boxes = boxes_in_key_ego(world.index, sample, sample_boxes(world.index, sample, 1))
+            boxes = boxes[boxes.centred_in(head.low[:2], head.high[:2])]
+            yield sample, head.predict(perfect(head, boxes))[0], None
+
+    folder.mkdir()
+    scores = goal.evaluate(goal.collected(results()), folder)
+    assert scores is not None
+    return scores
+
+
+def test_truth_through_the_head_scores_as_before(world, other, tmp_path):
+    before = scores_of_truth(world, tmp_path / "before")
+    assert before["mAP"] > 0.5
+    for name in RIGS:
+        after = scores_of_truth(other(name), tmp_path / name)
+        assert after["predictions"] == before["predictions"]
+        for score in ("mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE"):
+            assert after[score] == pytest.approx(before[score], abs=1e-6), (name, score)
+
+
+def test_a_detector_is_trained_and_scored_on_five_cameras(other, tmp_path):
+    five = other("five")
+    trained = five.finetune(tmp_path / "trained")
+    folder, summary = five.evaluate(tmp_path / "scored", trained)
+    assert 0 <= summary["mAP"] <= 1
+    assert (folder / "detections_1.png").is_file()
