@@ -1,4 +1,4 @@
-"""GeoMIM's batches: six images, their cameras, the teacher's BEV, LiDAR depth and the halves to mask.
+"""GeoMIM's batches: a sample's images, their cameras, the teacher's BEV, LiDAR depth and the halves to mask.
 
 The BEV travels as its active cells, a sixth of the map or so, and becomes a map on the device.
 

@@ -20,6 +20,7 @@ UPRIGHT = np.cos(np.deg2rad(45))  # least component along z of an axis that shou
 YAWS = dict(zip(CAMERAS, (0, -55, 55, 180, 110, -110), strict=True))
 MOST_TURNED, MOST_TILTED = 60, 35  # degrees away from that
 MOST_LEANING = 75  # degrees of the LiDAR
+LIDAR_TURNED = 30  # degrees between its y axis and the car's front; nuScenes' is within one
 PRINCIPAL = (0.2, 0.8)  # where the principal point lies in an image, as a share of its sides
 FAR_SENSOR, NO_SENSOR = 10, 100  # m from the ego's origin: odd, none
 INTERVAL = (0.02, 3.0)  # s between key frames
@@ -125,7 +126,7 @@ def _check_cameras(tables: dict[str, Table], arrays: Arrays, cameras: Sequence[s
         sentence = f"the principal point of {cameras[c]}, {told} px, is far from the middle of its {size} px image"
         faults.warn("principal_point", f"{sentence}: intrinsics must be those of the images as they are stored")
     sensors = np.concatenate([arrays["camera_to_ego"], arrays["lidar_to_ego"][:, None]], 1)
-    _check_lidar_leans(tables, arrays, faults)
+    _check_lidar(tables, arrays, faults)
     far = np.linalg.norm(sensors[:, :, :3, 3], axis=2).max(initial=0)
     if far > NO_SENSOR:
         told = f"a sensor is {far:,.0f} m away from the ego{_unit_of(far / 2)}"
@@ -134,15 +135,21 @@ def _check_cameras(tables: dict[str, Table], arrays: Arrays, cameras: Sequence[s
         faults.warn("sensor_places", f"a sensor is {far:.1f} m away from the ego's origin")
 
 
-def _check_lidar_leans(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> None:
-    """Seen from its side, a box's heading is lost in the x and y of the LiDAR's frame."""
+def _check_lidar(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> None:
+    """Seen from its side, a box's heading is lost in the x and y of the LiDAR's frame; turned about z nothing is."""
     lean = np.rad2deg(np.arccos(np.clip(arrays["lidar_to_ego"][:, 2, 2], -1, 1))).max(initial=0)
     told = f"{LIDAR} leans by {lean:.0f} degrees"
     if lean > MOST_LEANING:
         remedy = "turn its points and its rotation, so that its z axis points up: boxes are told by yaw in its frame"
         faults.add(tables["calibrated_sensor"].file, "rotation", told, remedy)
-    elif lean > MOST_TILTED:
+        return
+    if lean > MOST_TILTED:
         faults.warn("lidar_upright", told)
+    ahead = np.median(arrays["lidar_to_ego"][:, :2, 1], 0)  # of its y axis, in the ego frame
+    away = np.rad2deg(np.arctan2(ahead[1], ahead[0]))
+    if abs(away) > LIDAR_TURNED:
+        told = f"the y axis of {LIDAR} looks to yaw {away:.0f} in the ego frame, not ahead"
+        faults.warn("lidar_heading", f"{told}: a teacher that is fitted learns that, published weights do not know it")
 
 
 def _check_times(tables: dict[str, Table], arrays: Arrays, faults: Faults) -> None:

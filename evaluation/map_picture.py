@@ -1,4 +1,4 @@
-"""True and predicted maps of a sample side by side, below its six images."""
+"""True and predicted maps of a sample side by side, below its images."""
 
 import io
 from pathlib import Path
@@ -48,7 +48,7 @@ def draw_listed(
 
 
 def picture(index: Index, dataroot: Path, sample: int, tiles: Tiles, bev_range: float) -> bytes:
-    """A PNG: six images in two rows, and below them the maps, the car's front up."""
+    """A PNG: the images in two rows, and below them the maps, the car's front up."""
     cameras = camera_rows(
         index, sample, lambda camera, width: camera_tile(index, dataroot, sample, camera, width), TILE_WIDTH, DARK
     )

@@ -10,7 +10,7 @@ import numpy as np
 from dataroot.points import load_points
 from evaluation.misses import Misses, misses
 from models.boxes import Boxes
-from pictures.above import above, reach_of
+from pictures.above import above, front_of, reach_of
 from pictures.cameras import camera_tile
 from pictures.palette import GREEN, LIGHT, PURPLE, SKY, VERMILLION
 from pictures.sheet import sheet
@@ -56,7 +56,7 @@ def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, misse
         index,
         sample,
         lambda camera, width: camera_tile(index, dataroot, sample, camera, width, layers),
-        lambda size: above(size, reach, layers, points),
+        lambda size: above(size, reach, layers, points, front=front_of(index, sample)),
         f"{index.scene_name[index.scene[sample]]}   {index.token[sample]}",
         [(f"{words} ({len(boxes)})", stroke) for (boxes, stroke), (words, _) in zip(layers, LEGEND.values())],
         LIGHT,

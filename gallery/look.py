@@ -1,4 +1,4 @@
-"""A sample of an opened artifact as pictures: six images, the view from above, or both on one sheet."""
+"""A sample of an opened artifact as pictures: its images, the view from above, or both on one sheet."""
 
 import threading
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from evaluation.misses import MIN_SCORE, by_class, misses
 from evaluation.picture import LEGEND
 from gallery.opened import Opened
 from models.boxes import Boxes
-from pictures.above import above, reach_of
+from pictures.above import above, front_of, reach_of
 from pictures.cameras import Points, camera_tile
 from pictures.features import PrincipalColours, activity, one_channel, principal
 from pictures.palette import KINDS, NO_CLASS, THEMES, colour_of, kind_of
@@ -68,7 +68,7 @@ class Gallery:
         self._lock = threading.RLock()  # threads that draw one sample's pictures match its boxes once
 
     def sheet(self, sample: int, look: Look, width: int = 1920) -> Image.Image:
-        """The six images in two rows, the view from above beside them, a title and a legend.
+        """The images in two rows, the view from above beside them, a title and a legend.
 
         Of a pretraining what is hidden and what is rebuilt; of a detector of maps its map beside the true one.
         """
@@ -105,7 +105,7 @@ class Gallery:
         points = load_points(opened.index, opened.dataroot, sample, 0) if look.points else None
         map = self.map(sample, look)
         reach = self._reach(sample) if map is None else float(np.abs(map[1]).max())
-        return above(size, reach, layers, points, map, THEMES[look.theme])
+        return above(size, reach, layers, points, map, THEMES[look.theme], front_of(opened.index, sample))
 
     def legend(self, sample: int, look: Look) -> list[tuple[str, Stroke]]:
         """What the drawn boxes are, how many, and how they are drawn."""

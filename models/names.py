@@ -5,7 +5,8 @@ Every list whose ORDER matters stands here and nowhere else.
 
 LIDAR = "LIDAR_TOP"
 
-# The order of cameras in every array of this project (the original GeoMIM's; not ring order).
+# The order of nuScenes' cameras in every array of this project (the original GeoMIM's; not ring order). A data set's
+# own stand in its index: see dataroot/cameras.py.
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 
 # The order of class labels in every array of this project (nuScenes detection configs').

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from models.names import CAMERAS
 
 FLOAT = 4  # bytes
+VIEWS = len(CAMERAS)  # a config does not know how many cameras its data has
 MOST = 8e9  # bytes of one tensor of one sample; the published networks' largest take a fiftieth
 
 
@@ -23,6 +24,6 @@ def camera_sizes(size: tuple[int, int], depth_bins: tuple[float, float, float], 
     (height, width), (low, high, step) = size, depth_bins
     bins = (high - low) / step
     return {
-        f"image.size of {height:,} x {width:,} px": len(CAMERAS) * 3 * FLOAT * float(height * width),
-        f"depth_bins, {bins:,.0f} of them,": len(CAMERAS) * FLOAT * bins * height * width / stride**2,
+        f"image.size of {height:,} x {width:,} px": VIEWS * 3 * FLOAT * float(height * width),
+        f"depth_bins, {bins:,.0f} of them,": VIEWS * FLOAT * bins * height * width / stride**2,
     }

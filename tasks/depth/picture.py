@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 from dataroot.points import load_points
-from pictures.above import above, reach_of
+from pictures.above import above, front_of, reach_of
 from pictures.cameras import camera_tile
 from pictures.palette import LIGHT
 from pictures.sheet import sheet
@@ -23,7 +23,7 @@ def save_picture(path: Path, dataroot: Path, index: Index, store: DepthReader, s
         index,
         sample,
         lambda camera, width: camera_tile(index, dataroot, sample, camera, width, points=points.camera(camera, sweeps)),
-        lambda size: above(size, reach, points=cloud),
+        lambda size: above(size, reach, points=cloud, front=front_of(index, sample)),
         f"{index.scene_name[index.scene[sample]]}   {index.token[sample]}",
         [],
         LIGHT,

@@ -1,4 +1,4 @@
-"""LiDAR points into the six cameras of a sample, through the ego poses at both sensors' own times."""
+"""LiDAR points into the cameras of a sample, through the ego poses at both sensors' own times."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The depth stage: every sample's LiDAR points in its six cameras -> `depth.zarr`.
+"""The depth stage: every sample's LiDAR points in its cameras -> `depth.zarr`.
 
 Parts are computed ahead by worker processes; this process alone writes.
 """

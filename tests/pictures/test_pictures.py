@@ -1,6 +1,7 @@
 """Where things are drawn, against projections written out by hand; and in which colours."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from models.boxes import Boxes
+from models.geometry import rotation_z
 from models.names import CAMERAS, CLASSES
 from pictures import palette
-from pictures.above import above, reach_of
+from pictures.above import above, front_of, reach_of
 from pictures.cameras import DEPTHS, camera_tile, depth_colours, rows_of
 from pictures.features import PrincipalColours, activity, one_channel, principal
 from pictures.sheet import GAP, camera_rows, sheet
@@ -278,3 +280,26 @@ def test_cells_that_hold_nothing_are_grey():
 def test_fewer_than_three_channels_have_colours_too(channels):
     bev = np.random.default_rng(0).normal(size=(channels, 4, 4))
     assert principal(bev, PrincipalColours.of(bev.reshape(channels, -1).T)).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("degrees", [90, -135, 30])
+def test_from_above_the_car_s_front_is_up_however_the_lidar_is_turned(degrees):
+    """The same scene in the frame of a LiDAR that is turned gives the same picture, but for rounding."""
+    front = np.deg2rad(degrees)
+    back = rotation_z(front)  # of the car's frame, as it was, to that in which its front is there
+    lidar_to_ego = np.eye(4)[None].copy()
+    lidar_to_ego[0, :3, :3] = rotation_z(-np.pi / 2) @ back.T
+    assert front_of(SimpleNamespace(lidar_to_ego=lidar_to_ego), 0) == pytest.approx(front)
+    boxes, cells = boxes_at((3, 8, 0), yaw=0.4), np.zeros((40, 40, 3), np.uint8)
+    cells[25:, 10:15] = 200
+    turned = boxes_at(back @ [3, 8, 0], yaw=0.4 + front)
+    points = np.random.default_rng(0).uniform(-9, 9, (50, 3)) * [1, 1, 0]
+    straight = np.asarray(above(400, 20.0, [(boxes, Stroke(RED))], points)).astype(int)
+    other = np.asarray(above(400, 20.0, [(turned, Stroke(RED))], points @ back.T, front=front)).astype(int)
+    assert (np.abs(straight - other).max(2) > 100).mean() < 0.001
+    assert (straight < 250).any(2).mean() > 0.01
+    bright = np.argwhere(
+        np.asarray(above(400, 20.0, map=(cells, (-20, -20, -5, 20, 20, 3)), front=front)).min(2) == 200
+    ).mean(0)
+    x, y = np.array([12.5, -7.5]) @ back[:2, :2]  # of the bright cells' middle in the car's frame
+    np.testing.assert_allclose(bright, [200 - 10 * y, 200 + 10 * x], atol=4)

@@ -6,7 +6,7 @@ const KEYS = [
   ["→ ←", "next sample, sample before"], ["Home End", "first and last sample"], ["↓ ↑ or ] [", "next scene, scene before"],
   ["space", "play the scene"], ["t", "true boxes"], ["p", "predicted boxes"], ["+ −", "score that a box must have"],
   ["l", "LiDAR from above"], ["d", "LiDAR over the images, by depth"], ["m", "the teacher's map: none, PCA, activity, channel"],
-  [". ,", "next channel, channel before"], ["1 to 6", "enlarge a camera"], ["0", "enlarge the view from above"],
+  [". ,", "next channel, channel before"], ["1 to 9", "enlarge a camera"], ["0", "enlarge the view from above"],
   ["Esc", "all pictures again"], ["o", "order: the worst samples first, or as driven"], ["/", "find a scene, split or token"],
   ["x", "swap the two that are compared"], ["i", "figures and facts"], ["n", "light or dark"], ["?", "this table"],
 ];

@@ -97,7 +97,7 @@ export class Pane {
     if (plan.above) { wanted.set("above", plan.above); parts.push(this.tile("above", plan.above, plan.above, state.big)); }
     const focused = this.area.contains(document.activeElement) ? document.activeElement.dataset.what : "";
     this.area.replaceChildren(...parts);
-    if (!parts.length) this.area.append(element("p", { className: "note" }, "All pictures are switched off; 0 to 6 switch them on."));
+    if (!parts.length) this.area.append(element("p", { className: "note" }, "All pictures are switched off; 0 to 9 switch them on."));
     if (focused) this.tiles.get(focused)?.focus();
     this.wanted = wanted;
   }

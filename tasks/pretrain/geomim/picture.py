@@ -70,9 +70,9 @@ def _draw_cameras(
     centres = bins.edges().to(prob) + bins.step / 2
     expected = (prob * centres[:, None, None]).sum(1).cpu().numpy()
     nearest = labelled_depth(batch.depth_map[0], bins).cpu().numpy()
-    ahead = batch.cameras.camera_to_bev()[0, :, :2, 2].cpu()
+    ahead = batch.cameras.mounting[0, :, :2, 2].cpu()  # in the ego frame: x ahead, y to the left
     axes = figure.subplots(4, len(images), squeeze=False)
-    for column, camera in enumerate(torch.atan2(ahead[:, 0], ahead[:, 1]).argsort().tolist()):  # from left to right
+    for column, camera in enumerate(torch.atan2(-ahead[:, 1], ahead[:, 0]).argsort().tolist()):  # from left to right
         image = images[camera]
         shown = (batch.groups[camera % len(batch.groups)] == 0).cpu().numpy()
         cell = image.shape[0] // shown.shape[0]

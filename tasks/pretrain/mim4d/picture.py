@@ -98,9 +98,9 @@ def _draw(figure: "SubFigure", panorama: Panorama, names: tuple[str, ...]) -> No
     rows = _rows(panorama)
     known = clip.depths[0, 0] > 0
     pixels, distances = clip.pixels[0, 0][known], clip.depths[0, 0][known]
-    ahead = clip.cameras.camera_to_bev()[0, :, :2, 2]
+    ahead = clip.cameras.mounting[0, :, :2, 2]  # in the ego frame: x ahead, y to the left
     axes = figure.subplots(len(rows), len(names), squeeze=False)
-    for column, camera in enumerate(torch.atan2(ahead[:, 0], ahead[:, 1]).argsort().tolist()):  # from left to right
+    for column, camera in enumerate(torch.atan2(-ahead[:, 1], ahead[:, 0]).argsort().tolist()):  # from left to right
         axes[0, column].set_title(names[camera].removeprefix("CAM_").replace("_", " ").lower(), fontsize=9)
         for axis, (name, pictures) in zip(axes[:, column], rows.items()):
             drawn = axis.imshow(pictures[camera], vmin=0, vmax=farthest, cmap="plasma_r")

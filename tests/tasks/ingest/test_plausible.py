@@ -78,6 +78,11 @@ def test_a_drive_is_not_odd(driven):
     assert look(driven) == ({}, "")
 
 
+def test_a_name_that_says_nothing_promises_no_direction(drive):
+    drive.edit("sensor", each(lambda row: row.update(channel=row["channel"].replace("CAM_", "my_"))))
+    assert look(drive) == ({}, "")
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real key frame is not beside the repository")
 def test_the_real_key_frame_is_not_odd():
     assert ingest(REAL, "v1.0-mini", IngestConfig())[2]["warnings"] == {}
@@ -195,6 +200,11 @@ WARNINGS = {
         edits("calibrated_sensor", lambda rows: [turned(50, 1)(row) for row in rows if not row["camera_intrinsic"]]),
         "lidar_upright",
         "LIDAR_TOP leans by 50 degrees",
+    ),
+    "a LiDAR that is turned": (
+        edits("calibrated_sensor", lambda rows: [turned(45)(row) for row in rows if not row["camera_intrinsic"]]),
+        "lidar_heading",
+        "the y axis of LIDAR_TOP looks to yaw 45 in the ego frame, not ahead",
     ),
     "cameras upside down": (
         edits("calibrated_sensor", lambda rows: [turned(180)(row) for row in rows if row["camera_intrinsic"]]),
