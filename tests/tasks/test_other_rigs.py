@@ -120,11 +120,12 @@ def scores_of_truth(world: World, folder) -> dict:
     config = world.configured(bev_cell=0.8)
     goal = Detection(config, world.index, world.inputs.dataroot, evaluate)
     head = Detection.head(config, evaluate)
+    low, high = np.array(head.spec.bev_range[:2]), np.array(head.spec.bev_range[3:5])
 
     def results():
         for sample in world.index.samples("val").tolist():
             boxes = boxes_in_key_ego(world.index, sample, sample_boxes(world.index, sample, 1))
-            boxes = boxes[boxes.centred_in(head.low[:2], head.high[:2])]
+            boxes = boxes[boxes.centred_in(low, high)]
             yield sample, head.predict(perfect(head, boxes))[0], None
 
     folder.mkdir()
