@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import DataError
+from common.errors import DataError, UserError
 from common.files import read_file
 from storage.index import Index
 
@@ -12,6 +12,15 @@ CLOSE = 1.0  # m: returns nearer than this along x AND y are the car itself
 FARTHEST = 1e5  # m along an axis
 UNMEASURED = "NaN, infinity or places over 100 km away"
 FETCH = "get the file again and rerun"
+
+
+def need_lidar(index: Index, reader: str) -> None:
+    """Raise UserError where the index goes without the LiDAR's files."""
+    if not index.has_lidar:
+        raise UserError(
+            f"{reader} reads the LiDAR's files, without which the index was made: set ingest.lidar=true; finetuning "
+            "reads none with finetune.depth_weight=0 and finetune.init a file or random"
+        )
 
 
 def load_points(index: Index, dataroot: Path, sample: int, sweeps: int) -> np.ndarray:

@@ -58,7 +58,8 @@ def _lacks(dataroot: Path, data: Table, selection: Selection) -> np.ndarray:
     """(S,) of each sample the first thing that it needs and that is not there, "" where all is."""
     samples = len(selection.samples)
     keys = np.concatenate([selection.cameras, selection.lidar[:, None]], 1)
-    needed = np.concatenate([keys, selection.sweeps, selection.frames.reshape(samples, -1)], 1)  # rows of sample_data
+    files = keys if selection.lidar_files else selection.cameras
+    needed = np.concatenate([files, selection.sweeps, selection.frames.reshape(samples, -1)], 1)  # rows of sample_data
     rows = inside(data, np.unique(needed[needed >= 0]))  # paths that lead elsewhere have a fault of their own
     paths = data.text("filename", rows).tolist()
     gone = np.zeros(data.rows, bool)

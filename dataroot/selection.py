@@ -20,6 +20,7 @@ class Choice:
     leave_out: Sequence[str] = ()  # samples' tokens and files to go without
     cameras: Sequence[str] = ()  # channels in the order of the arrays; none named: see `camera_names`
     scenes: Scenes = "all"
+    lidar: bool = True  # with the LiDAR's files; else what the tables say of its key frames alone
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Selection:
     lidar: np.ndarray  # (S,)
     sweeps: np.ndarray  # (S, W), nearest first
     frames: np.ndarray  # (S, C, F), nearest first
+    lidar_files: bool  # whether those of `lidar` are wanted; else there are no sweeps either
     left_out: np.ndarray  # (n,) rows of the sample table that the config leaves out
     channels: tuple[str, ...]  # the C cameras, then the LiDAR
     channel: np.ndarray  # (rows of sample_data,) position in `channels`, NONE for other sensors
@@ -48,7 +50,7 @@ class Selection:
 
     def clouds(self) -> np.ndarray:
         """Rows of all point clouds, key frames first, each once."""
-        return _once(np.concatenate([self.lidar, self.sweeps.ravel()]))
+        return _once(np.concatenate([self.lidar, self.sweeps.ravel()])) if self.lidar_files else self.lidar[:0]
 
     def images(self) -> np.ndarray:
         """Rows of all images, each once."""
@@ -87,8 +89,9 @@ def select(tables: dict[str, Table], links: Links, choice: Choice, names: Sequen
         samples=samples,
         cameras=cameras,
         lidar=lidar,
-        sweeps=_before(lidar, previous, choice.sweeps, files),
+        sweeps=_before(lidar, previous, choice.sweeps if choice.lidar else 0, files),
         frames=_before(cameras, previous, choice.frames, files),
+        lidar_files=choice.lidar,
         left_out=left_out,
         channels=channels,
         channel=channel,

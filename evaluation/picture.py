@@ -50,7 +50,7 @@ def draw_worst(folder: Path, index: Index, dataroot: Path, predicted: Mapping[in
 def draw_detections(path: Path, index: Index, dataroot: Path, sample: int, misses: Misses) -> None:
     """Write a PNG: the images in two rows, and the scene from above, true and predicted boxes in each."""
     layers = [(getattr(misses, name), stroke) for name, (_, stroke) in LEGEND.items()]
-    points = load_points(index, dataroot, sample, 0)
+    points = load_points(index, dataroot, sample, 0) if index.has_lidar else None
     reach = reach_of(np.concatenate([boxes.centers for boxes, _ in layers]))
     picture = sheet(
         index,

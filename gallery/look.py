@@ -102,7 +102,8 @@ class Gallery:
     def above(self, sample: int, look: Look, size: int) -> Image.Image:
         """The view from above, a square of `size` px."""
         opened, layers = self.opened, [layer[1:] for layer in self.layers(sample, look)]
-        points = load_points(opened.index, opened.dataroot, sample, 0) if look.points else None
+        shown = look.points and opened.index.has_lidar
+        points = load_points(opened.index, opened.dataroot, sample, 0) if shown else None
         map = self.map(sample, look)
         reach = self._reach(sample) if map is None else float(np.abs(map[1]).max())
         return above(size, reach, layers, points, map, THEMES[look.theme], front_of(opened.index, sample))

@@ -114,7 +114,7 @@ def _sensors(
     ego_to_world = index.lidar_ego_to_global[sample].copy()
     ego_to_world[:3, 3] -= origin
     yield "world/ego", (_transform(rr, ego_to_world),)
-    points = load_points(index, dataroot, sample, 0)[:, :3]
+    points = load_points(index, dataroot, sample, 0)[:, :3] if index.has_lidar else np.zeros((0, 3))
     yield LIDAR, (_transform(rr, index.lidar_to_ego[sample]), rr.Points3D(points, colors=[DARK.point]))
     # The car goes on between the sweep and an image: the way leads through the ego poses of both.
     camera_to_ego = inverse(index.lidar_ego_to_global[sample]) @ index.camera_to_global(sample)

@@ -35,7 +35,7 @@ SCHEMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "timestamp": ("int64", ("sample",)),
     "split": ("str", ("sample",)),  # "train", "val", "test", or "" for a scene of no split
     "previous": ("int32", ("sample",)),  # the scene's previous key frame, or -1
-    "lidar_path": ("str", ("sample",)),
+    "lidar_path": ("str", ("sample",)),  # "" of all samples where the index goes without the LiDAR's files
     "lidar_timestamp": ("int64", ("sample",)),
     "lidar_to_ego": ("float64", ("sample", "row4", "column4")),
     "lidar_ego_to_global": ("float64", ("sample", "row4", "column4")),
@@ -134,6 +134,11 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.token)
+
+    @cached_property
+    def has_lidar(self) -> bool:
+        """Whether the LiDAR's files are there to be read; where it stood is known without them."""
+        return len(self) == 0 or bool(self.lidar_path[0])
 
     @cached_property
     def sample_of(self) -> dict[str, int]:

@@ -38,6 +38,7 @@ NOT_RUN = {
         "geomim run --config configs/demo.yaml --set evaluate.score_threshold=0.1",
         "geomim run --config configs/demo.yaml --set pretrain.steps=400",
         "geomim run --config my.yaml",
+        "geomim finetune --config mine.yaml --set ingest.lidar=false *",
         "geomim run --config CONFIG --set pretrain.init=backbone.safetensors",
         "geomim pretrain --config configs/demo.yaml --set 'pretrain.method=*",
         "geomim fit --config ... --set 'fit.skip_samples=*",

@@ -19,7 +19,7 @@ from common.cores import SharingContext, available_cores
 from common.errors import DataError
 from common.files import patiently
 from common.progress import progress, say
-from dataroot.points import read_cloud
+from dataroot.points import need_lidar, read_cloud
 from models.geometry import inverse
 from storage.artifact import Artifact
 from storage.depth import DepthReader, DepthWriter, SamplePoints
@@ -47,6 +47,7 @@ class Job:
 def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
     """Write `depth.zarr`, and `depth.png` of one sample. Raises DataError where a cloud is gone or broken."""
     index = Index.open(inputs["ingest"].path / "index.zarr")
+    need_lidar(index, "depth")
     path = artifact.path / "depth.zarr"
     writer = DepthWriter(
         path, index.token, index.cameras, config.sweeps, config.part, most_points(index, inputs.dataroot, config)

@@ -33,7 +33,7 @@ def build_arrays(
         "timestamp": sample["timestamp"][selection.samples],
         "split": scene_split[scene],
         "previous": place[links["sample", "prev"][selection.samples]],
-        "lidar_path": lidar["path"],
+        "lidar_path": lidar["path"] if selection.lidar_files else np.full(len(selection.samples), "", object),
         "lidar_timestamp": lidar["timestamp"],
         "lidar_to_ego": lidar["sensor_to_ego"],
         "lidar_ego_to_global": lidar["ego_to_global"],

@@ -34,6 +34,11 @@ class IngestConfig(Settings):
     scenes: Scenes = later(
         "all", "`available`: the scenes of which every file is there, such as those of one blob; or a list of names."
     )
+    lidar: bool = later(
+        True,
+        "false: without the LiDAR's files, whose rows in the tables are still read. Enough for finetuning alone, with "
+        "finetune.depth_weight=0 and finetune.init a file or random.",
+    )
     cameras: tuple[str, ...] = later(
         (),
         "Channels of the cameras to take, in this order. [] takes all that sensor.json has: nuScenes' in its order, "

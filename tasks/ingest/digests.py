@@ -27,8 +27,9 @@ def dataroot_digests(dataroot: Path, version: str, config: IngestConfig, digests
     """
     tables = [*(f"{version}/{table}.json" for table in TABLES), f"{version}/{SPLITS_FILE}", SIMULATED]
     asked = {name: functools.partial(digests.of, dataroot / name) for name in tables if (dataroot / name).is_file()}
-    asked[SAMPLES] = functools.partial(digests.of_folder, dataroot / SAMPLES, skip=_is_radar)
-    if config.sweeps:
+    skip = _is_radar if config.lidar else _is_no_camera
+    asked[SAMPLES] = functools.partial(digests.of_folder, dataroot / SAMPLES, skip=skip)
+    if config.sweeps and config.lidar:
         asked[LIDAR_SWEEPS] = functools.partial(digests.of_folder, dataroot / LIDAR_SWEEPS)
     if config.frames:
         asked[CAMERA_SWEEPS] = functools.partial(digests.of_folder, dataroot / "sweeps", skip=_is_no_camera)

@@ -44,7 +44,7 @@ def ingest(
     DataError.
     """
     faults = Faults()
-    choice = Choice(config.sweeps, config.frames, config.leave_out, config.cameras, config.scenes)
+    choice = Choice(config.sweeps, config.frames, config.leave_out, config.cameras, config.scenes, config.lidar)
     tables, links, selection = checked_tables(dataroot, version, faults, choice, config.classes)
     scene_split, split_names = split_scenes(dataroot, version, tables["scene"].text("name"), faults)
     if not faults:
@@ -54,7 +54,7 @@ def ingest(
     if config.deep and not faults:
         assert folder is not None  # where what was looked at is kept
         counts |= check_deep(dataroot, arrays, config, record_of(dataroot, folder), faults)
-    if not faults:
+    if not faults and config.lidar:
         check_sight(dataroot, version, arrays, config, faults)
     for sentence in faults.warnings.values():
         say(f"ingest: warning: {sentence}")

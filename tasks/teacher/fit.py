@@ -12,6 +12,7 @@ from batches.cbgs import class_balanced
 from batches.train_split import check_boxes, training_samples
 from batches.voxels import LidarBatches
 from common.progress import progress
+from dataroot.points import need_lidar
 from evaluation.official import evaluate
 from models.boxes import Boxes
 from models.lidar.detector import LidarDetector
@@ -40,6 +41,7 @@ METRICS, LOG = "metrics.json", "log"
 def run(config: FitConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
     """Train, save and evaluate; the summary holds the official scores on val where it has ground truth."""
     index = Index.open(inputs["ingest"].path / "index.zarr")
+    need_lidar(index, "fit")
     samples = training_samples(index, "fit")
     check_boxes(index, samples, config.min_lidar_points, "fit")
     device = choose_device(config.device)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from common.progress import progress, say
+from dataroot.points import need_lidar
 from evaluation.official import evaluate
 from models.boxes import Boxes
 from storage.atomic import write_json
@@ -31,6 +32,7 @@ def run(config: TeacherConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
     """
     index_path = inputs["ingest"].path / "index.zarr"
     index = Index.open(index_path)
+    need_lidar(index, "teacher")
     weights = inputs["fit"].path / WEIGHTS if config.weights == "fit" else None
     device = choose_device(config.device)
     with threads(config.threads):

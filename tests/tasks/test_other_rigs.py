@@ -1,20 +1,32 @@
 """Cars with other cameras and another LiDAR than nuScenes': the same world must come out of their recordings."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from batches.frames import boxes_in_key_ego
 from batches.lidar import sample_boxes
+from common.errors import UserError
 from finetune_world import World, world, world_of
 from models.boxes import Boxes
 from models.center_codes import PARTS
 from models.geometry import inverse
 from models.names import CAMERAS
 from other_rig import FIVE, FIVE_IN_ORDER, RESIZED, SMALL, rewrite, turn
+from storage.artifact import Artifact
 from storage.depth import DepthReader
+from storage.index import write_index
+from tasks.depth.config import DepthConfig
+from tasks.depth.run import run as run_depth
+from tasks.engine.stage import Inputs
 from tasks.finetune.config import EvaluateConfig
 from tasks.finetune.goals.detection import Detection
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.run import ingest
+from tasks.teacher.config import FitConfig
+from tasks.teacher.fit import run as run_fit
 
 __all__ = ["world"]
 
@@ -149,4 +161,26 @@ def test_a_detector_is_trained_and_scored_on_five_cameras(other, tmp_path):
     trained = five.finetune(tmp_path / "trained")
     folder, summary = five.evaluate(tmp_path / "scored", trained)
     assert 0 <= summary["mAP"] <= 1
+    assert (folder / "detections_1.png").is_file()
+
+
+def test_finetuning_and_evaluation_need_no_lidar_file(world, tmp_path):
+    """The detector of images alone is the same; a stage that reads points says in a sentence that there are none."""
+    data = tmp_path / "data"
+    shutil.copytree(world.inputs.dataroot, data, ignore=shutil.ignore_patterns("LIDAR_TOP"))
+    arrays, attributes, _ = ingest(data, "v1.0-mini", IngestConfig(lidar=False))
+    artifacts = dict(world.inputs.artifacts) | {"ingest": Artifact(tmp_path, "ingest", "ingest")}
+    artifacts["ingest"].path.mkdir(parents=True)
+    write_index(artifacts["ingest"].path / "index.zarr", arrays, attributes)
+    inputs = Inputs(data, "v1.0-mini", artifacts)
+    told = r"^depth reads the LiDAR's files, .*: set ingest\.lidar=true; finetuning reads none"
+    with pytest.raises(UserError, match=told):
+        run_depth(DepthConfig(sweeps=0, workers=1), inputs, Artifact(tmp_path, "depth", "depth"))
+    with pytest.raises(UserError, match=r"^fit reads the LiDAR's files"):
+        run_fit(FitConfig(), inputs, Artifact(tmp_path, "fit", "fit"))
+    del artifacts["depth"]
+    trained = world.finetune(tmp_path / "trained", inputs=inputs, depth_weight=0.0)
+    folder, summary = world.evaluate(tmp_path / "scored", trained, inputs=inputs, depth_weight=0.0)
+    alike = world.finetune(tmp_path / "alike", inputs=world.without("depth"), depth_weight=0.0)
+    assert summary == world.evaluate(tmp_path / "alike", alike, inputs=world.without("depth"), depth_weight=0.0)[1]
     assert (folder / "detections_1.png").is_file()

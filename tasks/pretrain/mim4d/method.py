@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from batches.clips import ClipBatch, Clips, ClipSpec
 from batches.rays import Box
+from dataroot.points import need_lidar
 from models.mim4d.network import MIM4D
 from models.mim4d.render_loss import depth_loss, rgb_loss
 from models.mim4d.renderer import RenderSpec
@@ -27,6 +28,7 @@ class MIM4DPretraining:
 
     def __init__(self, config: PretrainConfig, method: Config, inputs: Inputs, index: Index):
         self.config, self.method = config, method
+        need_lidar(index, f"pretrain.method {self.method.name}")
         self.clips = Clips(config, clip_spec(self.method), index, inputs.dataroot)
 
     def build(self) -> MIM4D:

@@ -36,7 +36,7 @@ MOVES: dict[str, list[tuple[set[str], str]]] = {
         (NONE, "name"),  # its default, written out; for another network see below
     ],
     "ingest": [
-        (ALL, "sweeps lidar_columns classes leave_out scenes cameras"),
+        (ALL, "sweeps lidar_columns classes leave_out scenes cameras lidar"),
         ({"ingest"}, "frames"),  # which no stage of this config reads
         (NONE, "deep read_gigabytes threads"),
     ],

@@ -1,5 +1,7 @@
 """`ingest.scenes`: a dataroot of which a part is there, as of one blob of trainval."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,28 @@ def test_a_scene_without_a_camera_s_key_frame_is_not_whole(world):
     assert len(arrays["token"]) == 3
     assert "scene-0061 lacks a key frame of CAM_BACK" in facts["warnings"]["scenes"]
     assert "1 row without a key frame of CAM_BACK" in fault(world, IngestConfig())
+
+
+def test_without_the_lidar_s_files(world, tmp_path):
+    """As of the archives of cameras alone: what the tables say of the LiDAR stays, and its files are not asked for."""
+    whole, _, _ = take(world, IngestConfig(sweeps=3))
+    config = IngestConfig(sweeps=3, lidar=False, scenes="available")
+
+    def key():
+        return dataroot_digests(world.root, world.version, config, Digests(tmp_path / "no-memory"))
+
+    before = key()
+    for folder in ("samples", "sweeps"):
+        shutil.rmtree(world.root / folder / "LIDAR_TOP")
+    arrays, _, counts = take(world, config)
+    assert key() == before
+    assert set(arrays["lidar_path"].tolist()) == {""}
+    assert arrays["sweep_path"].size == 0
+    for name in ("token", "camera_path", "lidar_to_ego", "lidar_ego_to_global", "box_center", "box_lidar_points"):
+        np.testing.assert_array_equal(arrays[name], whole[name])
+    assert counts["files"] == 6 * 6 + 1  # images and a map
+    with pytest.raises(DataError, match="the file is missing"):
+        take(world, IngestConfig(sweeps=3))
 
 
 def test_nothing_whole_is_a_fault(world):
