@@ -12,7 +12,7 @@ shares a network has a process of its own: one that fails, is out of memory or t
 
 MFU: the products of the model's forward and backward pass, nothing recomputed, of the dense bf16 peak, in every
 precision. host: ms until a step is said, begun on an idle device; device: ms of its kernels. A step much longer than
-its kernels is bound by the host.
+its kernels is bound by the host. Exit code 1 where the host waits for the device within a forward or backward pass.
 
     python bench/gpu.py --device cpu --size small --minutes 2
 
@@ -33,7 +33,7 @@ from pathlib import Path
 
 import torch
 from device_clock import told
-from gpu_rows import KINDS, Job, Place, Row
+from gpu_rows import KINDS, WAITS, Job, Place, Row
 
 from storage.atomic import write_bytes, write_json
 
@@ -126,6 +126,7 @@ def rows_of(job: Job, place: Place, seconds: float) -> Iterator[Row]:
         yield failed(job, f"its process ended with code {process.exitcode}")
     finally:
         end(process.pid)
+        process.kill()
         process.join()
 
 
@@ -258,6 +259,7 @@ def main() -> None:
             table.add(row)
             known |= {job.preset: row.flops} if row.flops else {}
     print(f"\n{table.end()}\n\n{options.out}.json, {options.out}.md: {time.monotonic() - start:.0f} s", flush=True)
+    sys.exit(any(row.note.startswith(WAITS) for row in table.rows))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from training.speed import autocast, products
 
 ANY = np.arange(1000)  # rows of an index that is not there
 CACHES = "ingest", "teacher", "depth"  # that samples are loaded from
+WAITS = "WAITS"
 LOADED = 15.0  # seconds at most that a real loader is timed
 Config = PretrainConfig | FinetuneConfig
 
@@ -167,8 +168,9 @@ def steps(job: Job, place: Place) -> Iterator[Row]:
     config, device = config_of(job, place.size), torch.device(place.device)
     network, what = job.preset, "pretraining" if job.stage == "pretrain" else "finetuning"
     a_sample = job.flops or flops_of(config, place.size)
-    training = training_of(config, place.size, device)
-    with products(config.precision), compiling(device):
+    with compiling(device):
+        training = training_of(config, place.size, device)
+    with products(config.precision):
         for batch in job.batches:
             row = Row(what, network, speed_of(config), batch, flops=a_sample)
             if time.monotonic() > place.until:
@@ -215,7 +217,7 @@ def waiting(job: Job, place: Place) -> Iterator[Row]:
                 found = ", ".join(step_without_waiting(training.task, training.model, loaded[0]))
             except Exception as error:
                 found = where(error)
-    yield replace(row, note=f"WAITS: {found}" if found else "OK")
+    yield replace(row, note=f"{WAITS}: {found}" if found else "OK")
 
 
 def evaluation(job: Job, place: Place) -> Iterator[Row]:
@@ -271,11 +273,14 @@ def loader(job: Job, place: Place) -> Iterator[Row]:
             raise UserError(f"{planned.name} is not cached ({planned.why}); run it first")
     inputs = next(planned for planned in plan if planned.stage.name == job.stage).ready().inputs
     config: Config = getattr(whole, job.stage).model_copy(update=job.speed)
-    training = real(config, inputs, device)
+    if isinstance(config, FinetuneConfig):  # the earlier frame from the first step on
+        config = config.model_copy(update={"view": config.view.model_copy(update={"previous_from": 0})})
+    with compiling(device):
+        training = real(config, inputs, device)
     row = Row(f"{job.stage}, loaded", place.config.stem, speed_of(config), job.batches[0])
     threads = choose_loaders(config.loaders, device)
     load = partial(training.loaded, batch=row.batch)
-    with products(config.precision), compiling(device), Prefetcher(load, range(1 << 30), threads, threads) as coming:
+    with products(config.precision), Prefetcher(load, range(1 << 30), threads, threads) as coming:
         for _ in range(3):
             training.step(next(coming))
         reset_peak(device)
