@@ -6,9 +6,11 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from dataroot.faults import MAX_EXAMPLES, Faults
-from dataroot.links import DANGLING, LISTS, OPTIONAL, REQUIRED, Links, follow
+from dataroot.kinds import FIELDS, QUATERNION, VECTOR
+from dataroot.links import LISTS, OPTIONAL, REQUIRED, Links, follow
+from dataroot.lookup import DANGLING, all_differ
 from dataroot.selection import Selection
-from dataroot.tables import FIELDS, QUATERNION, VECTOR, Table, tokens_of
+from dataroot.tables import Table, tokens_of
 from models.names import CATEGORY_TO_CLASS
 
 LIMITS = {"translation": 1e8, "size": 1e5}  # m: twice around the earth; longer than any thing, in mm too
@@ -40,8 +42,8 @@ def check_tables(tables: Tables, links: Links, selection: Selection, faults: Fau
 
 def _check_duplicates(tables: Tables, faults: Faults) -> None:
     for table in tables.values():
-        tokens = table["token"].tolist()
-        if len(set(tokens)) < len(tokens):
+        if not all_differ(table["token"]):
+            tokens = table["token"].tolist()
             first: dict[bytes, int] = {}
             repeats = np.array([first.setdefault(token, row) != row for row, token in enumerate(tokens)], bool)
             faults.add_rows(

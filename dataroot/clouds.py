@@ -40,7 +40,8 @@ def cloud_fault(data: bytes, columns: int) -> FileFault | None:
         if data.startswith(start):
             return FileFault(f"is {name}, not plain numbers", "", WRITE_PLAIN)
     wanted = Layout("float32", columns)
-    other = _looks_rather_like(data, wanted)
+    near = wanted.divides(data) and _all_near(data)
+    other = _looks_rather_like(data, wanted, near)
     if other is not None:
         remedy = f"set ingest.lidar_columns={other.columns}" if _is_offered(other) else WRITE_PLAIN
         return FileFault(f"looks like {other}, not {wanted}", "", remedy)
@@ -48,6 +49,8 @@ def cloud_fault(data: bytes, columns: int) -> FileFault | None:
         return FileFault(
             f"is cut short or no point cloud: not a multiple of {4 * columns} bytes", f"{len(data):,} bytes"
         )
+    if near:
+        return None
     points = np.frombuffer(data, np.float32).reshape(-1, columns)
     far = _far(points)
     if far > 0.5 and _far(points, 1000 * REACH) <= MOST_FAR:
@@ -60,11 +63,19 @@ def cloud_fault(data: bytes, columns: int) -> FileFault | None:
     return None
 
 
-def _looks_rather_like(data: bytes, wanted: Layout) -> Layout | None:
-    """Another layout, if one explains the numbers clearly better."""
+def _all_near(data: bytes) -> bool:
+    """Whether all float32 numbers are within REACH, as nuScenes' are, intensity and ring too: then no point is far or
+    unmeasured, which column by column takes ten times as long."""
+    values = np.frombuffer(data, np.float32)
+    with np.errstate(invalid="ignore"):
+        return len(values) > 0 and bool(values.max() <= REACH and values.min() >= -REACH)  # NaN is neither
+
+
+def _looks_rather_like(data: bytes, wanted: Layout, near: bool) -> Layout | None:
+    """Another layout, if one explains the numbers clearly better. near: see `_all_near`."""
     layouts = [layout for layout in LAYOUTS if layout.divides(data)]
     least = STRUCTURED
-    plausible = wanted in layouts and _is_plausible(data, wanted)
+    plausible = near or (wanted in layouts and _is_plausible(data, wanted))
     if plausible:
         if len(data) < FEWEST * 4 * wanted.columns:
             return None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dataroot.lookup import Lookup
 from dataroot.tables import Table, tokens_of
 
 # (table, field) -> the table its tokens name. In the second set an empty text says "none".
@@ -31,7 +32,6 @@ LISTS = {
     ("sample_annotation", "attribute_tokens"): "attribute",
     ("map", "log_tokens"): "log",
 }
-NONE, DANGLING = -1, -2
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,22 @@ class Links:
 
 
 def resolve(tables: dict[str, Table]) -> Links:
-    """All links of all tables. One target table's tokens are in memory as Python objects at a time."""
+    """All links of all tables."""
     rows, lists = {}, {}
     for target in tables:
         singles = [link for link, to in (REQUIRED | OPTIONAL).items() if to == target]
         several = [link for link, to in LISTS.items() if to == target]
         if not singles and not several:
             continue
-        row_of = {token: row for row, token in enumerate(tables[target]["token"].tolist())}
-        row_of[b""] = NONE
+        lookup = Lookup(tables[target]["token"])
         for table, field in singles:
-            column = tables[table][field].tolist()
-            rows[table, field] = np.fromiter((row_of.get(t, DANGLING) for t in column), np.int64, len(column))
+            rows[table, field] = lookup.rows(tables[table][field])
         for table, field in several:
             # Few lists differ (an attribute or none; the logs of a map): resolve each of them once.
             column = tables[table][field].tolist()
             code_of = {value: code for code, value in enumerate(dict.fromkeys(column))}
             codes = np.fromiter((code_of[value] for value in column), np.int64, len(column))
-            lists[table, field] = codes, [[row_of.get(t, DANGLING) for t in tokens_of(value)] for value in code_of]
+            lists[table, field] = codes, [lookup.rows(np.array(tokens_of(v), "S")).tolist() for v in code_of]
     return Links(rows, lists)
 
 

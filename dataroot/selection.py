@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dataroot.links import NONE, Links, follow
+from dataroot.links import Links, follow
+from dataroot.lookup import NONE
 from dataroot.names import Scenes
 from dataroot.tables import Table
 from models.names import LIDAR

@@ -7,180 +7,25 @@ its kind's blank, and is marked in `Table.bad`, so that later checks can pass ov
 
 import codecs
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from common.files import read_regular
 from dataroot.faults import Faults
+from dataroot.kinds import FIELDS, Kind
 from dataroot.names import TABLES
+from dataroot.pieces import BETWEEN, Parsers, Span, read_span, spans
 
 PIECE = 1 << 20  # bytes of JSON parsed at a time: more, and the rows no longer fit the processor's cache
-LONGEST_TEXT = 1024  # longer than any token or path; fixed-width columns must not be blown up by one value
 MAY_BE_EMPTY = ("sample_annotation", "instance", "attribute", "visibility", "category")  # as in v1.0-test
 DOWNLOAD = "unpack the nuScenes metadata again"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One type of field: how to tell it, fast for a list of values and slowly for one, and how to make it a column."""
-
-    words: str
-    all_fit: Callable[[list], bool]
-    fits: Callable[[Any], bool]
-    column: Callable[[list], np.ndarray]
-    blank: Any
-    optional: bool = False  # an absent field stands as the blank and is no fault
-
-
-def _text_column(values: list[str]) -> np.ndarray:
-    try:
-        return np.array(values, dtype="S") if values else np.zeros(0, "S1")
-    except UnicodeEncodeError:
-        return np.array([value.encode("utf-8", "surrogatepass") for value in values])
-
-
-def _are(kind: type, values: list) -> bool:
-    return set(map(type, values)) <= {kind}
-
-
-def _short(values: list[str]) -> bool:
-    return max(map(len, values), default=0) <= LONGEST_TEXT
-
-
-def _numbers(length: int) -> Kind:
-    def fits(value: Any) -> bool:
-        return type(value) is list and len(value) == length and {type(v) for v in value} <= {int, float}
-
-    def all_fit(values: list) -> bool:
-        return (
-            _are(list, values)
-            and set(map(len, values)) <= {length}
-            and set(map(type, chain.from_iterable(values))) <= {int, float}
-        )
-
-    def column(values: list) -> np.ndarray:
-        count = len(values) * length
-        return np.fromiter(chain.from_iterable(values), np.float64, count).reshape(-1, length)
-
-    return Kind(f"a list of {length} numbers", all_fit, fits, column, [0.0] * length)
-
-
-def _is_intrinsics(value: Any) -> bool:
-    return value == [] or (type(value) is list and len(value) == 3 and all(_numbers(3).fits(row) for row in value))
-
-
-def _is_stamp(value: Any) -> bool:
-    return INTEGER.fits(value) or (type(value) is float and value.is_integer() and abs(value) < 2**53)
-
-
-def _is_flag(value: Any) -> bool:
-    return type(value) is bool or (type(value) is int and value in (0, 1))
-
-
-NO_INTRINSICS = np.full((3, 3), np.nan)
-TEXT = Kind(
-    "text", lambda v: _are(str, v) and _short(v), lambda v: type(v) is str and len(v) <= LONGEST_TEXT, _text_column, ""
-)
-TOKEN = Kind(
-    "a token (text that is not empty)",
-    lambda v: TEXT.all_fit(v) and all(v),
-    lambda v: TEXT.fits(v) and v != "",
-    _text_column,
-    "",
-)
-OPTIONAL_TEXT = Kind(TEXT.words, TEXT.all_fit, TEXT.fits, _text_column, "", optional=True)
-TOKENS = Kind(
-    "a list of tokens",
-    lambda v: _are(list, v) and TOKEN.all_fit(list(chain.from_iterable(v))),
-    lambda v: type(v) is list and all(TOKEN.fits(token) for token in v),
-    lambda v: _text_column(["\n".join(tokens) for tokens in v]),  # split again by `tokens_of`
-    [],
-)
-INTEGER = Kind(
-    "a whole number",
-    lambda v: _are(int, v) and (not v or (min(v) >= -(2**63) and max(v) < 2**63)),
-    lambda v: type(v) is int and -(2**63) <= v < 2**63,
-    lambda v: np.array(v, np.int64),
-    0,
-)
-STAMP = Kind(
-    "a whole number of microseconds",
-    lambda v: INTEGER.all_fit(v) or all(map(_is_stamp, v)),
-    lambda v: _is_stamp(v),
-    lambda v: np.array(v, np.int64),  # the devkit computes the same with 5.0 as with 5
-    0,
-)
-FLAG = Kind(
-    "true or false",
-    lambda v: _are(bool, v) or all(map(_is_flag, v)),
-    lambda v: _is_flag(v),
-    lambda v: np.array(v, bool),  # the devkit asks 1 and 0 as it does true and false
-    False,
-)
-VECTOR = _numbers(3)
-QUATERNION = _numbers(4)
-INTRINSICS = Kind(
-    "[] or a 3x3 matrix",
-    lambda v: all(map(_is_intrinsics, v)),
-    _is_intrinsics,
-    lambda v: np.array([NO_INTRINSICS if m == [] else m for m in v], np.float64).reshape(-1, 3, 3),
-    [],
-)
-
-# What of each table is read. The devkit needs these fields too; others may be there and are passed over.
-FIELDS: dict[str, dict[str, Kind]] = {
-    "category": {"token": TOKEN, "name": TOKEN},
-    "attribute": {"token": TOKEN, "name": TOKEN},
-    "visibility": {"token": TOKEN},
-    "instance": {"token": TOKEN, "category_token": TOKEN},
-    "sensor": {"token": TOKEN, "channel": TOKEN, "modality": TOKEN},
-    "calibrated_sensor": {
-        "token": TOKEN,
-        "sensor_token": TOKEN,
-        "translation": VECTOR,
-        "rotation": QUATERNION,
-        "camera_intrinsic": INTRINSICS,
-    },
-    "ego_pose": {"token": TOKEN, "translation": VECTOR, "rotation": QUATERNION},
-    "log": {"token": TOKEN, "location": OPTIONAL_TEXT},
-    "scene": {"token": TOKEN, "name": TOKEN, "log_token": OPTIONAL_TEXT},
-    "sample": {"token": TOKEN, "timestamp": STAMP, "scene_token": TOKEN, "prev": TEXT, "next": TEXT},
-    "sample_data": {
-        "token": TOKEN,
-        "sample_token": TOKEN,
-        "ego_pose_token": TOKEN,
-        "calibrated_sensor_token": TOKEN,
-        "timestamp": STAMP,
-        "is_key_frame": FLAG,
-        "height": INTEGER,
-        "width": INTEGER,
-        "filename": TOKEN,
-        "prev": TEXT,
-        "next": TEXT,
-    },
-    "sample_annotation": {
-        "token": TOKEN,
-        "sample_token": TOKEN,
-        "instance_token": TOKEN,
-        "visibility_token": OPTIONAL_TEXT,
-        "attribute_tokens": TOKENS,
-        "translation": VECTOR,
-        "size": VECTOR,
-        "rotation": QUATERNION,
-        "num_lidar_pts": INTEGER,
-        "num_radar_pts": INTEGER,
-        "prev": TEXT,
-        "next": TEXT,
-    },
-    "map": {"token": TOKEN, "log_tokens": TOKENS, "filename": TOKEN},
-}
 
 
 @dataclass
@@ -223,24 +68,25 @@ def tokens_of(value: bytes) -> list[bytes]:
 
 def read_tables(dataroot: Path, version: str, faults: Faults) -> dict[str, Table]:
     """Every table of `dataroot/version` by name; what is wrong with one goes into `faults`."""
-    return {name: read_table(dataroot, f"{version}/{name}.json", FIELDS[name], faults, name) for name in TABLES}
+    with Parsers() as parsers:
+        return {
+            name: read_table(dataroot, f"{version}/{name}.json", FIELDS[name], faults, name, parsers) for name in TABLES
+        }
 
 
-def read_table(dataroot: Path, file: str, kinds: dict[str, Kind], faults: Faults, name: str) -> Table:
-    """One table; an unreadable one comes back empty, with `readable` False."""
-    table = Table(file)
-    parts: dict[str, list[np.ndarray]] = {field: [] for field in kinds}
-    bad: dict[str, list[np.ndarray]] = {field: [] for field in kinds}
-    notes: dict[tuple[str, str], list[tuple[int, str]]] = {}
+def read_table(
+    dataroot: Path,
+    file: str,
+    kinds: dict[str, Kind],
+    faults: Faults,
+    name: str,
+    parsers: Parsers | None = None,
+) -> Table:
+    """One table, or the fields `kinds` of it; an unreadable one comes back empty, with `readable` False."""
+    table, notes = Table(file), Notes()
     try:
-        for rows in _pieces(dataroot / file):
-            rows = _objects(rows, table.rows, notes)
-            for name_, kind in kinds.items():
-                values, wrong = _typed(rows, name_, kind, table.rows, notes)
-                parts[name_].append(kind.column(values))
-                bad[name_].append(wrong)
-            table.rows += len(rows)
-        table.readable = True
+        with nullcontext(parsers) if parsers else Parsers() as those:
+            table, notes = _gathered(file, dataroot / file, name, kinds, those)
     except FileNotFoundError:
         faults.add(file, "", "the table is missing", DOWNLOAD)
     except IsADirectoryError:
@@ -250,21 +96,93 @@ def read_table(dataroot: Path, file: str, kinds: dict[str, Kind], faults: Faults
     except ValueError as error:
         faults.add(file, "", f"is not a JSON list of rows ({error})", DOWNLOAD)
     if not table.readable:
-        table.rows = 0
+        table.columns = {field: kind.column([]) for field, kind in kinds.items()}
     elif table.rows == 0 and name not in MAY_BE_EMPTY:
         faults.add(file, "", "the table is empty", DOWNLOAD)
     for (field_, what), rows in notes.items():
         wrong = np.zeros(table.rows, bool)
-        wrong[[row for row, _ in rows if row < table.rows]] = True
+        wrong[[row for row, _ in rows]] = True
         details = dict(rows)
         faults.add_rows(file, field_, what, "mend these rows, or " + DOWNLOAD, wrong, details.__getitem__)
-    for field_, kind in kinds.items():
-        pieces = parts[field_] if table.readable and parts[field_] else [kind.column([])]
-        table.columns[field_] = np.concatenate(pieces)
-        wrong = np.concatenate(bad[field_]) if table.readable and bad[field_] else np.zeros(0, bool)
-        if wrong.any():
-            table.bad[field_] = wrong
     return table
+
+
+Notes = dict[tuple[str, str], list[tuple[int, str]]]  # (field, what) -> [(row, detail)]
+
+
+class Piece(NamedTuple):
+    """Some rows of a table; `wrong` and `notes` say of which values, and what of them."""
+
+    rows: int
+    columns: dict[str, np.ndarray]
+    wrong: dict[str, np.ndarray]
+    notes: Notes
+
+
+class Column:
+    """A column whose rows come in pieces: each goes to its place at once, so that the whole is never there twice."""
+
+    def __init__(self) -> None:
+        self._values: np.ndarray | None = None
+        self._rows = 0
+
+    def add(self, part: np.ndarray) -> None:
+        rows, old = self._rows + len(part), self._values
+        if old is None or rows > len(old) or part.dtype.itemsize > old.dtype.itemsize:  # longer texts
+            kind = part.dtype if old is None else np.promote_types(old.dtype, part.dtype)
+            room = rows if old is None else len(old) if rows <= len(old) else 2 * rows
+            self._values = np.empty((room, *part.shape[1:]), kind)  # memory that nothing is written to takes none
+            if old is not None:
+                self._values[: self._rows] = old[: self._rows]
+        assert self._values is not None
+        self._values[self._rows : rows] = part
+        self._rows = rows
+
+    def all(self) -> np.ndarray:
+        assert self._values is not None
+        return self._values[: self._rows]
+
+
+def _gathered(file: str, path: Path, name: str, kinds: dict[str, Kind], parsers: Parsers) -> tuple[Table, Notes]:
+    if cut := spans(path, PIECE):
+        try:
+            return _joined(file, parsers.map(_parsed, path, cut, name, tuple(kinds)), kinds)
+        except (ValueError, BrokenProcessPool):
+            pass  # a cut inside a text, or no JSON: all of it tells which, and where
+    return _joined(file, (_typed_piece(rows, kinds) for rows in _pieces(path)), kinds)
+
+
+def _joined(file: str, pieces: Iterable[Piece], kinds: dict[str, Kind]) -> tuple[Table, Notes]:
+    """The table of its pieces, and what is wrong with its values."""
+    table, notes, columns, wrong = Table(file, readable=True), Notes(), {}, {}
+    for field_, kind in kinds.items():
+        columns[field_], wrong[field_] = Column(), Column()
+        columns[field_].add(kind.column([]))
+        wrong[field_].add(np.zeros(0, bool))
+    for piece in pieces:
+        for key, found in piece.notes.items():
+            notes.setdefault(key, []).extend((table.rows + row, detail) for row, detail in found)
+        for field_ in kinds:
+            columns[field_].add(piece.columns[field_])
+            wrong[field_].add(piece.wrong[field_])
+        table.rows += piece.rows
+    table.columns = {field_: column.all() for field_, column in columns.items()}
+    table.bad = {field_: mask.all() for field_, mask in wrong.items() if mask.all().any()}
+    return table, notes
+
+
+def _parsed(path: Path, span: Span, name: str, fields: tuple[str, ...]) -> Piece:
+    """In a process of its own: kinds hold functions, which do not travel."""
+    return _typed_piece(_parse(b"[" + read_span(path, span) + b"]"), {field: FIELDS[name][field] for field in fields})
+
+
+def _typed_piece(rows: list, kinds: dict[str, Kind]) -> Piece:
+    notes: Notes = {}
+    rows, columns, wrong = _objects(rows, notes), {}, {}
+    for name, kind in kinds.items():
+        values, wrong[name] = _typed(rows, name, kind, notes)
+        columns[name] = kind.column(values)
+    return Piece(len(rows), columns, wrong, notes)
 
 
 def _pieces(path: Path) -> Iterator[list]:
@@ -274,9 +192,8 @@ def _pieces(path: Path) -> Iterator[list]:
     if len(data) <= 2 * PIECE or start == 0 or data[: start - 1].strip() or data[end + 1 :].strip():
         yield _parse(data)
         return
-    between = re.compile(rb"\}\s*,\s*\{")
     while start < end:
-        cut = between.search(data, min(start + PIECE, end), end)
+        cut = BETWEEN.search(data, min(start + PIECE, end), end)
         stop = cut.start() + 1 if cut else end
         try:
             yield _parse(b"[" + data[start:stop] + b"]")
@@ -312,20 +229,19 @@ def parse_json(text: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-Notes = dict[tuple[str, str], list[tuple[int, str]]]  # (field, what) -> [(row, detail)]
 MISSING = object()
 
 
-def _objects(rows: list, first: int, notes: Notes) -> list[dict]:
-    if _are(dict, rows):
+def _objects(rows: list, notes: Notes) -> list[dict]:
+    if set(map(type, rows)) <= {dict}:
         return rows
     for row, value in enumerate(rows):
         if type(value) is not dict:
-            notes.setdefault(("", "not objects"), []).append((first + row, _clipped(value)))
+            notes.setdefault(("", "not objects"), []).append((row, _clipped(value)))
     return [row if type(row) is dict else {} for row in rows]
 
 
-def _typed(rows: list[dict], name: str, kind: Kind, first: int, notes: Notes) -> tuple[list, np.ndarray]:
+def _typed(rows: list[dict], name: str, kind: Kind, notes: Notes) -> tuple[list, np.ndarray]:
     """The values of a field, blanks standing for what is missing or mistyped, and the mask of those."""
     wrong = np.zeros(len(rows), bool)
     absent = kind.blank if kind.optional else MISSING
@@ -334,9 +250,9 @@ def _typed(rows: list[dict], name: str, kind: Kind, first: int, notes: Notes) ->
         return values, wrong
     for row, value in enumerate(values):
         if value is MISSING:
-            notes.setdefault((name, "without this field"), []).append((first + row, "missing"))
+            notes.setdefault((name, "without this field"), []).append((row, "missing"))
         elif not kind.fits(value):
-            notes.setdefault((name, f"where it is not {kind.words}"), []).append((first + row, _clipped(value)))
+            notes.setdefault((name, f"where it is not {kind.words}"), []).append((row, _clipped(value)))
         else:
             continue
         values[row] = kind.blank

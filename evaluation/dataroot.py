@@ -13,10 +13,11 @@ from common.progress import say
 from dataroot.categories import box_counts, labels_of
 from dataroot.faults import Faults
 from dataroot.files import check_maps
+from dataroot.kinds import FIELDS
 from dataroot.links import Links
 from dataroot.read import checked_tables
 from dataroot.splits import split_scenes
-from dataroot.tables import FIELDS, Table, read_table
+from dataroot.tables import Table, read_table
 from dataroot.velocity import box_velocities
 from evaluation.flat import (
     ATTRIBUTE_NUMBER,

@@ -149,13 +149,16 @@ def open_artifact(path: Path, dataroot: Path | None = None) -> Opened:
 def open_dataroot(path: Path, version: str) -> Opened:
     """A folder in nuScenes format that was never ingested: its tables are checked and read now.
 
-    Of a part of a dataset, the scenes that are whole. Raises DataError with every fault, as `geomim ingest` does.
+    Of a part of a dataset, the scenes that are whole. Its files are looked at as `geomim ingest` does, but for the
+    points of its clouds: of trainval they are 24 GB, and a picture needs one. Raises DataError with every fault.
     """
     from tasks.ingest.run import ingest
 
     if not (path / version / "sample.json").is_file():
         raise UserError(f"{path / version}: holds no tables; there are {', '.join(versions_in(path)) or 'none'}")
-    arrays, attributes, _ = ingest(path, version, IngestConfig(sweeps=0, frames=0, scenes="available"))
+    arrays, attributes, _ = ingest(
+        path, version, IngestConfig(sweeps=0, frames=0, read_gigabytes=0, scenes="available")
+    )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "index.zarr"
         write_index(place, arrays, attributes)
