@@ -8,7 +8,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -93,14 +93,15 @@ class Parsers:
 
     def __init__(self, processes: int | None = None):
         self._count = min(available_cores(), MOST_PROCESSES) if processes is None else processes
-        self._open, self._pool = ExitStack(), None
+        self._open = ExitStack()
+        self._pool: Executor | None = None
 
     def map(self, parse: Callable[..., Result], path: Path, pieces: list[Span], *arguments: object) -> Iterator[Result]:
         """`parse(path, span, *arguments)` of each piece, in order; a few are waited for at a time."""
         if self._count < 2 or not pieces or pieces[-1][1] < MANY:
             yield from (parse(path, span, *arguments) for span in pieces)
             return
-        pool, waiting = self._processes(), deque()
+        pool, waiting = self._processes(), deque[Future[Result]]()
         try:
             for span in pieces:
                 waiting.append(pool.submit(parse, path, span, *arguments))

@@ -73,3 +73,12 @@ def test_damaged_metadata(index):
         with pytest.raises(Damaged):
             read(index)
         file.write_text(whole)
+
+
+def test_a_text_that_stands_a_million_times_is_one_object(index):
+    opened = Index.open(index)
+    for name in ("split", "box_category", "box_attribute"):
+        values = getattr(opened, name)
+        assert values.dtype == object
+        assert values.tolist() == ["a"] * len(values)
+        assert len({id(value) for value in values.tolist()}) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
-from dataroot.clouds import TAKE_OUT, cloud_fault
+from dataroot.clouds import TAKE_OUT, _all_near, cloud_fault
 from dataroot.points import read_cloud
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
@@ -141,3 +141,21 @@ def test_the_layout_is_in_the_key():
     assert IngestConfig().key_fields() != IngestConfig(lidar_columns=4).key_fields()
     with pytest.raises(ValueError, match="lidar_columns"):
         IngestConfig(lidar_columns=3)
+
+
+@pytest.mark.parametrize("columns", [4, 5, 6])
+@pytest.mark.parametrize("written_in", [4, 5, 6])
+def test_points_that_are_all_near_are_judged_as_column_by_column(monkeypatch, points, columns, written_in):
+    """One pass over the numbers, whose slow way is each column's own."""
+    data = written(points, written_in)
+    fast = cloud_fault(data, columns)
+    monkeypatch.setattr("dataroot.clouds._all_near", lambda data: False)
+    assert cloud_fault(data, columns) == fast
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 301, -301])
+def test_one_number_is_enough_not_to_be_all_near(value):
+    points = street()[:, :5].copy()
+    assert _all_near(points.tobytes())
+    points[-1, 2] = value
+    assert not _all_near(points.tobytes())
