@@ -1,28 +1,13 @@
-"""A big JSON list read in pieces, none of which holds all of its text: where to cut it, and who parses the pieces.
-
-Parsing trainval's three big tables takes most of a minute, so that several processes do it where there are cores for
-them; each reads its own pieces and sends back their columns.
-"""
+"""A big JSON list read in pieces, none of which holds all of its text: where to cut it."""
 
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import TypeVar
 
-from common.cores import SharingContext, available_cores
 from common.files import open_regular, patiently
-
-Result = TypeVar("Result")
 
 BETWEEN = re.compile(rb"\}\s*,\s*\{")
 WINDOW = 1 << 12  # bytes in which a cut is looked for at first
-MANY = 1 << 25  # bytes of a file from which processes are worth their start
-MOST_PROCESSES = 8  # the parent receives what they find, and has enough to do with as many
 
 Span = tuple[int, int]  # the first byte, and the first after it
 
@@ -86,42 +71,3 @@ def read_span(path: Path, span: Span) -> bytes:
             return out
 
     return patiently(path, read)
-
-
-class Parsers:
-    """Processes that parse pieces, started with the first big file; a context."""
-
-    def __init__(self, processes: int | None = None):
-        self._count = min(available_cores(), MOST_PROCESSES) if processes is None else processes
-        self._open = ExitStack()
-        self._pool: Executor | None = None
-
-    def map(self, parse: Callable[..., Result], path: Path, pieces: list[Span], *arguments: object) -> Iterator[Result]:
-        """`parse(path, span, *arguments)` of each piece, in order; a few are waited for at a time."""
-        if self._count < 2 or not pieces or pieces[-1][1] < MANY:
-            yield from (parse(path, span, *arguments) for span in pieces)
-            return
-        pool, waiting = self._processes(), deque[Future[Result]]()
-        try:
-            for span in pieces:
-                waiting.append(pool.submit(parse, path, span, *arguments))
-                if len(waiting) > 4 * self._count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for job in waiting:
-                job.cancel()
-
-    def _processes(self) -> Executor:
-        if self._pool is None:
-            self._pool = self._open.enter_context(
-                ProcessPoolExecutor(self._count, mp_context=SharingContext(threads=1))
-            )
-        return self._pool
-
-    def __enter__(self) -> "Parsers":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._open.close()

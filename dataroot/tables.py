@@ -8,8 +8,6 @@ its kind's blank, and is marked in `Table.bad`, so that later checks can pass ov
 import codecs
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ from common.files import read_regular
 from dataroot.faults import Faults
 from dataroot.kinds import FIELDS, Kind
 from dataroot.names import TABLES
-from dataroot.pieces import BETWEEN, Parsers, Span, read_span, spans
+from dataroot.pieces import BETWEEN, read_span, spans
 
 PIECE = 1 << 20  # bytes of JSON parsed at a time: more, and the rows no longer fit the processor's cache
 MAY_BE_EMPTY = ("sample_annotation", "instance", "attribute", "visibility", "category")  # as in v1.0-test
@@ -68,25 +66,14 @@ def tokens_of(value: bytes) -> list[bytes]:
 
 def read_tables(dataroot: Path, version: str, faults: Faults) -> dict[str, Table]:
     """Every table of `dataroot/version` by name; what is wrong with one goes into `faults`."""
-    with Parsers() as parsers:
-        return {
-            name: read_table(dataroot, f"{version}/{name}.json", FIELDS[name], faults, name, parsers) for name in TABLES
-        }
+    return {name: read_table(dataroot, f"{version}/{name}.json", FIELDS[name], faults, name) for name in TABLES}
 
 
-def read_table(
-    dataroot: Path,
-    file: str,
-    kinds: dict[str, Kind],
-    faults: Faults,
-    name: str,
-    parsers: Parsers | None = None,
-) -> Table:
+def read_table(dataroot: Path, file: str, kinds: dict[str, Kind], faults: Faults, name: str) -> Table:
     """One table, or the fields `kinds` of it; an unreadable one comes back empty, with `readable` False."""
     table, notes = Table(file), Notes()
     try:
-        with nullcontext(parsers) if parsers else Parsers() as those:
-            table, notes = _gathered(file, dataroot / file, name, kinds, those)
+        table, notes = _gathered(file, dataroot / file, kinds)
     except FileNotFoundError:
         faults.add(file, "", "the table is missing", DOWNLOAD)
     except IsADirectoryError:
@@ -143,11 +130,12 @@ class Column:
         return self._values[: self._rows]
 
 
-def _gathered(file: str, path: Path, name: str, kinds: dict[str, Kind], parsers: Parsers) -> tuple[Table, Notes]:
+def _gathered(file: str, path: Path, kinds: dict[str, Kind]) -> tuple[Table, Notes]:
     if cut := spans(path, PIECE):
         try:
-            return _joined(file, parsers.map(_parsed, path, cut, name, tuple(kinds)), kinds)
-        except (ValueError, BrokenProcessPool):
+            lists = (_parse(b"[" + read_span(path, span) + b"]") for span in cut)
+            return _joined(file, (_typed_piece(rows, kinds) for rows in lists), kinds)
+        except ValueError:
             pass  # a cut inside a text, or no JSON: all of it tells which, and where
     return _joined(file, (_typed_piece(rows, kinds) for rows in _pieces(path)), kinds)
 
@@ -169,11 +157,6 @@ def _joined(file: str, pieces: Iterable[Piece], kinds: dict[str, Kind]) -> tuple
     table.columns = {field_: column.all() for field_, column in columns.items()}
     table.bad = {field_: mask.all() for field_, mask in wrong.items() if mask.all().any()}
     return table, notes
-
-
-def _parsed(path: Path, span: Span, name: str, fields: tuple[str, ...]) -> Piece:
-    """In a process of its own: kinds hold functions, which do not travel."""
-    return _typed_piece(_parse(b"[" + read_span(path, span) + b"]"), {field: FIELDS[name][field] for field in fields})
 
 
 def _typed_piece(rows: list, kinds: dict[str, Kind]) -> Piece:

@@ -6,7 +6,7 @@ import pytest
 from dataroot import pieces
 from dataroot.faults import Faults
 from dataroot.kinds import FIELDS
-from dataroot.pieces import Parsers, read_span, spans
+from dataroot.pieces import read_span, spans
 from dataroot.tables import Column, read_table
 
 NAME = "sample_annotation"
@@ -32,9 +32,9 @@ def annotations(count: int) -> list[dict]:
     ]
 
 
-def read(folder, parsers=None):
+def read(folder):
     faults = Faults()
-    table = read_table(folder, "table.json", FIELDS[NAME], faults, NAME, parsers)
+    table = read_table(folder, "table.json", FIELDS[NAME], faults, NAME)
     return table, [(fault.field, fault.what) for fault in faults.faults]
 
 
@@ -55,7 +55,7 @@ def test_what_is_short_or_no_list_is_not_cut(tmp_path, text):
     assert spans(tmp_path / "table.json", 20) == []
 
 
-def test_processes_read_the_same_table_as_one_go(tmp_path, monkeypatch):
+def test_pieces_make_the_same_table_as_one_go(tmp_path, monkeypatch):
     rows = annotations(300)
     rows[7]["size"], rows[290]["num_lidar_pts"] = [1, 2], "many"
     del rows[200]["token"]
@@ -63,27 +63,22 @@ def test_processes_read_the_same_table_as_one_go(tmp_path, monkeypatch):
     (tmp_path / "table.json").write_text(json.dumps(rows))
     whole, told = read(tmp_path)
     monkeypatch.setattr("dataroot.tables.PIECE", 900)
-    monkeypatch.setattr(pieces, "MANY", 1)
-    with Parsers(2) as parsers:
-        for _ in range(2):  # the same processes read the next table
-            table, found = read(tmp_path, parsers)
-            assert sorted(found) == sorted(told)  # of one row after the other, or field after field
-            assert table.rows == whole.rows == 300
-            assert table.columns.keys() == whole.columns.keys()
-            for name, column in whole.columns.items():
-                assert table[name].dtype == column.dtype
-                np.testing.assert_array_equal(table[name], column)
-            assert {n: m.tolist() for n, m in table.bad.items()} == {n: m.tolist() for n, m in whole.bad.items()}
+    table, found = read(tmp_path)
+    assert sorted(found) == sorted(told)  # of one row after the other, or field after field
+    assert table.rows == whole.rows == 300
+    assert table.columns.keys() == whole.columns.keys()
+    for name, column in whole.columns.items():
+        assert table[name].dtype == column.dtype
+        np.testing.assert_array_equal(table[name], column)
+    assert {n: m.tolist() for n, m in table.bad.items()} == {n: m.tolist() for n, m in whole.bad.items()}
 
 
-def test_a_table_that_processes_cannot_read_is_told_of_by_line(tmp_path, monkeypatch):
+def test_no_json_is_told_of_by_line(tmp_path, monkeypatch):
     text = json.dumps(annotations(300), indent=0)
     (tmp_path / "table.json").write_text(text.replace('"num_radar_pts": 0', '"num_radar_pts": O', 1))
     _, told = read(tmp_path)
     monkeypatch.setattr("dataroot.tables.PIECE", 900)
-    monkeypatch.setattr(pieces, "MANY", 1)
-    with Parsers(2) as parsers:
-        assert read(tmp_path, parsers)[1] == told
+    assert read(tmp_path)[1] == told
     assert "line 25 " in told[0][1]
 
 
