@@ -68,7 +68,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own = torch.cat([mean, variance, mean.new_full((1,), x.numel() / x.shape[1])])
     ranks = distributed.get_world_size()
     everybody = own.new_empty(ranks * len(own))
-    distributed.all_gather_into_tensor(everybody, own)  # not into a list of tensors: this one a compiler knows
+    distributed.all_gather_single(everybody, own)  # not into a list of tensors: this one a compiler knows
     means, variances, counts = everybody.view(ranks, -1).split([len(mean), len(mean), 1], 1)
     share = counts / counts.sum()
     mean = (share * means).sum(0)

@@ -17,8 +17,8 @@ from models.occupancy import RANGE
 from tasks.memory import camera_sizes, check_memory
 from training.settings import CameraTrainingSettings
 
-FINETUNE_VERSION = 5
-EVALUATE_VERSION = 1
+FINETUNE_VERSION = 6
+EVALUATE_VERSION = 2
 BEV_STRIDE = 8  # of the BEV encoder's last map: the grid's cells must divide by it
 
 

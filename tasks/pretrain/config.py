@@ -12,7 +12,7 @@ from tasks.engine.stage import StageName
 from tasks.pretrain.methods import CONFIGS, AnyMethod
 from training.settings import CameraTrainingSettings
 
-VERSION = 4
+VERSION = 5
 
 
 class PretrainConfig(CameraTrainingSettings):
