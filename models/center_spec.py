@@ -28,6 +28,16 @@ def code_weights(velocity: float) -> tuple[float, ...]:
     return (1.0,) * 8 + (velocity, velocity)
 
 
+def kept_range(
+    keep_range: tuple[float, ...] | None, bev_range: tuple[float, ...], margin: float, height: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper x, y, z (m) of `keep_range`; of None, `margin` beyond the map and `height` from zero."""
+    if keep_range is None:
+        (x0, y0, _, x1, y1, _) = bev_range
+        keep_range = x0 - margin, y0 - margin, -height, x1 + margin, y1 + margin, height
+    return np.array(keep_range[:3]), np.array(keep_range[3:])
+
+
 @dataclass(frozen=True)
 class CenterHeadSpec:
     """Everything of a CenterPoint head but its weights.
@@ -84,8 +94,4 @@ class CenterHeadSpec:
     @property
     def kept(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper x, y, z between which boxes are predicted."""
-        if self.keep_range is not None:
-            return np.array(self.keep_range[:3]), np.array(self.keep_range[3:])
-        margin = np.array([KEEP_MARGIN, KEEP_MARGIN])
-        low, high = np.array(self.bev_range[:2]) - margin, np.array(self.bev_range[3:5]) + margin
-        return np.array([*low, -KEEP_HEIGHT]), np.array([*high, KEEP_HEIGHT])
+        return kept_range(self.keep_range, self.bev_range, KEEP_MARGIN, KEEP_HEIGHT)

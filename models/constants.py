@@ -12,4 +12,5 @@ def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
 
     Moved once: a copy from ordinary memory makes the host wait for a GPU's whole queue.
     """
-    return torch.tensor(values, dtype=dtype, device=device)
+    with torch.inference_mode(False):  # whoever asks first: a training may be the next
+        return torch.tensor(values, dtype=dtype, device=device)

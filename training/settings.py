@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from common.settings import Settings, runtime
 from models.checkpointing import Checkpointing
 
+Precision = Literal["fp32", "tf32", "bf16"]
 MOST_BATCH = 65_536  # samples a step; a mistyped number is said, not waited for
 
 
@@ -20,7 +21,7 @@ class TrainingSettings(Settings):
     sampling: Literal["uniform", "cbgs"] = Field(
         "uniform", description="Every sample once an epoch, or those with rare classes more often, as the original."
     )
-    precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="Of the products; weights stay fp32.")
+    precision: Precision = Field("fp32", description="Of the products; weights stay fp32.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay of the weights' average, which is then the result; 0: none.")
     seed: int = Field(0, ge=0, description="Of weights, sample order and augmentation.")
 

@@ -11,26 +11,13 @@ Geometry is float64 under all of them (models/rays.py).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
-from models.checkpointing import Checkpointing, set_checkpointing
+from models.checkpointing import set_checkpointing
 from training.ranks import distribute
-
-Precision = Literal["fp32", "tf32", "bf16"]
-
-
-class Speed(Protocol):
-    """The fields of a training's config that are spoken of here."""
-
-    @property
-    def precision(self) -> Precision: ...
-    @property
-    def compile(self) -> bool: ...
-    @property
-    def checkpointing(self) -> Checkpointing: ...
+from training.settings import CameraTrainingSettings, Precision
 
 
 @contextmanager
@@ -51,7 +38,7 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def trained(network: nn.Module, config: Speed) -> nn.Module:
+def trained(network: nn.Module, config: CameraTrainingSettings) -> nn.Module:
     """What to call instead of `network` in a step: compiled and on all ranks (see `distribute`), as the config asks.
 
     The network itself stays what it is, for evaluation and for files. On CUDA the weights of convolutions come to lie

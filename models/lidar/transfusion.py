@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.boxes import Boxes
+from models.center_spec import kept_range
 from models.focal_loss import heatmap_loss
 from models.initialise import init_scores, kaiming_init
 from models.layers import ModuleList
@@ -88,11 +89,7 @@ class TransFusionSpec:
     @property
     def kept(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper x, y, z between which boxes are predicted."""
-        if self.keep_range is not None:
-            return np.array(self.keep_range[:3]), np.array(self.keep_range[3:])
-        margin = np.array([KEEP_MARGIN, KEEP_MARGIN])
-        low, high = np.array(self.bev_range[:2]) - margin, np.array(self.bev_range[3:5]) + margin
-        return np.array([*low, -KEEP_HEIGHT]), np.array([*high, KEEP_HEIGHT])
+        return kept_range(self.keep_range, self.bev_range, KEEP_MARGIN, KEEP_HEIGHT)
 
 
 class TransFusionHead(nn.Module):
