@@ -97,6 +97,10 @@ class Artifact:
             raise FileNotFoundError(f"{self.path / MANIFEST}: the {self.stage} artifact is not there")
         return manifest
 
+    def is_begun(self) -> bool:
+        """Whether there is work to go on from, and no result yet."""
+        return (self.path / RECIPE).is_file() and not self.has_manifest()
+
     def progress(self) -> tuple[int, int] | None:
         """(done, all) parts or steps of an interrupted run; (0, 0) if it cannot tell, None if it never began."""
         if not (self.path / RECIPE).is_file():

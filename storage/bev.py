@@ -12,7 +12,7 @@ negated before the teacher saw them. `count` says how many cells of a map are ke
 parts are written and read: storage/part_store.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -76,14 +76,15 @@ class BevWriter:
         """The samples of a part."""
         return self.store.samples(part)
 
-    def write(self, part: int, maps: Iterable[np.ndarray]) -> None:
+    def write(self, part: int, maps: Iterable[np.ndarray], check: Callable[[], None] = lambda: None) -> None:
         """Write and flag a whole part: maps (C, X, Y) of each sample, and within it of each flip, one at a time.
 
-        Raises ValueError for too many or few of them, another shape, or values that float16 cannot hold.
+        check: see `PartStore.writing`. Raises ValueError for too many or few maps, another shape, or values that
+        float16 cannot hold.
         """
         places = list(product(range(len(self.samples(part))), range(len(self.flips))))
         coming = iter(maps)
-        with self.store.writing(part) as writer:
+        with self.store.writing(part, check) as writer:
             for written, (row, flip) in enumerate(places):
                 if (bev := next(coming, None)) is None:
                     raise ValueError(f"part {part} has {len(places)} maps, not {written}")

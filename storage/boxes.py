@@ -9,7 +9,7 @@ The first `count[sample]` slots hold a box. What else is in the store, and how p
 storage/part_store.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,17 @@ class BoxStore:
             self.store.aside = aside
         self.path, self.part_size, self.parts = Path(path), self.store.part_size, self.store.parts
 
-    def write(self, part: int, boxes: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
-        """Write and flag a part: (box (n, 9), score (n,), label (n,)) of each of its samples, best first."""
-        with self.store.writing(part) as writer:
+    def write(
+        self,
+        part: int,
+        boxes: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write and flag a part: (box (n, 9), score (n,), label (n,)) of each of its samples, best first.
+
+        check: see `PartStore.writing`.
+        """
+        with self.store.writing(part, check) as writer:
             for row, columns in enumerate(boxes):
                 count = min(len(columns[0]), SLOTS)
                 values = dict(zip(("box", "score", "label"), columns))

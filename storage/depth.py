@@ -9,7 +9,7 @@ attribute `cameras`, the samples' that of the index. What else is in the store, 
 storage/part_store.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -76,11 +76,14 @@ class DepthWriter:
         """The samples of a part."""
         return self.store.samples(part)
 
-    def write(self, part: int, points: Sequence[SamplePoints]) -> None:
-        """Write and flag a part: the points of each of its samples. Raises ValueError for another number of samples."""
+    def write(self, part: int, points: Sequence[SamplePoints], check: Callable[[], None] = lambda: None) -> None:
+        """Write and flag a part: the points of each of its samples. Raises ValueError for another number of samples.
+
+        check: see `PartStore.writing`.
+        """
         if len(points) != len(self.samples(part)):
             raise ValueError(f"part {part} has {len(self.samples(part))} samples, not {len(points)}")
-        with self.store.writing(part) as writer:
+        with self.store.writing(part, check) as writer:
             for row, sample in enumerate(points):
                 edges = sample.offsets.tolist()
                 for camera, (first, end) in enumerate(pairwise(edges)):

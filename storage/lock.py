@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from storage.leases import process_lives
+
 SECONDS_BETWEEN_TRIES = 0.2
 SECONDS_BETWEEN_LINES = 60.0
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # of a folder in which this process may not write
@@ -87,7 +89,7 @@ def holder(folder: Path) -> str | None:
                 return None
             file.seek(0)
             owner = json.loads(file.read())
-            if owner["host"] == socket.gethostname() and not _lives(owner["pid"]):
+            if owner["host"] == socket.gethostname() and not process_lives(owner["pid"]):
                 return "another process"  # one of several readers, of whom the last to come has gone
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
             return f"`{owner['what']}` (process {owner['pid']} on {owner['host']}, since {since})"
@@ -95,16 +97,6 @@ def holder(folder: Path) -> str | None:
         return None
     except (ValueError, KeyError, TypeError):  # being written
         return "another process"
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
 
 
 def is_locked(folder: Path) -> bool:

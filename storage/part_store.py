@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,12 +108,16 @@ class PartStore:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, part: int) -> "Iterator[PartWriter]":
-        """A part to fill, place by place; it is flagged, on the disk, when the block ends without an error."""
+    def writing(self, part: int, check: Callable[[], None] = lambda: None) -> "Iterator[PartWriter]":
+        """A part to fill, place by place; it is flagged, on the disk, when the block ends without an error.
+
+        check: called before anything takes its place; what it raises leaves all as it was.
+        """
         with ExitStack() as stack:
             shards = {name: stack.enter_context(array.writing(part)) for name, array in self.arrays.items()}
             writer = PartWriter(self, part, shards)
             yield writer
+            check()
         for name, values in ((COUNT, writer.counts), (CHECK, writer.checks())):
             write_bytes(self._chunk(name, part, values.ndim), with_crc(values.tobytes()))
             self._columns.pop((name, part), None)

@@ -49,10 +49,14 @@ class Parts:
         """The file that holds a part's flag."""
         return self._folder / str(part)
 
+    def flagged(self) -> set[int]:
+        """Parts that have a flag's file: done, unless it is damaged."""
+        return {int(p.name) for p in self._folder.iterdir() if p.name.isdigit()} if self._folder.is_dir() else set()
+
     def pending(self) -> list[int]:
         """Parts that are not done, ascending."""
-        flags = {int(p.name) for p in self._folder.iterdir() if p.name.isdigit()} if self._folder.is_dir() else set()
-        return [part for part in range(self.count) if part not in flags or not self.is_done(part)]
+        flagged = self.flagged()
+        return [part for part in range(self.count) if part not in flagged or not self.is_done(part)]
 
     def is_done(self, part: int) -> bool:
         """Whether the part is flagged; a flag that cannot be read is none."""

@@ -13,7 +13,8 @@ from storage.artifact import INPUTS, PIN
 from storage.atomic import write_json
 from storage.damage import ASIDE, Damaged
 from storage.key import canonical_json
-from storage.lock import is_locked, lock_file
+from storage.leases import leases_folder
+from storage.lock import holder, is_locked, lock_file
 from storage.manifest import MANIFEST, RECIPE, TOKEN, FileDamage, Manifest, damages_in, files, read_manifest
 from storage.stores import is_part_store, open_part_store
 
@@ -99,6 +100,10 @@ def leftovers(root: Path) -> list[Path]:
                 folder_of_lock = path.with_name(path.name.removeprefix(".").removesuffix(".lock"))
                 assert lock_file(folder_of_lock) == path
                 paths += [] if _in_use(path) else [path]
+            elif path.name.startswith(".") and path.name.endswith(".leases"):
+                artifact = path.with_name(path.name.removeprefix(".").removesuffix(".leases"))
+                assert leases_folder(artifact) == path
+                paths += [] if holder(artifact) else [path]
             elif path.name.startswith("..digests.json."):  # half written
                 paths.append(path)
     return sorted(paths)

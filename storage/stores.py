@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from storage.damage import Damaged
+
 if TYPE_CHECKING:
     from storage.part_store import PartStore
 
@@ -27,3 +29,13 @@ def open_part_store(path: Path) -> "PartStore":
     from storage.depth import open_depth
 
     return open_depth(path)
+
+
+def mend(path: Path) -> list[Damaged]:
+    """`PartStore.mend` of what is a store in parts and opens; one that does not, its stage begins again."""
+    if not is_part_store(path):
+        return []
+    try:
+        return open_part_store(path).mend()
+    except (Damaged, ValueError, OSError):
+        return []

@@ -1,14 +1,15 @@
 """The depth stage: every sample's LiDAR points in its cameras -> `depth.zarr`.
 
-Parts are computed ahead by worker processes; this process alone writes.
+Several processes may run it at once, each with parts of its own. A process's parts are computed ahead by its workers;
+it alone writes them.
 """
 
 import multiprocessing
 import os
 import threading
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,21 @@ import numpy as np
 from common.cores import SharingContext, available_cores
 from common.errors import DataError
 from common.files import patiently
-from common.progress import progress, say
+from common.progress import counting, say
 from dataroot.points import need_lidar, read_cloud
 from models.geometry import inverse
 from storage.artifact import Artifact
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import Index
+from storage.leases import Lease, Leases
+from storage.part_board import PartBoard
 from tasks.depth.config import DepthConfig
 from tasks.depth.picture import save_picture
 from tasks.depth.project import Rig, project_sample
+from tasks.engine.crew import done_here, write_shared
 from tasks.engine.stage import Inputs
 
+DEPTH = "depth.zarr"
 CLOUDS_PER_WORKER = 256  # fewer than this and a process costs more to start than it saves
 
 
@@ -44,25 +49,39 @@ class Job:
     margin: float
 
 
-def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
-    """Write `depth.zarr`, and `depth.png` of one sample. Raises DataError where a cloud is gone or broken."""
+def write(config: DepthConfig, inputs: Inputs, artifact: Artifact, leases: Leases) -> dict[str, Any]:
+    """Write the parts of `depth.zarr`, with whoever else does; nothing to report. Raises DataError where a cloud is
+    gone or broken."""
     index = Index.open(inputs["ingest"].path / "index.zarr")
     need_lidar(index, "depth")
-    path = artifact.path / "depth.zarr"
+    path = artifact.path / DEPTH
     writer = DepthWriter(
         path, index.token, index.cameras, config.sweeps, config.part, most_points(index, inputs.dataroot, config)
     )
     if writer.store.aside is not None:
         say(f"depth: {path} is begun again; what was there is kept as {writer.store.aside.name}")
-    for damage in writer.store.mend():
-        say(f"depth: {damage.path}: {damage.what}; its part is made again")
-    parts = writer.parts.pending()
-    work = (sample_jobs(index, inputs.dataroot, config, writer.samples(part)) for part in parts)
-    done = len(index) - sum(len(writer.samples(part)) for part in parts)
-    points = _in_samples(compute(work, _workers(config, len(parts))), writer, parts)
-    for _ in progress(points, "depth", len(index), "samples", done):
-        pass
-    store = DepthReader(path)
+    board = PartBoard([writer.store], leases)
+    left = sum(len(writer.samples(part)) for part in board.left)
+    workers = _workers(config, len(board.left))
+
+    def jobs(part: int) -> list[Job]:
+        return sample_jobs(index, inputs.dataroot, config, writer.samples(part))
+
+    def keep(part: int, lease: Lease, points: list[SamplePoints]) -> None:
+        writer.write(part, points, lease.check)
+
+    with _projecting(workers) as project, counting("depth", len(index), "samples", len(index) - left) as count:
+        begun = write_shared(board, "depth", lambda part, lease: project(jobs(part)), max(1, 2 * workers), keep)
+        for part, _ in begun:
+            for _ in writer.samples(part):
+                count()
+    return {}
+
+
+def run(config: DepthConfig, inputs: Inputs, artifact: Artifact) -> dict[str, Any]:
+    """What the parts hold, when all are there; `depth.png` of one sample."""
+    index = Index.open(inputs["ingest"].path / "index.zarr")
+    store = DepthReader(artifact.path / DEPTH)
     counts = store.counts().sum(1)
     sample = int(np.argmax(counts))
     save_picture(artifact.path / "depth.png", inputs.dataroot, index, store, sample)
@@ -111,21 +130,16 @@ def sample_jobs(index: Index, dataroot: Path, config: DepthConfig, samples: rang
     return jobs
 
 
-def compute(work: Iterator[list[Job]], workers: int) -> Iterator[list[SamplePoints]]:
-    """The parts' points in the order of the parts; with several workers, a few parts ahead."""
+@contextmanager
+def _projecting(workers: int) -> Iterator[Callable[[list[Job]], Future[list[SamplePoints]]]]:
+    """`project_part` as something that is begun: in processes of its own where there are several."""
     if workers <= 1:
-        yield from map(project_part, work)
+        yield lambda jobs: done_here(project_part, jobs)
         return
     # A worker ends when this process does, even by kill -9.
     with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1), initializer=_end_with_parent) as pool:
-        ahead: deque = deque()
         try:
-            for jobs in work:
-                ahead.append(pool.submit(project_part, jobs))
-                if len(ahead) > 2 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            yield lambda jobs: pool.submit(project_part, jobs)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -138,13 +152,6 @@ def project_part(jobs: list[Job]) -> list[SamplePoints]:
         )
         for j in jobs
     ]
-
-
-def _in_samples(parts_points: Iterator[list[SamplePoints]], writer: DepthWriter, parts: list[int]) -> Iterator[int]:
-    """Write part after part, and yield every sample that is on disk."""
-    for part, points in zip(parts, parts_points, strict=True):
-        writer.write(part, points)
-        yield from writer.samples(part)
 
 
 def _workers(config: DepthConfig, parts: int) -> int:

@@ -1,51 +1,123 @@
-"""The one way to run a step: alone, on inputs that are whole, going on from what is there, once."""
+"""The one way to run a step: on inputs that are whole, going on from what is there, once; in parts, together."""
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 from common.progress import say
 from storage.artifact import Artifact
 from storage.damage import ASIDE, set_aside
-from storage.lock import locked
+from storage.leases import Leases, leases_folder, remove_leases
+from storage.lock import Busy, locked
 from storage.manifest import Manifest
 from storage.sentences import in_sentences
-from storage.stores import is_part_store
+from storage.stores import is_part_store, mend
 from tasks.engine.device_lock import device_alone
 from tasks.engine.integrity import check_artifact, check_file
 from tasks.engine.provenance import provenance
 from tasks.engine.stage import Step
 
+FINISH = "finish"  # the lease of who does what follows the parts
+SECONDS_BETWEEN_LOOKS = 0.5
+
 
 def execute(step: Step, force: bool = False) -> Manifest:
     """Run a step, or take its artifact where it is whole already. Raises UserError for what a user can mend.
 
-    One process at a time works on an artifact: another one waits, and takes the result. An interrupted one's work is
-    taken up. What is damaged is moved aside, or, where it is parts of a store, made again in its place. force: delete
-    what is there first, when nobody works on it or reads it.
+    One process at a time works on an artifact: another one waits, and takes the result. But a stage in parts is worked
+    on by all who come. An interrupted one's work is taken up. What is damaged is moved aside, or, where it is parts of
+    a store, made again in its place. force: delete what is there first, when nobody works on it or reads it.
     """
     artifact, name = step.artifact, step.stage.name
+    what = step.command or f"geomim {name}"
     with ExitStack() as stack, in_sentences(artifact.path, "what is done is kept: ", "another --root"):
-        stack.enter_context(locked(artifact.path, step.command or f"geomim {name}", waiting=_waiting(name)))
+        if step.stage.in_parts:
+            return _together(step, force, what)
+        stack.enter_context(locked(artifact.path, what, waiting=_waiting(name)))
         if not force and (manifest := _intact(artifact)):
             return manifest
-        for needed in step.inputs.artifacts.values():
-            stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_waiting(name)))
-            check_input(step, needed)
-        for field, file in step.config.external_files().items():
-            check_file(file, f"{name}.{field} is {file}")
+        stack.enter_context(_inputs_held(step))
         stack.enter_context(device_alone(step))  # last: who has it waits for nobody, and what is cached needs none
-        if force:
-            artifact.remove()
-        elif artifact.has_manifest():
-            prepare(artifact)
+        _clear(step, force)
         start = time.monotonic()
         artifact.begin(step.recipe, step.inputs.artifacts)
         summary = step.stage.run(step.config, step.inputs, artifact)
-        seconds = time.monotonic() - start
-        return artifact.finish(step.recipe, summary, seconds, provenance(step), step.stage.outputs)
+        return _finish(step, summary, start)
+
+
+def _together(step: Step, force: bool, what: str) -> Manifest:
+    """Work on a stage in parts, alone or beside others who do; the last to be done finishes it."""
+    artifact, name = step.artifact, step.stage.name
+    while True:
+        if not force and (manifest := _intact(artifact)):
+            return manifest
+        with ExitStack() as stack:
+            stack.enter_context(_inputs_held(step))
+            _begin(step, force, what)
+            force = False
+            stack.enter_context(locked(artifact.path, what, shared=True, waiting=_waiting(name)))
+            if not artifact.is_begun():  # finished, or removed, by somebody who had it alone meanwhile
+                continue
+            stack.enter_context(device_alone(step))
+            start = time.monotonic()
+            leases = stack.enter_context(Leases(leases_folder(artifact.path), what))
+            more = step.stage.write_parts(step.config, step.inputs, artifact, leases)
+            while leases.claim([FINISH]) is None:
+                if artifact.has_manifest():
+                    return artifact.finished()
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            if artifact.has_manifest():
+                return artifact.finished()
+            summary = step.stage.run(step.config, step.inputs, artifact)
+            manifest = _finish(step, summary | more, start)
+        remove_leases(artifact.path)
+        return manifest
+
+
+def _begin(step: Step, force: bool, what: str) -> None:
+    """Make the folder ready for all who will work there, unless somebody works there already."""
+    artifact, name = step.artifact, step.stage.name
+    patient = force or artifact.has_manifest()  # what is damaged is not gone on with while others read it
+    try:
+        with locked(artifact.path, what, waiting=_waiting(name), patient=patient):
+            if not force and _intact(artifact):
+                return
+            _clear(step, force)
+            artifact.begin(step.recipe, step.inputs.artifacts)
+            for store in artifact.path.glob("*.zarr"):
+                for damage in mend(store):
+                    say(f"{name}: {damage.path}: {damage.what}; its part is made again")
+    except Busy:
+        pass
+
+
+@contextmanager
+def _inputs_held(step: Step) -> Iterator[None]:
+    """Inside, nobody removes what the step reads, which was checked."""
+    with ExitStack() as stack:
+        for needed in step.inputs.artifacts.values():
+            name = step.stage.name
+            stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_waiting(name)))
+            check_input(step, needed)
+        for field, file in step.config.external_files().items():
+            check_file(file, f"{step.stage.name}.{field} is {file}")
+        yield
+
+
+def _clear(step: Step, force: bool) -> None:
+    """Make room where something finished stands, which is damaged or is to be made again."""
+    if force:
+        step.artifact.remove()
+    elif step.artifact.has_manifest():
+        prepare(step.artifact)
+
+
+def _finish(step: Step, summary: dict[str, Any], start: float) -> Manifest:
+    seconds = time.monotonic() - start
+    return step.artifact.finish(step.recipe, summary, seconds, provenance(step), step.stage.outputs)
 
 
 def check_input(step: Step, needed: Artifact) -> None:

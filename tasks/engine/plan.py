@@ -10,7 +10,7 @@ from storage.artifact import Artifact
 from storage.damage import Damaged
 from storage.digests import Digests
 from storage.key import diff
-from storage.lock import is_locked
+from storage.lock import holder
 from storage.manifest import Extent, Manifest, Recipe, contents, read_manifest
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dag import Node, build_dag
@@ -152,7 +152,7 @@ def state_of(step: Step, forced: bool = False) -> tuple[State, str]:
     progress = artifact.progress()
     if progress is not None:
         done, total = progress
-        state: State = "running" if is_locked(artifact.path) else "resume"
+        state: State = "running" if holder(artifact.path) else "resume"
         return state, f"{done} of {total} done" if total else "began" + " and was interrupted" * (state == "resume")
     return "run", _nearest_difference(artifact, step.recipe)
 

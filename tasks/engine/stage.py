@@ -7,7 +7,7 @@ in another process, or again years later: its artifact's manifest keeps it.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from typing import Any, Literal
 from common.garbage import unsearched
 from common.settings import Settings
 from storage.artifact import Artifact
+from storage.leases import Leases
 from storage.manifest import Recipe
 
 StageName = Literal["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"]
@@ -41,6 +42,9 @@ class Stage:
     # Patterns of the names of what it leaves; what begins with a dot it keeps for itself until it is finished.
     outputs: tuple[str, ...]
     on_device: bool = False  # whether it wants the GPU, or all cores, for itself
+    # "function", beside `entry`, that writes its stores in parts: `write(config, inputs, artifact, leases)` -> more to
+    # report. Any number of processes may run it at once; `entry` follows when all parts are there, in one of them.
+    in_parts: str = ""
 
     @property
     def is_command(self) -> bool:
@@ -59,13 +63,20 @@ class Stage:
 
     def run(self, config: Settings, inputs: "Inputs", artifact: Artifact) -> dict[str, Any]:
         module, function = self.entry.split(":")
-        with unsearched():
-            run = getattr(importlib.import_module(module), function)
-        return run(config, inputs, artifact)
+        return _imported(module, function)(config, inputs, artifact)
+
+    def write_parts(self, config: Settings, inputs: "Inputs", artifact: Artifact, leases: Leases) -> dict[str, Any]:
+        """Of a stage in parts: write them, together with whoever else does, until all are there."""
+        return _imported(self.entry.split(":")[0], self.in_parts)(config, inputs, artifact, leases)
 
     @property
     def _module(self) -> str:
         return self.entry.rsplit(".", 1)[0]
+
+
+def _imported(module: str, function: str) -> Callable[..., dict[str, Any]]:
+    with unsearched():
+        return getattr(importlib.import_module(module), function)
 
 
 STAGES: dict[str, Stage] = {
@@ -99,6 +110,7 @@ STAGES: dict[str, Stage] = {
             ("torch", "zarr", "numcodecs"),
             ("bev.zarr", "gate.json", "boxes.zarr", "metrics.json", "results_nusc.json"),
             on_device=True,
+            in_parts="write",
         ),
         Stage(
             "depth",
@@ -108,6 +120,7 @@ STAGES: dict[str, Stage] = {
             "DepthConfig",
             ("zarr", "numcodecs", "numpy"),
             ("depth.zarr", "depth.png"),
+            in_parts="write",
         ),
         Stage(
             "pretrain",

@@ -42,13 +42,12 @@ def check(
             )
         say(f"teacher: {unmeasured}: nothing was checked")
         return None
-    file = folder / GATE
-    gate = _kept(file)
+    gate = read_gate(folder)
     if gate is None or gate["samples"] != len(samples):
         found = _detect(teacher, index, dataroot, samples, config.lidar.sweeps, device)
         precisions = average_precisions(index, found)
         gate = {"mAP": float(np.mean(list(precisions.values()))), "samples": len(samples), "classes": precisions}
-        write_json(file, gate | {"crc32c": _sum(gate)})
+        write_json(folder / GATE, gate | {"crc32c": _sum(gate)})
     named = ", ".join(f"{name} {value:.2f}" for name, value in gate["classes"].items())
     say(f"teacher: mAP {gate['mAP']:.3f} of these classes on {gate['samples']} annotated samples: {named}")
     least = LEAST if config.min_map is None else config.min_map
@@ -61,10 +60,10 @@ def check(
     return gate
 
 
-def _kept(file: Path) -> dict[str, Any] | None:
-    """What was measured before an interruption; None where the file is missing or not as it was written."""
+def read_gate(folder: Path) -> dict[str, Any] | None:
+    """What was measured; None where nothing was, or the file is not as it was written."""
     try:
-        gate = json.loads(file.read_bytes())
+        gate = json.loads((folder / GATE).read_bytes())
         return gate if gate.pop("crc32c") == _sum(gate) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

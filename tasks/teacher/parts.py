@@ -1,7 +1,7 @@
 """One process's share of the teacher: read, voxelise, infer and write the samples of a part."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -60,17 +60,18 @@ class PartWriter:
         self.bev, self.boxes = open_stores(config, teacher, index, folder)
         self._ahead = loader_threads(1)
 
-    def write(self, part: int) -> tuple[int, Times]:
-        """Write a part; (its number of samples, where the time went). Raises UserError for features that don't fit."""
+    def write(self, part: int, check: Callable[[], None]) -> Times:
+        """Write a part; where the time went. check: see `PartStore.writing`. Raises UserError for features that don't
+        fit."""
         times = Times()
         found: list[Boxes] = []
         start = time.perf_counter()
         with torch.inference_mode():
-            self.bev.write(part, self._maps(part, times, found))
+            self.bev.write(part, self._maps(part, times, found), check)
         if self.boxes:
-            self.boxes.write(part, [_columns(boxes) for boxes in found])
+            self.boxes.write(part, [_columns(boxes) for boxes in found], check)
         times.write = time.perf_counter() - start - times.infer - times.waited
-        return len(self.bev.samples(part)), times
+        return times
 
     def _maps(self, part: int, times: Times, found: list[Boxes]) -> Iterator[np.ndarray]:
         """The map of each sample and flip; the boxes go to `found`."""

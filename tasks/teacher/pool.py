@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from common.errors import UserError
 from common.processes import die_with
 from models.lidar.teacher import Teacher
 from storage.index import Index
+from storage.leases import Lease
+from storage.part_board import PartBoard
+from tasks.engine.crew import done_here, write_shared
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.network import build_teacher
 from tasks.teacher.parts import PartWriter, Times
@@ -35,12 +38,15 @@ class Job:
 
 
 def write_parts(
-    job: Job, teacher: Teacher, index: Index, device: torch.device, pending: list[int]
-) -> Iterator[tuple[int, Times]]:
-    """Write the pending parts; (samples, times) of each when it is done, in any order."""
-    workers = min(len(pending), job.config.workers or _processors(device))
+    job: Job, writer: PartWriter, board: PartBoard, device: torch.device
+) -> Iterator[tuple[int, Times | None]]:
+    """Write what is left of the board, with whoever else does; (part, times, None of another's) of each, in any order.
+
+    writer: this process's, for where it has no workers.
+    """
+    workers = min(len(board.left), job.config.workers or _processors(device))
     if workers <= 1:
-        yield from map(job.writer(teacher, index, device).write, pending)
+        yield from write_shared(board, "teacher", lambda part, lease: done_here(writer.write, part, lease.check), 1)
         return
     context = SharingContext(job.config.threads or max(1, available_cores() // workers))
     devices = context.Queue()
@@ -48,8 +54,8 @@ def write_parts(
         devices.put(f"cuda:{worker % torch.cuda.device_count()}" if device.type == "cuda" else device.type)
     with ProcessPoolExecutor(workers, context, _start, (job, devices)) as pool:
         try:
-            for future in as_completed(_submitted(pool, pending)):
-                yield future.result()
+            # One more than there are workers, so that none waits for the next.
+            yield from write_shared(board, "teacher", lambda part, lease: _submitted(pool, part, lease), workers + 1)
         except BrokenProcessPool:
             raise UserError(
                 "teacher: one of its processes was killed, most likely for lack of memory; set teacher.workers lower. "
@@ -59,10 +65,10 @@ def write_parts(
             pool.shutdown(cancel_futures=True)
 
 
-def _submitted(pool: ProcessPoolExecutor, pending: list[int]) -> list[Future]:
-    """A future a part. Raises BrokenProcessPool."""
+def _submitted(pool: ProcessPoolExecutor, part: int, lease: Lease) -> Future[Times]:
+    """Raises BrokenProcessPool."""
     try:
-        return [pool.submit(_write_part, part) for part in pending]
+        return pool.submit(_write_part, part, lease)
     except OSError as error:
         if error.errno is not None:  # the system's
             raise
@@ -88,11 +94,11 @@ def _start(*given: Any) -> None:
     die_with([os.getppid()])
 
 
-def _write_part(part: int) -> tuple[int, Times]:
+def _write_part(part: int, lease: Lease) -> Times:
     global _writer
     if _writer is None:
         job, devices = _given
         index = Index.open(job.index)
         teacher = build_teacher(job.config, index, job.dataroot, job.weights)
         _writer = job.writer(teacher, index, torch.device(devices.get()))
-    return _writer.write(part)
+    return _writer.write(part, lease.check)

@@ -1,73 +1,79 @@
-"""Stage `teacher`: BEV features of every sample -> `bev.zarr`, and boxes -> `boxes.zarr`, part by part."""
+"""Stage `teacher`: BEV features of every sample -> `bev.zarr`, and boxes -> `boxes.zarr`, part by part.
+
+Several processes, of several machines too, may write at once, each parts of its own.
+"""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from common.progress import progress, say
+from common.progress import counting, say
 from dataroot.points import need_lidar
 from evaluation.official import evaluate
 from models.boxes import Boxes
 from storage.atomic import write_json
-from storage.bev import size_of
+from storage.bev import BevReader, size_of
 from storage.boxes import BoxStore
 from storage.index import Index
+from storage.leases import Leases
+from storage.part_board import PartBoard
 from tasks.teacher.config import TeacherConfig
-from tasks.teacher.gate import check
+from tasks.teacher.gate import check, read_gate
 from tasks.teacher.network import WEIGHTS, build_teacher
-from tasks.teacher.parts import BEV, Times, open_stores
+from tasks.teacher.parts import BEV, BOXES, Times
 from tasks.teacher.pool import Job, write_parts
 from training.device import choose_device, threads
 
+INDEX = "index.zarr"
 METRICS = "metrics.json"
 
 
-def run(config: TeacherConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
-    """Check the teacher on annotated samples, then write the parts that are not done.
+def write(config: TeacherConfig, inputs: Any, artifact: Any, leases: Leases) -> dict[str, Any]:
+    """Check the teacher on annotated samples, then write the parts that are not done, with whoever else does.
 
-    The summary says what is stored, how big it is, how big the whole of nuScenes would be, and where the time went.
+    Says where the time of this process went, if it wrote any.
     """
-    index_path = inputs["ingest"].path / "index.zarr"
+    index_path = inputs["ingest"].path / INDEX
     index = Index.open(index_path)
     need_lidar(index, "teacher")
     weights = inputs["fit"].path / WEIGHTS if config.weights == "fit" else None
     device = choose_device(config.device)
     with threads(config.threads):
         teacher = build_teacher(config, index, inputs.dataroot, weights)
-        gate = check(config, teacher, index, inputs.dataroot, device, artifact.path)
-        bev, boxes = open_stores(config, teacher, index, artifact.path)
-        for store in (bev, boxes) if boxes else (bev,):
-            if store.store.aside is not None:
-                say(f"teacher: {store.path} is begun again; what was there is kept as {store.store.aside.name}")
-            for damage in store.store.mend():
-                say(f"teacher: {damage.path}: {damage.what}; its part is made again")
-        pending = sorted({*bev.parts.pending(), *(boxes.parts.pending() if boxes else [])})
-        left = sum(len(bev.samples(part)) for part in pending)
+        check(config, teacher, index, inputs.dataroot, device, artifact.path)
         job = Job(config, inputs.dataroot, index_path, weights, artifact.path)
-        start, times = time.monotonic(), Times()
-        parts = write_parts(job, teacher, index, device, pending)
-        for part_times in progress(_by_sample(parts), "teacher", len(index), "samples", len(index) - left):
-            times += part_times
+        writer = job.writer(teacher, index, device)
+        stores = [writer.bev.store, *([writer.boxes.store] if writer.boxes else [])]
+        for store in stores:
+            if store.aside is not None:
+                say(f"teacher: {store.path} is begun again; what was there is kept as {store.aside.name}")
+        board = PartBoard(stores, leases)
+        left = sum(len(writer.bev.samples(part)) for part in board.left)
+        start, times, written = time.monotonic(), Times(), 0
+        with counting("teacher", len(index), "samples", len(index) - left) as count:
+            for part, part_times in write_parts(job, writer, board, device):
+                samples = len(writer.bev.samples(part))
+                for _ in range(samples):
+                    count()
+                if part_times is not None:
+                    written, times = written + samples, times + part_times
+    return _speed(written, time.monotonic() - start, times) if written else {}
+
+
+def run(config: TeacherConfig, inputs: Any, artifact: Any) -> dict[str, Any]:
+    """What the parts hold, when all are there: how much is stored, how much all of nuScenes would be, the scores."""
+    index = Index.open(inputs["ingest"].path / INDEX)
+    gate = read_gate(artifact.path)
     return {
         "samples": len(index),
-        "shape": list(teacher.bev_shape),
+        "shape": list(BevReader(artifact.path / BEV).shape),
         "weights": config.weights if config.weights in ("fit", "random") else "checkpoint",
         "stored": size_of(artifact.path / BEV),
         **({"gate": {name: gate[name] for name in ("mAP", "samples")}} if gate else {}),
-        **(_scores(index, inputs, artifact, boxes) if boxes else {}),
-        **(_speed(left, time.monotonic() - start, times) if left else {}),
+        **(_scores(index, inputs, artifact, config) if config.detections else {}),
     }
-
-
-def _by_sample(parts: Iterator[tuple[int, Times]]) -> Iterator[Times]:
-    """One item a sample, as the progress bar counts; the first of a part has its times."""
-    for samples, times in parts:
-        yield times
-        for _ in range(samples - 1):
-            yield Times()
 
 
 def _speed(samples: int, seconds: float, times: Times) -> dict[str, Any]:
@@ -77,10 +83,11 @@ def _speed(samples: int, seconds: float, times: Times) -> dict[str, Any]:
     return {"samples_per_second": round(samples / seconds, 2), "seconds_a_sample": shares}
 
 
-def _scores(index: Index, inputs: Any, artifact: Any, store: BoxStore) -> dict[str, float]:
+def _scores(index: Index, inputs: Any, artifact: Any, config: TeacherConfig) -> dict[str, float]:
     """The official scores of the boxes on val, where it has ground truth."""
     if len(index.samples("val")) == 0:
         return {}
+    store = BoxStore(artifact.path / BOXES, index.token, BevReader(artifact.path / BEV).attributes.part_size)
     found = {int(s): _boxes(*store.read(int(s))) for s in index.samples("val")}
     scores = evaluate(index, inputs.dataroot, found, "val", artifact.path, use_lidar=True)
     if scores is None:

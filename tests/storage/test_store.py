@@ -12,6 +12,7 @@ from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
 from storage.copy import copy_artifact
 from storage.damage import Damaged
+from storage.leases import leases_folder
 from storage.lock import locked
 from storage.manifest import MANIFEST, Recipe
 from storage.store import check, leftovers, named_in, newer_than, read_pin, stored_artifacts, with_inputs, write_pin
@@ -107,11 +108,19 @@ def test_what_killed_runs_left(root):
     (folder / ".trash-0123").mkdir()
     (folder / ".copy-0123").mkdir()
     (folder / ".0123.lock").touch()
+    (folder / ".4567.leases").mkdir()
+    leases_folder(artifact.path).mkdir()
     (root / f"..digests.json.{uuid.uuid4().hex}").touch()  # as `write_json` names it
     (root / ".digests.json").touch()
     with locked(artifact.path, "x"):
         found = leftovers(root)
-    assert [path.name[:12] for path in found] == ["..digests.js", ".0123.lock", ".copy-0123", ".trash-0123"]
+    assert [path.name[:12] for path in found] == [
+        "..digests.js",
+        ".0123.lock",
+        ".4567.leases",
+        ".copy-0123",
+        ".trash-0123",
+    ]
 
 
 def test_a_pin_has_a_note(root):

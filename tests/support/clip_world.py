@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from in_parts import run_whole
 from simulate.config import SimulateConfig
 from simulate.write import simulate
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevWriter
 from storage.index import Index, write_index
+from tasks.depth import run as depth
 from tasks.depth.config import DepthConfig
-from tasks.depth.run import run as run_depth
 from tasks.engine.stage import Inputs
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.run import ingest
@@ -43,7 +44,7 @@ def clip_world(tmp_path_factory) -> Inputs:
     write_index(artifacts["ingest"].path / "index.zarr", arrays, attributes)
     index = opened(artifacts["ingest"].path)
     inputs = Inputs(root / "data", "v1.0-mini", artifacts)
-    run_depth(DepthConfig(sweeps=0), inputs, artifacts["depth"])
+    run_whole(depth, DepthConfig(sweeps=0), inputs, artifacts["depth"])
     grid = BevAttributes((-32.0, -32.0, -5.0, 32.0, 32.0, 3.0), (2.0, 2.0), len(index))
     bev = BevWriter(artifacts["teacher"].path / "bev.zarr", index.token, (3, 32, 32), grid)
     random = np.random.default_rng(0)

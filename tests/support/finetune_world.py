@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from in_parts import run_whole
 from models.backbones.build import build_backbone
 from simulate.config import SimulateConfig
 from simulate.write import simulate
 from storage.artifact import Artifact
 from storage.index import Index, write_index
 from storage.manifest import Recipe
+from tasks.depth import run as depth
 from tasks.depth.config import DepthConfig
-from tasks.depth.run import run as run_depth
 from tasks.engine.stage import STAGES, Inputs
 from tasks.finetune.config import EvaluateConfig, Evaluation, FinetuneConfig
 from tasks.finetune.evaluate import run as run_evaluate
@@ -100,7 +101,7 @@ def world_of(data: Path, folder: Path) -> World:
     arrays, attributes, _ = ingest(data, "v1.0-mini", IngestConfig())
     write_index(artifacts["ingest"].path / "index.zarr", arrays, attributes)
     inputs = Inputs(data, "v1.0-mini", artifacts)
-    run_depth(DepthConfig(sweeps=0, workers=1), inputs, artifacts["depth"])
+    run_whole(depth, DepthConfig(sweeps=0, workers=1), inputs, artifacts["depth"])
     config = FinetuneConfig.model_validate(TINY)
     torch.manual_seed(7)
     save_file(build_backbone(config.backbone).state_dict(), artifacts["pretrain"].path / "backbone.safetensors")

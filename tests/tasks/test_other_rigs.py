@@ -10,6 +10,7 @@ from batches.frames import boxes_in_key_ego
 from batches.lidar import sample_boxes
 from common.errors import UserError
 from finetune_world import World, world, world_of
+from in_parts import run_whole
 from models.boxes import Boxes
 from models.center_codes import PARTS
 from models.geometry import inverse
@@ -18,8 +19,8 @@ from other_rig import FIVE, FIVE_IN_ORDER, RESIZED, SMALL, rewrite, turn
 from storage.artifact import Artifact
 from storage.depth import DepthReader
 from storage.index import write_index
+from tasks.depth import run as depth
 from tasks.depth.config import DepthConfig
-from tasks.depth.run import run as run_depth
 from tasks.engine.stage import Inputs
 from tasks.finetune.config import EvaluateConfig
 from tasks.finetune.goals.detection import Detection
@@ -175,7 +176,7 @@ def test_finetuning_and_evaluation_need_no_lidar_file(world, tmp_path):
     inputs = Inputs(data, "v1.0-mini", artifacts)
     told = r"^depth reads the LiDAR's files, .*: set ingest\.lidar=true; finetuning reads none"
     with pytest.raises(UserError, match=told):
-        run_depth(DepthConfig(sweeps=0, workers=1), inputs, Artifact(tmp_path, "depth", "depth"))
+        run_whole(depth, DepthConfig(sweeps=0, workers=1), inputs, Artifact(tmp_path, "depth", "depth"))
     with pytest.raises(UserError, match=r"^fit reads the LiDAR's files"):
         run_fit(FitConfig(), inputs, Artifact(tmp_path, "fit", "fit"))
     del artifacts["depth"]

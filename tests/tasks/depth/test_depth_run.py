@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from in_parts import run_whole
 from models.geometry import inverse, rotation_z, transform
 from models.names import CAMERAS, CLASSES
 from storage.depth import DepthReader
@@ -86,7 +87,7 @@ def files(path: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(inputs, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("whole")
-    stage.run(CONFIG, inputs, Place(path))
+    run_whole(stage, CONFIG, inputs, Place(path))
     return path
 
 
@@ -121,15 +122,16 @@ def test_the_picture_is_there(whole):
 
 def test_worker_processes_write_the_same(inputs, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "CLOUDS_PER_WORKER", 1)
-    stage.run(CONFIG.model_copy(update={"workers": 2}), inputs, Place(tmp_path))
+    run_whole(stage, CONFIG.model_copy(update={"workers": 2}), inputs, Place(tmp_path))
     assert files(tmp_path / "depth.zarr") == files(whole / "depth.zarr")
 
 
+PATH = [str(ROOT), str(Path(__file__).parent), str(ROOT / "tests/support")]
 SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
-from test_depth_run import CONFIG, Inputs, Place, stage
+from test_depth_run import CONFIG, Inputs, Place, run_whole, stage
 
 def project_part(jobs, real=stage.project_part):
     time.sleep({seconds})
@@ -138,13 +140,13 @@ def project_part(jobs, real=stage.project_part):
 stage.project_part = project_part
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    stage.run(CONFIG, Inputs(root, Place(root / "ingest")), Place(Path(sys.argv[2])))
+    run_whole(stage, CONFIG, Inputs(root, Place(root / "ingest")), Place(Path(sys.argv[2])))
 """
 
 
 def test_kill_9_and_run_again(inputs, whole, tmp_path):
     script = tmp_path / "go.py"
-    script.write_text(SCRIPT.format(path=[str(ROOT), str(Path(__file__).parent)], seconds=0.1))
+    script.write_text(SCRIPT.format(path=PATH, seconds=0.1))
     out = tmp_path / "artifact"
     out.mkdir()
     process = subprocess.Popen([sys.executable, str(script), str(inputs.dataroot), str(out)])
@@ -156,7 +158,7 @@ def test_kill_9_and_run_again(inputs, whole, tmp_path):
     process.wait()
     done, total = count_done(out / "depth.zarr")
     assert 2 <= done < total == 4
-    stage.run(CONFIG, inputs, Place(out))
+    run_whole(stage, CONFIG, inputs, Place(out))
     assert files(out / "depth.zarr") == files(whole / "depth.zarr")
 
 
@@ -167,8 +169,7 @@ def test_workers_end_with_the_stage_that_is_killed(inputs, tmp_path):
     import psutil
 
     script = tmp_path / "go.py"
-    path = [str(ROOT), str(Path(__file__).parent)]
-    text = SCRIPT.format(path=path, seconds=60)
+    text = SCRIPT.format(path=PATH, seconds=60)
     script.write_text(text.replace("if __name__", "stage._workers = lambda *_: 2\nif __name__"))
     out = tmp_path / "artifact"
     out.mkdir()
@@ -198,7 +199,7 @@ def test_the_real_key_frame(tmp_path):
 
     arrays, attributes, _ = ingest(REAL, "v1.0-mini", IngestConfig())
     write_index(tmp_path / "ingest" / "index.zarr", arrays, attributes)
-    summary = stage.run(DepthConfig(), Inputs(REAL, Place(tmp_path / "ingest")), Place(tmp_path))
+    summary = run_whole(stage, DepthConfig(), Inputs(REAL, Place(tmp_path / "ingest")), Place(tmp_path))
     assert summary["points_in_images"] == 22103
     counts = DepthReader(tmp_path / "depth.zarr").counts()[0]
     assert counts.tolist() == [3053, 3076, 3696, 4820, 4089, 3369]

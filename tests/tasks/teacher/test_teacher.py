@@ -11,6 +11,7 @@ from children import children_with
 from common.errors import UserError
 from damages import cut, emptied, noise
 from dataroot.points import load_points
+from in_parts import run_whole
 from models.lidar.checkpoint import MIT, MMDET3D
 from models.lidar.detector import voxel_batch
 from storage.bev import BevReader
@@ -47,10 +48,10 @@ def test_it_writes_what_the_encoder_says_and_goes_on(world, folder, small, monke
 
     monkeypatch.setattr(parts, "load_points", dies_at_sample_five)
     with pytest.raises(KeyboardInterrupt):
-        teacher.run(config, world.inputs, out)
+        run_whole(teacher, config, world.inputs, out)
     monkeypatch.setattr(parts, "load_points", real)
     first = {p: p.stat().st_mtime_ns for p in out.path.rglob("c/0/**/*") if p.is_file()}
-    summary = teacher.run(config, world.inputs, out)
+    summary = run_whole(teacher, config, world.inputs, out)
     assert first
     assert {p: p.stat().st_mtime_ns for p in first} == first  # the part that was done is left alone
     assert (summary["samples"], summary["shape"], summary["weights"]) == (6, [8, 10, 8], "random")
@@ -80,7 +81,7 @@ def test_several_processes_write_the_same(world, folder, small, fitted):
     stores = []
     for workers in (1, 2):
         out = folder(f"workers{workers}")
-        summary = teacher.run(config.model_copy(update={"workers": workers}), world.inputs, out)
+        summary = run_whole(teacher, config.model_copy(update={"workers": workers}), world.inputs, out)
         assert summary["samples_per_second"] > 0
         stores.append((BevReader(out.path / "bev.zarr"), BoxStore(out.path / "boxes.zarr", world.index.token, 2)))
     (maps, boxes), (maps_2, boxes_2) = stores
@@ -93,7 +94,7 @@ def test_several_processes_write_the_same(world, folder, small, fitted):
 
 def test_flips_are_those_of_the_points(world, folder, small, fitted):
     config = TeacherConfig(lidar=small, gate_samples=0, flips=True, workers=1)
-    teacher.run(config, world.inputs, out := folder("teacher"))
+    run_whole(teacher, config, world.inputs, out := folder("teacher"))
     reader = BevReader(out.path / "bev.zarr")
     points = clouds(world)[3]
     for flip, signs in {"none": (1, 1), "x": (-1, 1), "y": (1, -1), "xy": (-1, -1)}.items():
@@ -106,7 +107,7 @@ def test_flips_are_those_of_the_points(world, folder, small, fitted):
 
 def test_neck_and_boxes(world, folder, small, fitted):
     config = TeacherConfig(lidar=small, output="neck", detections=True, gate_samples=0, workers=1, encoding="dense")
-    teacher.run(config, world.inputs, out := folder("teacher"))
+    run_whole(teacher, config, world.inputs, out := folder("teacher"))
     bev = BevReader(out.path / "bev.zarr")
     store = BoxStore(out.path / "boxes.zarr", world.index.token, config.part_size)
     assert bev.shape == (16, 10, 8)
@@ -125,9 +126,9 @@ def test_the_gate_stops_a_teacher_that_finds_nothing(world, folder, small, fitte
     out = folder("teacher")
     config = TeacherConfig(lidar=small, workers=1, gate_samples=3)
     with pytest.raises(UserError, match=r"mAP 0\.\d+ on 3 annotated samples is below teacher\.min_map = 0\.3.*No cl"):
-        teacher.run(config, world.inputs, out)
+        run_whole(teacher, config, world.inputs, out)
     assert not (out.path / "bev.zarr").exists()
-    summary = teacher.run(config.model_copy(update={"min_map": 0.0}), world.inputs, out)
+    summary = run_whole(teacher, config.model_copy(update={"min_map": 0.0}), world.inputs, out)
     assert summary["gate"]["samples"] == 3
     assert summary["gate"]["mAP"] < 0.3
 
@@ -149,12 +150,12 @@ def test_a_gate_whose_file_is_damaged_measures_again(world, folder, small, fitte
     out = folder("teacher")
     config = TeacherConfig(lidar=small, workers=1, gate_samples=3)
     with pytest.raises(UserError) as first:
-        teacher.run(config, world.inputs, out)
+        run_whole(teacher, config, world.inputs, out)
     written = (out.path / GATE).read_bytes()
     (out.path / GATE).write_bytes(damaged := how(written))
     assert damaged != written
     with pytest.raises(UserError) as again:
-        teacher.run(config, world.inputs, out)
+        run_whole(teacher, config, world.inputs, out)
     assert str(again.value) == str(first.value)
     assert (out.path / GATE).read_bytes() == written
 
@@ -171,12 +172,12 @@ def test_a_gate_that_cannot_measure_is_said_or_refused(world, folder, small, fit
     ):
         config = TeacherConfig(lidar=small, workers=1, **fields)
         with pytest.raises(UserError, match=rf"{why}, so teacher.min_map = 0.9 cannot be measured"):
-            teacher.run(config.model_copy(update={"min_map": 0.9}), world.inputs, out := folder(why[-9:]))
+            run_whole(teacher, config.model_copy(update={"min_map": 0.9}), world.inputs, out := folder(why[-9:]))
         assert not (out.path / "bev.zarr").exists()
-        assert "gate" not in teacher.run(config, world.inputs, out)
+        assert "gate" not in run_whole(teacher, config, world.inputs, out)
         assert f"{why}: nothing was checked" in capsys.readouterr().err
     random = TeacherConfig(lidar=small, workers=1, weights="random", min_map=0.9)
-    assert "gate" not in teacher.run(random, world.inputs, folder("random"))
+    assert "gate" not in run_whole(teacher, random, world.inputs, folder("random"))
 
 
 def test_the_gate_lets_a_good_one_through(world, folder, small, fitted, monkeypatch):
@@ -189,7 +190,7 @@ def test_the_gate_lets_a_good_one_through(world, folder, small, fitted, monkeypa
     asked = []
     monkeypatch.setattr("tasks.teacher.gate.load_points", lambda *a: asked.append(a[2]) or load_points(*a))
     monkeypatch.setattr(head, "predict", lambda self, _: [ground_truth(world.index, asked[-1])])
-    summary = teacher.run(TeacherConfig(lidar=small, workers=1), world.inputs, folder("teacher"))
+    summary = run_whole(teacher, TeacherConfig(lidar=small, workers=1), world.inputs, folder("teacher"))
     assert summary["gate"] == {"mAP": pytest.approx(1), "samples": 5}
     assert truth
 
@@ -208,7 +209,7 @@ def test_checkpoints_of_every_layout_give_the_same_maps(world, folder, small, sm
     maps = []
     for name in ("mit.pth", "mm.pth", "enc.pth"):
         config = TeacherConfig(lidar=small, weights=str(own / name), gate_samples=2, min_map=0, workers=1)
-        summary = teacher.run(config, world.inputs, out := folder(name))
+        summary = run_whole(teacher, config, world.inputs, out := folder(name))
         assert ("gate" in summary) == (name != "enc.pth")
         maps.append(BevReader(out.path / "bev.zarr")[3])
     assert maps[0].any()
@@ -220,14 +221,14 @@ def test_checkpoints_of_every_layout_give_the_same_maps(world, folder, small, sm
         "detections": (True, "no detection head"),
     }.items():
         with pytest.raises(UserError, match=sentence[1]):
-            teacher.run(config.model_copy(update={change: sentence[0]}), world.inputs, folder(f"enc-{change}"))
+            run_whole(teacher, config.model_copy(update={change: sentence[0]}), world.inputs, folder(f"enc-{change}"))
 
 
 def test_a_fitted_detector_knows_its_grid(world, folder, small, fitted):
     for name, value in {"sweeps": 0, "voxel_size": (0.2, 0.2, 0.2), "widths": (4, 4, 8, 16)}.items():
         config = TeacherConfig(lidar=small.model_copy(update={name: value}))
         with pytest.raises(UserError, match=rf"was fitted with lidar\.{name} = "):
-            teacher.run(config, world.inputs, folder(f"out-{name}"))
+            run_whole(teacher, config, world.inputs, folder(f"out-{name}"))
 
 
 def test_a_killed_worker_is_said_so(world, folder, small, fitted):
@@ -244,7 +245,7 @@ def test_a_killed_worker_is_said_so(world, folder, small, fitted):
     killer.start()
     config = TeacherConfig(lidar=small, part_size=2, gate_samples=0, workers=2)
     with pytest.raises(UserError, match=r"processes was killed.*teacher\.workers"):
-        teacher.run(config, world.inputs, folder("teacher"))
+        run_whole(teacher, config, world.inputs, folder("teacher"))
 
 
 def test_features_beyond_float16_name_the_sample(world, folder, small, fitted):
@@ -253,4 +254,4 @@ def test_features_beyond_float16_name_the_sample(world, folder, small, fitted):
     save_file(broken.state_dict(), (file := folder("broken").path / "a.safetensors"))
     config = TeacherConfig(lidar=small, weights=str(file), gate_samples=0, workers=1)
     with pytest.raises(UserError, match=r"sample0 reach .*float16"):
-        teacher.run(config, world.inputs, folder("teacher"))
+        run_whole(teacher, config, world.inputs, folder("teacher"))

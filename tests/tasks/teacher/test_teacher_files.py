@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from common.errors import UserError
 from dataroot.points import load_points
+from in_parts import run_whole
 from models.lidar.checkpoint import MIT, MMDET3D
 from models.lidar.detector import build_detector as build
 from models.lidar.detector import voxel_batch
@@ -47,7 +48,7 @@ def files(tmp_path):
 def teach(world, folder, weights: str, public_config: str | None = None, lidar: LidarConfig = LIDAR, **fields):
     config = TeacherConfig(lidar=lidar, weights=weights, public_config=public_config, workers=1, **fields)
     out = folder("out")
-    return out, teacher.run(config, world.inputs, out)
+    return out, run_whole(teacher, config, world.inputs, out)
 
 
 def test_what_no_shape_shows_is_taken_from_the_public_config(world, folder, files):
@@ -70,7 +71,7 @@ def test_the_neck_of_a_public_detector(world, folder, files):
     for number, named in enumerate((public, None)):
         config = TeacherConfig(lidar=LIDAR, weights=weights, public_config=named, output="neck", encoding="dense",
                                gate_samples=0, workers=1)  # fmt: skip
-        teacher.run(config, world.inputs, out := folder(f"neck{number}"))
+        run_whole(teacher, config, world.inputs, out := folder(f"neck{number}"))
         maps.append(BevReader(out.path / "bev.zarr"))
     assert maps[0].shape == (16, 10, 8)
     points = torch.from_numpy(load_points(world.index, world.dataroot, 3, LIDAR.sweeps))
@@ -130,7 +131,7 @@ def test_a_head_under_another_name_is_not_passed_over(world, folder, files, tmp_
     with pytest.raises(UserError, match=sentence):
         teach(world, folder, str(tmp_path / "named.pth"))
     config = TeacherConfig(lidar=LIDAR, weights=str(tmp_path / "named.pth"), gate_samples=0, workers=1)
-    teacher.run(config, world.inputs, folder("unchecked"))
+    run_whole(teacher, config, world.inputs, folder("unchecked"))
     assert f"pts_bbox_head ({count})" in capsys.readouterr().err
 
 
@@ -200,7 +201,7 @@ def test_a_fitted_file_keeps_its_whole_network(world, folder, small, small_fit, 
     def load(text):
         save_file(state, tmp_path / "fitted.safetensors", {FITTED: text})
         config = TeacherConfig(lidar=small, weights=str(tmp_path / "fitted.safetensors"), gate_samples=0, workers=1)
-        return teacher.run(config, world.inputs, folder(f"out{len(list(tmp_path.glob('out*')))}"))
+        return run_whole(teacher, config, world.inputs, folder(f"out{len(list(tmp_path.glob('out*')))}"))
 
     assert load(json.dumps(written))["samples"] == 6
     other = json.loads(json.dumps(written))

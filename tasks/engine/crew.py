@@ -1,0 +1,68 @@
+"""A stage's parts, written by all processes that there are: a machine's own, and whoever else runs the stage."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TypeVar
+
+from common.progress import say
+from storage.leases import Lease, LeaseLost
+from storage.part_board import PartBoard
+
+Result = TypeVar("Result")
+
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_LINES = 60.0
+
+
+def write_shared(
+    board: PartBoard,
+    stage: str,
+    begin: Callable[[int, Lease], Future[Result]],
+    most: int,
+    end: Callable[[int, Lease, Result], None] = lambda part, lease, result: None,
+) -> Iterator[tuple[int, Result | None]]:
+    """Write what is left of a board until all is done; (part, its result, or None where another process wrote it).
+
+    begin: starts to work on a part; `most` are under way at a time. end: what this process itself then does with the
+    result. Either may raise LeaseLost (`Lease.check`): the part is somebody else's then.
+    """
+    flying: dict[Future[Result], tuple[int, Lease]] = {}
+    results: dict[int, Result] = {}
+    next_line = time.monotonic() + 2 * SECONDS_BETWEEN_LOOKS
+    try:
+        while board.left:
+            while len(flying) < most and (claimed := board.claim()) is not None:
+                flying[begin(*claimed)] = claimed
+            if flying:
+                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    part, lease = flying.pop(future)
+                    try:
+                        end(part, lease, result := future.result())
+                        results[part] = result
+                    except LeaseLost as lost:
+                        say(f"{stage}: {lost}")
+                    board.give_back(part)
+            elif board.left:
+                if time.monotonic() >= next_line:
+                    say(f"{stage}: waiting for {board.holder()}")
+                    next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            for part in board.newly_done():
+                yield part, results.pop(part, None)
+            while board.mended:
+                damage = board.mended.pop()
+                say(f"{stage}: {damage.path}: {damage.what}; its part is made again")
+    finally:
+        for future in flying:
+            future.cancel()
+
+
+def done_here(work: Callable[..., Result], *args: object) -> Future[Result]:
+    """What `begin` of `write_shared` returns where this process does the work itself."""
+    future: Future[Result] = Future()
+    try:
+        future.set_result(work(*args))
+    except LeaseLost as lost:
+        future.set_exception(lost)
+    return future
