@@ -13,8 +13,10 @@ from pathlib import Path
 from prefect import Flow, flow
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
+from prefect.task_runners import TaskRunner
 
 from common.errors import DataError, FileSystemError, UserError
+from flows.cluster import cluster_of
 from flows.in_prefect import show_run
 from flows.stage_task import TASKS, sentence, simulate, without_tracebacks
 from storage.artifact import Artifact
@@ -69,8 +71,12 @@ def run_stages(
             chosen = checked_plan(config, root, names, forced)
     except (FileSystemError, UserError) as error:
         return failed(error)
-    futures = submit(chosen, forced)
-    ended = outcome(futures)
+    try:
+        with cluster_of(config.cluster) as cluster:
+            futures = submit(chosen, forced, cluster, config.cluster.workers if config.cluster else 1)
+            ended = outcome(futures)
+    except UserError as error:
+        return failed(error)
     show_run(config, root, chosen, {name: future.state for name, future in futures})
     return ended
 
@@ -102,8 +108,14 @@ def checked_plan(
     return with_inputs_checked(chosen)
 
 
-def submit(chosen: list[Planned], forced: Collection[str]) -> list[tuple[str, PrefectFuture]]:
-    """Every step's task, each behind those whose artifacts it reads."""
+def submit(
+    chosen: list[Planned], forced: Collection[str], cluster: TaskRunner | None = None, workers: int = 1
+) -> list[tuple[str, PrefectFuture]]:
+    """Every step's task, each behind those whose artifacts it reads.
+
+    cluster: takes them in place of the flow's own runner; of a stage in parts it gets `workers` tasks, to share them.
+    Only the first of these counts: it ends when all parts are there, whoever wrote them.
+    """
     futures: dict[Artifact, PrefectFuture] = {}
     out: list[tuple[str, PrefectFuture]] = []
     for planned in chosen:
@@ -111,7 +123,14 @@ def submit(chosen: list[Planned], forced: Collection[str]) -> list[tuple[str, Pr
         wait_for = [futures[needed] for needed in step.inputs.artifacts.values() if needed in futures]
         run = TASKS[planned.stage.name].with_options(refresh_cache=planned.state != "cached")
         again = is_named(planned.node, forced)
-        future = run.submit(step=step.as_json(), key=step.artifact.key, force=again, wait_for=wait_for)
+        given = {"step": step.as_json(), "key": step.artifact.key, "force": again}
+        if cluster is None:
+            future = run.submit(**given, wait_for=wait_for)
+        else:
+            future = cluster.submit(run, given | {"helps": False}, wait_for)
+            if planned.stage.in_parts and planned.state != "cached":
+                for _ in range(workers - 1):
+                    cluster.submit(run, given | {"force": False, "helps": True}, wait_for)
         futures[step.artifact] = future
         out.append((planned.name, future))
     return out

@@ -19,11 +19,13 @@ from tasks.engine.stage import STAGES, Step
 
 
 def stage_task(name: str) -> Task:
-    """The Prefect task of a stage: `task(step, key, force)` returns {"stage", "key", "path"}.
+    """The Prefect task of a stage: `task(step, key, force, helps)` returns {"stage", "key", "path"}.
 
     The step runs in a child process whose lines go to the run's log. A user's mistake and a bug are final; a process
     that was killed is tried once more, going on from where it stopped, forced or not. (A RETURNED Failed state would
     not do: Prefect 3.8 stores it under the cache key, and the next try finds it there as a hit.)
+
+    helps: one of several tasks on a stage in parts, beside the one that tells of it.
     """
 
     @task(
@@ -40,23 +42,30 @@ def stage_task(name: str) -> Task:
             not isinstance(state.result(raise_on_failure=False), UserError | Bug)
         ),
     )
-    def run(step: Mapping[str, Any], key: str, force: bool = False) -> dict[str, Any]:
-        log = get_run_logger()
-        parsed = Step.from_json(step)
-        resume = task_run.run_count > 1 and not parsed.artifact.has_manifest()
-        progress = Progress(name)
-
-        def relay(line: str) -> None:
-            log.info("%s", line)
-            progress(line)
-
-        with ROOM.taken(cores_of(parsed)):
-            run_in_child(parsed, force, relay, resume)
-        progress.end()
-        show(parsed)
-        return {"stage": name, "key": key, "path": str(parsed.artifact.path)}
+    def run(step: Mapping[str, Any], key: str, force: bool = False, helps: bool = False) -> dict[str, Any]:
+        return run_step(Step.from_json(step), key, force, helps)
 
     return run
+
+
+def run_step(step: Step, key: str, force: bool, helps: bool) -> dict[str, Any]:
+    """What the task does. A function of the module, by whose name a cluster's processes find it: the task itself is
+    sent to them."""
+    name, log = step.stage.name, get_run_logger()
+    resume = task_run.run_count > 1 and not step.artifact.has_manifest()
+    progress = Progress(name)
+
+    def relay(line: str) -> None:
+        log.info("%s", line)
+        if not helps:
+            progress(line)
+
+    with ROOM.taken(cores_of(step)):
+        run_in_child(step, force, relay, resume)
+    if not helps:
+        progress.end()
+        show(step)
+    return {"stage": name, "key": key, "path": str(step.artifact.path)}
 
 
 TASKS: dict[str, Task] = {name: stage_task(name) for name in STAGES}

@@ -43,9 +43,12 @@ NOT_RUN = {
         "geomim pretrain --config configs/demo.yaml --set 'pretrain.method=*",
         "geomim fit --config ... --set 'fit.skip_samples=*",
         "geomim experiment gain *",
+        "geomim run --config configs/demo.yaml --set cluster.runner=dask *",
     ),
     "needs a checkpoint that others have published": (
         "geomim run --config configs/geomim-swin-b.yaml --dataroot /data/nuscenes --version v1.0-trainval *",
+        "geomim run --config configs/geomim-swin-b.yaml --dataroot /data/nuscenes --root /mnt/shared/artifacts *",
+        "geomim teacher --config configs/geomim-swin-b.yaml *",
         "geomim pretrain --config configs/geomim-swin-b.yaml --dataroot /data/nuscenes --set pretrain.init=*",
         "geomim teacher --checkpoint lidar.pth *",
         "geomim teacher --dataroot /data/nuscenes --set teacher.mmdet3d=*",

@@ -18,7 +18,11 @@ PROJECT = PYPROJECT["project"]
 ROOMS = PYPROJECT["tool"]["importlinter"]["root_packages"]
 LOCK = dict(line.split("==") for line in (REPOSITORY / "requirements.lock").read_text().split())
 
-EXTRAS = {"rerun": "rerun-sdk"}  # imported where an extra is installed -> what provides it
+EXTRAS = {  # imported where an extra is installed -> what provides it
+    "rerun": "rerun-sdk",
+    "prefect_dask": "prefect-dask",
+    "prefect_ray": "prefect-ray",
+}
 
 # Asked for by the metadata of a locked package, used by nothing that we use of it; together over a gigabyte.
 UNUSED = {
@@ -75,7 +79,8 @@ def test_what_locked_packages_ask_for_is_locked_or_named_as_unused():
 def test_what_we_import_is_declared():
     distributions = importlib.metadata.packages_distributions()
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    extras = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"]["rerun"]}
+    optional = [text for extra, texts in PROJECT["optional-dependencies"].items() if extra != "dev" for text in texts]
+    extras = {canonicalize_name(Requirement(text).name) for text in optional}
     for room in ROOMS:
         for file in (REPOSITORY / room).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):

@@ -14,6 +14,7 @@ from models.backbones.build import BackboneConfig
 from models.backbones.config import SwinConfig
 from simulate.config import SimulateConfig
 from tasks.depth.config import DepthConfig
+from tasks.engine.cluster import ClusterConfig
 from tasks.engine.experiment import ExperimentConfig
 from tasks.finetune.config import EvaluateConfig, FinetuneConfig
 from tasks.ingest.config import IngestConfig
@@ -35,6 +36,7 @@ class PipelineConfig(Settings):
     preset: str | None = runtime(None, "A file of configs/, without .yaml, whose values stand where none are given.")
     dataroot: Path | None = runtime(None, "The folder in nuScenes format.")
     version: str = runtime("v1.0-mini", "The folder of tables in the dataroot, such as v1.0-trainval.")
+    cluster: ClusterConfig | None = runtime(None, "Where the stages of a run compute, if not on this machine.")
     simulate: SimulateConfig | None = runtime(None, "Make the dataroot by simulation where it is not there.")
     lidar: LidarConfig = Field(default_factory=LidarConfig)
     backbone: BackboneConfig = Field(default_factory=SwinConfig)

@@ -1,0 +1,58 @@
+"""A Dask or Ray cluster for the stages of a run, by Prefect's task runners: they place work, leases share it out."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect.task_runners import TaskRunner
+
+from common.errors import UserError
+from tasks.engine.cluster import ClusterConfig
+
+
+@contextmanager
+def cluster_of(config: ClusterConfig | None) -> Iterator[TaskRunner | None]:
+    """The started runner to submit to, None without a cluster: then the flow's own.
+
+    Raises UserError where its packages are not installed or nobody answers at its address.
+    """
+    if config is None:
+        yield None
+        return
+    for name in ("distributed", "prefect.task_runner"):  # which tell of every connection
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with _runner(config) as runner:
+        _reach(config, runner)
+        yield runner
+
+
+def _runner(config: ClusterConfig) -> TaskRunner:
+    try:
+        if config.runner == "dask":
+            from prefect_dask import DaskTaskRunner
+
+            local = {"n_workers": config.workers, "threads_per_worker": 1, "dashboard_address": None}
+            return DaskTaskRunner(address=config.address, cluster_kwargs=None if config.address else local)
+        from prefect_ray import RayTaskRunner
+
+        # A stage counts as one of Ray's CPUs, whatever it computes with: so many of them run at once.
+        started = {"num_cpus": max(config.workers, 2), "include_dashboard": False}
+        return RayTaskRunner(address=config.address, init_kwargs={} if config.address else started)
+    except ImportError as error:
+        raise UserError(
+            f"cluster.runner is {config.runner}, and {error.name} is not installed; "
+            f"docs/cluster.md has the command that installs it"
+        ) from None
+
+
+def _reach(config: ClusterConfig, runner: Any) -> None:
+    """Connect now, and not at the first stage."""
+    try:
+        if config.runner == "dask":
+            runner.client  # noqa: B018 (its first use connects)
+    except OSError as error:
+        raise UserError(
+            f"cluster.address is {config.address}, where no Dask scheduler answers ({error}); "
+            "start one by `dask scheduler`, or leave the address out for a local cluster"
+        ) from None
