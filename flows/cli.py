@@ -12,6 +12,7 @@ from common.errors import DataError, FileSystemError, StageFailed, UserError
 from common.garbage import leave_unsearched
 from flows import config_commands, look_commands, store_commands
 from flows.export import Layout
+from flows.import_command import import_command
 from flows.options import (
     DEFAULT_ROOT,
     AsJson,
@@ -362,6 +363,7 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+app.command(name="import")(import_command)
 app.add_typer(config_commands.app, name="config")
 for command in (*look_commands.COMMANDS, view, *config_commands.COMMANDS, *store_commands.COMMANDS):
     app.command()(command)

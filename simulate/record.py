@@ -8,6 +8,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from dataroot.records import Records, chain, pose_fields, token, visibility_token
 from models.boxes import Boxes
 from models.geometry import apply, inverse
 from models.names import LIDAR
@@ -18,7 +19,6 @@ from simulate.occupancy import Eye, camera_mask, labels_file, lidar_mask, voxel_
 from simulate.rig import LIDAR_TO_EGO, RIG, image_size, lidar_directions
 from simulate.scenes import scenes_of
 from simulate.shade import shade
-from simulate.tables import Records, chain, pose_fields, token, visibility_token
 from simulate.town import DRIVABLE
 from simulate.world import KEYFRAME_PERIOD, World
 

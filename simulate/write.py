@@ -15,10 +15,10 @@ from pathlib import Path
 from common.cores import SharingContext, available_cores
 from common.errors import UserError
 from common.progress import progress, say
-from models.names import CATEGORY_TO_CLASS, CLASSES
+from dataroot.records import Records, common_tables, merge, write_tables
+from models.names import CAMERAS, CATEGORY_TO_CLASS, CLASSES
 from simulate.config import VERSION, SimulateConfig
 from simulate.scenes import Scenes, scenes_of
-from simulate.tables import Records, common_tables, merge, write_tables
 from storage.lock import locked
 from storage.sentences import in_sentences
 
@@ -58,7 +58,7 @@ def _simulate(config: SimulateConfig, out: Path, world: Scenes, identity: dict) 
     else:
         with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1)) as pool:
             parts = list(progress(pool.map(job, scenes), "simulate", total=len(scenes), unit="scenes"))
-    tables = merge([common_tables(), *parts])
+    tables = merge([common_tables(CAMERAS), *parts])
     write_tables(tables, out / world.version)
     summary = _summary(tables, world.train)
     _write_json(out / UNFINISHED, identity | {"summary": summary})

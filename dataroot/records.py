@@ -1,34 +1,22 @@
-"""nuScenes' 13 tables as lists of records, and the tokens and file names in them.
+"""nuScenes' 13 tables to be written: as lists of records, and the tokens in them.
 
-Tokens are hashes of stable names, so that the same config gives the same bytes.
+Tokens are hashes of stable names, so that the same source gives the same bytes.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dataroot.cameras import CAMERA
+from dataroot.names import TABLES
 from models.geometry import rotation_to_quaternion
-from models.names import ATTRIBUTES, CAMERAS, CATEGORY_TO_CLASS, LIDAR
+from models.names import ATTRIBUTES, CATEGORY_TO_CLASS, LIDAR
 
-TABLES = (
-    "attribute",
-    "calibrated_sensor",
-    "category",
-    "ego_pose",
-    "instance",
-    "log",
-    "map",
-    "sample",
-    "sample_annotation",
-    "sample_data",
-    "scene",
-    "sensor",
-    "visibility",
-)
 VISIBILITIES = {"1": "v0-40", "2": "v40-60", "3": "v60-80", "4": "v80-100"}
 
 DECIMALS = 9
@@ -41,17 +29,17 @@ def token(*names: object) -> str:
     return hashlib.sha256("/".join(map(str, names)).encode()).hexdigest()[:32]
 
 
-def common_tables() -> Records:
-    """The tables that do not depend on the scenes."""
+def common_tables(cameras: Iterable[str], more_categories: Iterable[str] = ()) -> Records:
+    """The tables that do not depend on the scenes. more_categories: besides nuScenes' that are of a class."""
     return {
         "attribute": [{"token": token("attribute", a), "name": a, "description": ""} for a in ATTRIBUTES],
         "category": [
             {"token": token("category", c), "name": c, "description": "", "index": i}
-            for i, c in enumerate(CATEGORY_TO_CLASS, 1)
+            for i, c in enumerate((*CATEGORY_TO_CLASS, *more_categories), 1)
         ],
         "sensor": [
-            {"token": token("sensor", c), "channel": c, "modality": "lidar" if c == LIDAR else "camera"}
-            for c in (LIDAR, *CAMERAS)
+            {"token": token("sensor", c), "channel": c, "modality": "lidar" if c == LIDAR else CAMERA}
+            for c in (LIDAR, *cameras)
         ],
         "visibility": [
             {"token": t, "level": level, "description": f"share of the object's pixels in view: {level[1:]} %"}
