@@ -228,6 +228,7 @@ def _said(
 ) -> Iterator[str]:
     """What is otherwise than a reader may think, a sentence each."""
     yield "points were in the car's frame: LIDAR_TOP stands where the LiDAR does, x right, y ahead, z up"
+    yield "no map is imported: finetune.task=segmentation has no road to learn"
     for lidars in sorted({tuple(part["lidars"]) for part in parts.values() if len(part["lidars"]) > 1}):
         yield f"the points of {len(lidars)} LiDARs are LIDAR_TOP's: {', '.join(lidars)}"
     for channel, count in _counted(parts, "undistorted"):

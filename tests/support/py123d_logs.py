@@ -100,10 +100,12 @@ def pose_time(row: int) -> int:
     return row_time(row) + POSE_LATE
 
 
-def write_log(root: Path, split: str, name: str, lidar: bool = True, boxes: bool = True) -> Path:
-    """Write a log below `root`, and return its folder."""
+def write_log(
+    root: Path, split: str, name: str, lidar: bool = True, boxes: bool = True, stored: str = "jpeg_binary"
+) -> Path:
+    """Write a log below `root`, and return its folder. stored: how images are."""
     config = LogWriterConfig(
-        camera_store_option="jpeg_binary", lidar_store_option="binary", lidar_codec="ipc", write_route=False
+        camera_store_option=stored, lidar_store_option="binary", lidar_codec="ipc", write_route=False
     )
     writer = ArrowLogWriter(config, root, root.parent / "sensors")
     assert writer.reset(LogMetadata("av2-sensor", split, name, "a town"))

@@ -37,8 +37,9 @@ KEYS = (0, 5, 10, 15)  # the rows that are half a second apart
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("py123d") / "logs"
-    for split, name in (("made_train", "log-a"), ("made_train", "log-b"), ("made_val", "log-c")):
-        made.write_log(root, split, name)
+    made.write_log(root, "made_train", "log-a")
+    made.write_log(root, "made_train", "log-b")
+    made.write_log(root, "made_val", "log-c", stored="png_binary")
     return root
 
 
@@ -125,10 +126,11 @@ def test_points_are_where_they_were(nusc, imported):
         assert (points[:, 4] == given.channel).all()
 
 
+@pytest.mark.parametrize("scene", ["log-a", "log-c"])  # as JPEG, as PNG
 @pytest.mark.parametrize("channel", CAMERAS)
-def test_a_point_of_the_cloud_is_seen_where_it_projects_to(nusc, imported, channel):
+def test_a_point_of_the_cloud_is_seen_where_it_projects_to(nusc, imported, channel, scene):
     """Through all four transforms and the intrinsics alone: of the lens that bends, what it bent is taken out."""
-    for sample in samples_of(nusc, "log-a"):
+    for sample in samples_of(nusc, scene):
         lidar, camera = (nusc.get("sample_data", sample["data"][name]) for name in (LIDAR, channel))
         points = np.fromfile(imported[0] / lidar["filename"], np.float32).reshape(-1, 5)[-1:, :3].astype(np.float64)
         there = apply(inverse(sensor_to_global(nusc, camera)) @ sensor_to_global(nusc, lidar), points)
