@@ -1,5 +1,6 @@
 """Processes that end together, and how one ended."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -27,3 +28,15 @@ def die_with(pids: list[int]) -> None:
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
     threading.Thread(target=watch, name="watch-parents", daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """End this process, one of a pool's, as soon as the one that started it is gone: else it waits for work forever."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # this runs in a worker
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="watch-parent", daemon=True).start()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.cores import SharingContext, available_cores
 from common.errors import UserError
+from common.processes import end_with_parent
 from common.progress import progress, say
 from dataroot.records import Records, common_tables, merge, write_tables
 from models.names import CAMERAS, CATEGORY_TO_CLASS, CLASSES
@@ -56,7 +57,7 @@ def _simulate(config: SimulateConfig, out: Path, world: Scenes, identity: dict) 
     if workers == 1:
         parts = list(progress(map(job, scenes), "simulate", total=len(scenes), unit="scenes"))
     else:
-        with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1)) as pool:
+        with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1), initializer=end_with_parent) as pool:
             parts = list(progress(pool.map(job, scenes), "simulate", total=len(scenes), unit="scenes"))
     tables = merge([common_tables(CAMERAS), *parts])
     write_tables(tables, out / world.version)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from common.cores import SharingContext, available_cores
 from common.errors import UserError
+from common.processes import end_with_parent
 from common.progress import counting, say
 from dataroot.imported.labels import category_of
 from dataroot.imported.log import Log, find_logs
@@ -136,7 +137,7 @@ def _import_all(folders: dict[str, Path], out: Path, rate: float) -> None:
 
 def _in_processes(job: partial, folders: list[Path], workers: int) -> Iterator[None]:
     """The first failure ends it: what other processes have begun is finished, what they have not is left."""
-    with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1), initializer=end_with_parent) as pool:
         futures = [pool.submit(job, folder) for folder in folders]
         try:
             for future in as_completed(futures):
@@ -241,7 +242,7 @@ def _said(
     if not boxes:
         yield "no log has boxes: nothing can be finetuned or scored on it, only pretrained with another's teacher"
     if not splits["val"]:
-        yield "no scene is for validation: name logs or splits with --val in another folder, or edit splits.json"
+        yield "no scene is for validation: edit splits.json, or import once more with --val, into another folder"
     if not splits["train"]:
         yield "no scene is for training: fine to evaluate on"
 

@@ -4,9 +4,6 @@ Several processes may run it at once, each with parts of its own. A process's pa
 it alone writes them.
 """
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +16,7 @@ import numpy as np
 from common.cores import SharingContext, available_cores
 from common.errors import DataError
 from common.files import patiently
+from common.processes import end_with_parent
 from common.progress import counting, say
 from dataroot.points import need_lidar, read_cloud
 from models.geometry import inverse
@@ -137,7 +135,7 @@ def _projecting(workers: int) -> Iterator[Callable[[list[Job]], Future[list[Samp
         yield lambda jobs: done_here(project_part, jobs)
         return
     # A worker ends when this process does, even by kill -9.
-    with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1), initializer=end_with_parent) as pool:
         try:
             yield lambda jobs: pool.submit(project_part, jobs)
         finally:
@@ -158,13 +156,3 @@ def _workers(config: DepthConfig, parts: int) -> int:
     clouds = parts * config.part * (1 + config.sweeps)
     most = config.workers or available_cores()
     return max(1, min(most, parts, clouds // CLOUDS_PER_WORKER))
-
-
-def _end_with_parent() -> None:
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None  # this runs in a worker
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

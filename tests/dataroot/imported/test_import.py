@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -21,6 +22,7 @@ from nuscenes.utils.geometry_utils import points_in_box
 from pyquaternion import Quaternion
 
 import py123d_logs as made
+from children import children_with
 from common.errors import DataError, UserError
 from dataroot.imported.write import TABLES, import_logs
 from models.geometry import apply, inverse, transform
@@ -224,20 +226,21 @@ def test_a_finished_import_is_left_and_another_is_refused(imported, logs):
         import_logs(logs, out, rate=5)
 
 
-def test_killed_it_leaves_nothing_that_opens_and_goes_on(imported, logs, tmp_path, one_core):
+def test_killed_it_leaves_nothing_that_opens_and_goes_on(imported, logs, tmp_path):
     out = tmp_path / "world"
     command = [sys.executable, "-m", "flows.cli", "import", str(logs), str(out)]
-    process = subprocess.Popen(command, cwd=REPOSITORY)  # on the one core: log by log
-    part = out / ".parts" / "log-a.json"
-    while not part.is_file():
+    process = subprocess.Popen(command, cwd=REPOSITORY)
+    while not (finished := list(out.glob(".parts/*.json"))):
         assert process.poll() is None
         time.sleep(0.001)
+    workers = children_with("spawn_main", psutil.Process(process.pid))
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert not psutil.wait_procs(workers, timeout=30)[1]  # that go on
     assert not (out / TABLES).exists()
-    before = stamps(out, "log-a")
+    before = {path: stamps(out, path.stem) for path in finished}
     summary = import_logs(logs, out)
-    assert stamps(out, "log-a") == before
+    assert {path: stamps(out, path.stem) for path in finished} == before
     assert summary | {"seconds": 0} == imported[1] | {"seconds": 0}
     for file in (imported[0] / TABLES).iterdir():
         assert (out / TABLES / file.name).read_bytes() == file.read_bytes()
