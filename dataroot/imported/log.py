@@ -216,9 +216,8 @@ class Log:
             told = "nothing is there"
         if value is None:
             raise DataError(
-                f"{self.folder}: the {what} of row {row.number} cannot be read ({told}); where py123d keeps paths "
-                f"only, set its variable for {self.dataset}'s folder, or leave the log out with "
-                f"--leave-out {self.name}"
+                f"{self.folder}: the {what} of row {row.number} cannot be read ({told}); if the log keeps paths only, "
+                f"set py123d's variable for them (AV2_DATA_ROOT ...), or leave the log out with --leave-out {self.name}"
             )
         return value
 
