@@ -56,7 +56,7 @@ def import_logs(
         raise UserError(f"{out}: is a file; name a folder for the dataroot")
     with in_sentences(out):
         folders = _folders(Path(root), val, leave_out)
-        how = {"version": VERSION, "rate": rate}
+        how = {"version": VERSION, "rate": rate, "root": str(Path(root).absolute())}
         identity = how | {"val": sorted(val), "logs": sorted(folders)}
         with locked(out, "geomim import", waiting=lambda line: say(f"import: {line}")):
             if (summary := _finished(out, identity)) is not None:

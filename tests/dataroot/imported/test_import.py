@@ -247,6 +247,17 @@ def test_killed_it_leaves_nothing_that_opens_and_goes_on(imported, logs, tmp_pat
     assert not (out / ".parts").exists()
 
 
+def test_a_log_of_the_same_name_from_elsewhere_is_another(tmp_path, one_core):
+    """What an import that was stopped has of it is not taken for it."""
+    out = tmp_path / "world"
+    for root, name in (("one", "log"), ("one", "log-without"), ("other", "log")):
+        made.write_log(tmp_path / root, "made_val", name, lidar=name == "log", boxes=root == "one")
+    with pytest.raises(DataError, match="without a LiDAR"):
+        import_logs(tmp_path / "one", out)
+    assert (out / ".parts" / "log.json").is_file()
+    assert import_logs(tmp_path / "other", out)["annotations"] == 0
+
+
 def test_a_log_that_lacks_something_is_named_and_can_be_left_out(tmp_path, one_core):
     root, out = tmp_path / "logs", tmp_path / "world"
     made.write_log(root, "made_train", "good", boxes=False)
