@@ -22,12 +22,9 @@ EXTRAS = {  # imported where an extra is installed -> what provides it
     "rerun": "rerun-sdk",
     "prefect_dask": "prefect-dask",
     "prefect_ray": "prefect-ray",
-}
-EXTRAS = {
-    "rerun": "rerun-sdk",
     "py123d": "py123d",
     "cv2": "opencv-python-headless",
-}  # imported where an extra is installed -> what provides it
+}
 
 # Asked for by the metadata of a locked package, used by nothing that we use of it; together over a gigabyte.
 UNUSED = {
@@ -85,7 +82,6 @@ def test_what_we_import_is_declared():
     distributions = importlib.metadata.packages_distributions()
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
     optional = [text for extra, texts in PROJECT["optional-dependencies"].items() if extra != "dev" for text in texts]
-    optional = [text for extra in ("rerun", "import") for text in PROJECT["optional-dependencies"][extra]]
     extras = {canonicalize_name(Requirement(text).name) for text in optional}
     for room in ROOMS:
         for file in (REPOSITORY / room).rglob("*.py"):
