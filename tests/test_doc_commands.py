@@ -25,6 +25,11 @@ NOT_RUN = {
     "is the shell's": ("source .venv/bin/activate", "export *"),
     "sets up an environment and takes minutes; continuous integration runs both": ("make demo", "make test"),
     "needs a server and a worker, which tests/e2e/test_deployments.py has": ("prefect *",),
+    "needs Docker, or Kubernetes": (
+        "docker *",
+        "pip install 'prefect[docker]' *",
+        "GEOMIM_IMAGE=REGISTRY/geomim *",
+    ),
     "is another project's page": ("tensorboard --logdir artifacts",),
     "needs Rerun, which the lock leaves out; with it, tests/gallery/test_recording.py does the same": (
         "pip install 'rerun-sdk*",

@@ -133,6 +133,22 @@ def test_a_deployment_for_each_stage_and_for_the_whole(prefect):
         assert f"{name}/" in listed
 
 
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_the_deployments_of_containers_are_taken(prefect, kind):
+    """By a server that has the kind of pool; no container runs here."""
+    template = REPOSITORY / "configs" / "cluster" / "kubernetes-job.json"
+    own = ["--base-job-template", str(template)] if kind == "kubernetes" else []
+    prefect("work-pool", "create", f"geomim-{kind}", "--type", kind, *own)
+    prefect.env["GEOMIM_IMAGE"] = "registry/geomim"
+    try:
+        prefect("deploy", "--name", "teacher", "--prefect-file", f"configs/cluster/{kind}.yaml")
+        told = prefect("deployment", "inspect", "teacher/teacher").stdout
+        assert f"geomim-{kind}" in told
+        assert "registry/geomim" in told or kind == "docker"
+    finally:
+        prefect("deploy", "--name", "teacher")  # as it was, for the other tests
+
+
 def test_one_stage_and_the_whole_pipeline(prefect, cli):
     code, output = prefect.run("depth/depth", config=config_of(cli, depth__margin=2), root=str(cli.root))
     assert code == 0, output
