@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ import typer
 
 from common.errors import DataError, FileSystemError, StageFailed, UserError
 from common.garbage import leave_unsearched
+from common.launcher import is_follower, launched
 from flows import config_commands, look_commands, store_commands
 from flows.export import Layout
 from flows.import_command import import_command
@@ -30,6 +33,7 @@ from storage.sentences import in_sentences
 from tasks.engine.child import again
 
 INTERRUPTED = 130
+SECONDS_TO_TELL = 5.0
 
 app = typer.Typer(
     name="geomim",
@@ -59,10 +63,12 @@ def run(
 
     Example: geomim run --config configs/demo.yaml --set depth.sweeps=2 --dry-run
     """
+    from flows.launched import refuse_launched
     from flows.local import run_pipeline
     from flows.report_command import config_options, report_command
     from tasks.engine.config import load_config
 
+    refuse_launched("run")
     settings = load_config(config, overrides, dataroot, version)
     run_pipeline(settings, root, first, last, force or [], dry_run)
     if not dry_run:
@@ -98,10 +104,15 @@ def _run_stage(
     version: str | None,
     force: bool,
 ) -> None:
+    from flows.launched import run_launched
     from flows.local import run_stage
     from tasks.engine.config import load_config
 
-    run_stage(load_config(config, overrides, dataroot, version), root, name, force)
+    load = partial(load_config, config, overrides, dataroot, version)
+    if place := launched():
+        run_launched(place, name, load, root, force)
+    else:
+        run_stage(load(), root, name, force)
 
 
 def _stage(name: str, help_text: str) -> None:
@@ -265,9 +276,11 @@ def gain(
 
     Example: geomim experiment gain --config configs/experiment-gain.yaml --seeds 3
     """
+    from flows.launched import refuse_launched
     from flows.local import run_gain
     from tasks.engine.config import load_config
 
+    refuse_launched("experiment gain")
     chosen = [f"experiment.seeds={seeds}"] if seeds else []
     chosen += [f"experiment.{name}=[{value}]" for name, value in (("arms", arms), ("fractions", fractions)) if value]
     run_gain(load_config(config, [*(overrides or []), *chosen], dataroot, version), root, as_json)
@@ -376,8 +389,11 @@ def main() -> None:
         with in_sentences():
             app()
     except UserError as error:
-        sys.stdout.flush()
-        print(f"geomim: {error}", file=sys.stderr)
+        if is_follower():  # rank 0 says the same; a launcher ends it, perhaps before it could, when one of them ends
+            time.sleep(SECONDS_TO_TELL)
+        else:
+            sys.stdout.flush()
+            print(f"geomim: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, DataError) else 2)
     except (StageFailed, FileSystemError) as error:
         print(f"geomim: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import DataError, UserError
+from common.launcher import launched
 from flows.experiment.artifact import REPORT, RESULT, gather
 from flows.experiment.plan import runs
 from flows.server import prefect_server
@@ -21,6 +22,7 @@ from tasks.engine.child import ended_by_ctrl_c, run_in_child
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dag import why_left_out
 from tasks.engine.dataroot import ensure_dataroot
+from tasks.engine.execute import execute
 from tasks.engine.plan import is_named, make_plan, select, stage_named, with_inputs_checked
 from tasks.engine.roots import usable_root
 from tasks.engine.stage import StageName
@@ -64,8 +66,10 @@ def run_stage(config: PipelineConfig, root: Path, name: str, force: bool) -> Non
     plan = [p for p in make_plan(config, root, [name] if force else (), _command()) if p.node.command == name]
     if not plan:
         raise UserError(f"{name}: not a stage of this config; {why_left_out(config, name)}")
+    # Launched ranks train in the processes that their launcher started, and ends.
+    run = execute if launched() else run_in_child
     for planned in plan:
-        run_in_child(planned.ready(), force)
+        run(planned.ready(), force)
     if name == "ingest" and config.ingest.deep and plan[0].state == "cached":
         _look_again(config, plan[0].ready().artifact)
     show_results(config, make_plan(config, root), {planned.name for planned in plan})

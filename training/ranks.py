@@ -1,7 +1,8 @@
-"""Training on several processes of one machine, the ranks: one a GPU, started, failing and ending together.
+"""Training on several processes, the ranks: one a GPU, started, failing and ending together.
 
-`run_ranks` starts them. Everything else here is called by the ranks themselves, and does the obvious where there is
-only one: a process that nobody started as a rank.
+`run_ranks` starts them, on this machine; or a launcher has, on any number of machines (rendezvous.py). Everything else
+here is called by the ranks themselves, and does the obvious where there is only one: a process that nobody started as a
+rank.
 """
 
 import multiprocessing
@@ -21,9 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.cores import SharingContext
 from common.errors import FileSystemError, StageFailed, UserError
+from common.launcher import Launched
 from common.processes import die_with, how_it_ended
 from common.progress import say
 from models.sync_norm import synchronise_norms
+from training.rendezvous import Rendezvous, joined
 
 Result = TypeVar("Result")
 
@@ -33,13 +36,17 @@ LONGEST_WAIT = timedelta(hours=12)
 SECONDS_FOR_THE_CAUSE = (
     2.0  # a rank that ends makes the others fail in its wake; the first to report may be one of them
 )
+GOES_ON = "the same command goes on from there"
 
 
 def choose_ranks(asked: int, device: torch.device, batch_size: int) -> int:
     """How many ranks share micro-batches of `batch_size` samples: as asked; for 0 as many GPUs as share it equally.
 
-    Raises UserError where there are not as many GPUs, or where shares would differ.
+    Those of a launcher are all that it started. Raises UserError where there are not as many GPUs, or where shares
+    would differ.
     """
+    if others := joined():
+        return _choose_launched(asked, device, batch_size, others.place.count)
     many = device.type == "cuda" and device.index is None
     most = torch.cuda.device_count() if many else 1
     if asked == 0:
@@ -54,6 +61,18 @@ def choose_ranks(asked: int, device: torch.device, batch_size: int) -> int:
     return asked
 
 
+def _choose_launched(asked: int, device: torch.device, batch_size: int, count: int) -> int:
+    if device.index is not None:
+        raise UserError(
+            f"device is {str(device)!r}, but launched ranks take their machine's GPUs in order: set it to cuda"
+        )
+    if asked not in (0, count):
+        raise UserError(f"ranks is {asked}, but {count} were launched: set ranks to 0 or {count}")
+    if batch_size % count:
+        raise UserError(f"{count} ranks were launched, which do not divide a (micro-)batch of {batch_size} samples")
+    return count
+
+
 def run_ranks(count: int, device: torch.device, run: Callable[..., Result], *args: Any) -> Result:
     """`run(*args)` in `count` processes at once, as one group of torch.distributed; what rank 0 returned.
 
@@ -63,7 +82,12 @@ def run_ranks(count: int, device: torch.device, run: Callable[..., Result], *arg
     them fails, all end, and its exception is raised here: UserError, FileSystemError and OSError as they are,
     StageFailed where the rank was killed, RuntimeError with its traceback for anything else. They die with this
     process, however it ends. With one rank `run` is called right here.
+
+    Launched ranks are there already: rank 0 calls this, and the others, who `follow`, do their part.
     """
+    if others := joined():
+        others.give((run, args, device.type, torch.get_num_threads()))
+        return _part(others, device.type, run, args)
     if count == 1:
         return run(*args)
     store = distributed.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # on a free port
@@ -101,7 +125,7 @@ def _result(outcomes: dict[multiprocessing.connection.Connection, int], processe
             except EOFError:
                 processes[number].join()
                 died = how_it_ended(processes[number].exitcode)
-                raise StageFailed(f"{name} {died}; the same command goes on from there") from None
+                raise StageFailed(f"{name} {died}; {GOES_ON}") from None
             if isinstance(error, UserError | FileSystemError):
                 raise error
             if error and not failure:
@@ -113,27 +137,70 @@ def _result(outcomes: dict[multiprocessing.connection.Connection, int], processe
     return result
 
 
+def follow(others: Rendezvous, here: Callable[[Any], Any]) -> None:
+    """What launched ranks do, but for rank 0: their part of whatever that hands to `run_ranks`, until it has no more.
+
+    here: what an argument of rank 0's is on this machine.
+    """
+    while (work := others.take()) is not None:
+        run, args, device, threads = work
+        torch.set_num_threads(threads)
+        _part(others, device, run, [here(arg) for arg in args])
+
+
+def _part(others: Rendezvous, device: str, run: Callable[..., Result], args: Sequence[Any]) -> Result:
+    """A launched rank's part of `run(*args)`. Raises StageFailed where another rank has gone."""
+    place = others.place
+    if place.count == 1:
+        return run(*args)
+    store = distributed.PrefixStore(f"group {others.given}", others.store.clone())
+    try:
+        return _in_group(store, place.rank, place.count, _gpu(place) if device == "cuda" else None, run, args)
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
+        time.sleep(SECONDS_FOR_THE_CAUSE)  # if that rank said why, this one ends here
+        what = str(error).strip().splitlines()[0]
+        raise StageFailed(f"rank {place.rank} of {place.count} lost another ({what}); {GOES_ON}") from None
+
+
+def _gpu(place: Launched) -> torch.device:
+    """This rank's: the machine's of that number, or the one that its launcher lets it see."""
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if seen != 1 and place.local_rank >= seen:
+        raise UserError(f"LOCAL_RANK is {place.local_rank}, but torch finds {seen} GPUs here: launch a rank a GPU")
+    return torch.device("cuda", 0 if seen == 1 else place.local_rank)
+
+
+def _in_group(
+    store: distributed.Store,
+    number: int,
+    count: int,
+    gpu: torch.device | None,
+    run: Callable[..., Result],
+    args: Sequence[Any],
+) -> Result:
+    """`run(*args)` as one rank of a group, which is no more afterwards."""
+    if gpu:
+        torch.cuda.set_device(gpu)
+    distributed.init_process_group(
+        "nccl" if gpu else "gloo", store=store, rank=number, world_size=count, timeout=LONGEST_WAIT, device_id=gpu
+    )
+    result = run(*args)
+    wait_for_ranks()  # whoever leaves closes its connections
+    distributed.destroy_process_group()
+    return result
+
+
 def _rank(parent: int, group: tuple[int, int, int, str], outcome: Any, work: bytes) -> None:
     die_with([parent])
     number, count, port, device = group
     report: tuple[Any, Exception | str | None]
     try:
+        store = distributed.TCPStore(HOST, port, is_master=False)
         gpu = torch.device("cuda", number) if device == "cuda" else None
-        if gpu:
-            torch.cuda.set_device(gpu)
-        distributed.init_process_group(
-            "nccl" if gpu else "gloo",
-            store=distributed.TCPStore(HOST, port, is_master=False),
-            rank=number,
-            world_size=count,
-            timeout=LONGEST_WAIT,
-            device_id=gpu,
-        )
         run, args = pickle.loads(work)
-        result = run(*args)
-        wait_for_ranks()  # whoever leaves closes its connections
-        distributed.destroy_process_group()
-        report = result, None
+        report = _in_group(store, number, count, gpu, run, args), None
     except (UserError, FileSystemError) as error:
         report = None, error
     except OSError as error:  # such as a full disk, of which those who run stages tell
@@ -151,6 +218,12 @@ def rank() -> int:
 
 def rank_count() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def ranks_here() -> int:
+    """How many of them share this machine's cores."""
+    others = joined()
+    return others.place.local_count if others else rank_count()
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from common.cores import environment_of_child
 from common.errors import DataError, FileSystemError, StageFailed, UserError
 from common.garbage import leave_unsearched
 from common.processes import die_with, how_it_ended
+from common.settings import Settings
 from tasks.engine.stage import Step
 
 WATCHED = "GEOMIM_WATCHED_PIDS"
@@ -50,6 +51,9 @@ _ended = threading.Event()  # Ctrl-C: no other child is started
 
 class Bug(StageFailed):
     """The stage's process ended by an exception that nobody expected: the same command would end so again."""
+
+
+KINDS = {kind.__name__: kind for kind in (UserError, DataError, StageFailed, Bug)}
 
 
 def run_in_child(
@@ -99,15 +103,8 @@ def run_in_child(
         _kill_group(child)
     if _ended.is_set():
         raise UserError(f"{stage}: stopped")
-    if "bug" in report:
-        raise Bug(
-            f"{stage}: {report['bug']}: a bug of geomim's or of a package it uses; the traceback stands above; "
-            "please report it"
-        )
-    if "failed" in report:
-        raise StageFailed(f"{stage}: {again(report['failed'], force)}")
-    if "error" in report:
-        raise (DataError if report["exit"] == 1 else UserError)(again(report["error"], force))
+    if report:
+        raise KINDS[report["kind"]](again(report["sentence"], force))
     if code:
         sentence = f"the process of {stage} {how_it_ended(code)}; the same command goes on from there"
         raise StageFailed(again(sentence, force))
@@ -147,21 +144,34 @@ def main() -> int:
     with os.fdopen(int(sys.argv[1]), "w") as report:
         try:
             execute(step, spec["force"])
-        except UserError as error:
-            code = 1 if isinstance(error, DataError) else 2
-            json.dump({"error": str(error), "exit": code}, report)
-            return code
-        except (StageFailed, FileSystemError) as error:  # one of the stage's processes was killed, or the disk failed
-            json.dump({"failed": str(error)}, report)
-            return 1
         except Exception as error:
-            if _is_out_of_memory(error):
-                json.dump({"error": _out_of_memory(step, error), "exit": 2}, report)
-                return 2
-            traceback.print_exc()
-            json.dump({"bug": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}, report)
-            return 1
+            told = as_told(step.stage.name, step.config, error)
+            json.dump({"kind": type(told).__name__, "sentence": str(told)}, report)
+            return exit_code(told)
     return 0
+
+
+def as_told(stage: str, config: Settings | None, error: Exception) -> UserError | StageFailed:
+    """What a user is told of a stage's exception: one of KINDS. The traceback of a bug is printed.
+
+    config: the stage's, whose fields may be a remedy.
+    """
+    if isinstance(error, UserError):
+        return DataError(str(error)) if isinstance(error, DataError) else UserError(str(error))
+    if isinstance(error, StageFailed | FileSystemError):  # one of the stage's processes was killed, or the disk failed
+        return StageFailed(f"{stage}: {error}")
+    if _is_out_of_memory(error):
+        return UserError(_out_of_memory(stage, config, error))
+    traceback.print_exception(error)
+    what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return Bug(
+        f"{stage}: {what}: a bug of geomim's or of a package it uses; the traceback stands above; please report it"
+    )
+
+
+def exit_code(told: Exception) -> int:
+    """2 for a mistake of the user's, else 1."""
+    return 2 if isinstance(told, UserError) and not isinstance(told, DataError) else 1
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -170,13 +180,13 @@ def _is_out_of_memory(error: Exception) -> bool:
     return torchs or isinstance(error, MemoryError)
 
 
-def _out_of_memory(step: Step, error: Exception) -> str:
+def _out_of_memory(stage: str, config: Settings | None, error: Exception) -> str:
     """The user's sentence, with what the stage's config offers."""
-    name, fields = step.stage.name, type(step.config).model_fields
+    fields = type(config).model_fields if config else {}
     # On a CPU torch puts its own source line first, and a rank its traceback.
     what = " ".join(str(error).rpartition("Allocator: ")[2].split())[:160] or "no memory left"
-    remedies = [f"set {name}.{field} {how}" for field, how in LESS_MEMORY.items() if field in fields]
-    return f"{name}: {what}: {', or '.join([*remedies, 'make networks, images and grids smaller'])}"
+    remedies = [f"set {stage}.{field} {how}" for field, how in LESS_MEMORY.items() if field in fields]
+    return f"{stage}: {what}: {', or '.join([*remedies, 'make networks, images and grids smaller'])}"
 
 
 def _kill_group(child: subprocess.Popen) -> None:

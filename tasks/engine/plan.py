@@ -66,7 +66,7 @@ def make_plan(config: PipelineConfig, root: Path, forced: Iterable[str] = (), co
     digests = Digests(root / ".digests.json")
     steps: dict[str, Step] = {}
     plan, forced = [], set(forced)
-    missing = _missing_dataroot(config)
+    missing = missing_dataroot(config)
     for node in build_dag(config):
         if missing or config.dataroot is None:
             plan.append(Planned(node, "run", missing, None))
@@ -161,7 +161,8 @@ def _damage(artifact: Artifact, extent: Extent) -> str:
     return next((f"damaged: {damage}" for damage in artifact.damages(extent) if damage.matters), "")
 
 
-def _missing_dataroot(config: PipelineConfig) -> str:
+def missing_dataroot(config: PipelineConfig) -> str:
+    """What is wrong with a config's dataroot, and the remedy; "" where it is there."""
     if config.dataroot is None:
         return "no dataroot is given: add --dataroot DIR"
     if not config.dataroot.is_dir():

@@ -30,7 +30,7 @@ from training.log import omissions
 from training.loop import TrainSpec, train
 from training.order import leaving_out, seed_of_rank
 from training.prefetch import choose_loaders
-from training.ranks import choose_ranks, rank, rank_count, run_ranks
+from training.ranks import choose_ranks, rank, ranks_here, run_ranks
 from training.schedule import Schedule
 from training.speed import products
 
@@ -84,7 +84,7 @@ def _train(config: FinetuneConfig, inputs: Inputs, artifact: Artifact) -> None:
         Schedule(config.steps, warmup, WARMUP_START, config.final_rate),
         config.clip_norm,
         seconds_between_saves=config.seconds_between_saves,
-        loaders=choose_loaders(config.loaders, device, rank_count()),
+        loaders=choose_loaders(config.loaders, device, ranks_here()),
         skip_samples=config.skip_samples,
     )
     groups = parameter_groups(detector, config.rate, config.weight_decay, config.layer_decay, config.backbone_rate)

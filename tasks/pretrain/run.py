@@ -33,7 +33,7 @@ from training.log import omissions
 from training.loop import TrainSpec, train
 from training.order import leaving_out, seed_of_rank
 from training.prefetch import choose_loaders
-from training.ranks import choose_ranks, rank, rank_count, run_ranks
+from training.ranks import choose_ranks, rank, ranks_here, run_ranks
 from training.schedule import Schedule
 from training.speed import products
 
@@ -77,7 +77,7 @@ def _pretrain(config: PretrainConfig, inputs: Inputs, artifact: Artifact) -> dic
         config.clip_norm,
         config.evaluate_every,
         config.seconds_between_saves,
-        choose_loaders(config.loaders, device, rank_count()),
+        choose_loaders(config.loaders, device, ranks_here()),
         config.skip_samples,
     )
     optimizer = torch.optim.AdamW(

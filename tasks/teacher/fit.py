@@ -31,7 +31,7 @@ from training.log import omissions
 from training.loop import TrainSpec, train
 from training.order import leaving_out, seed_of_rank
 from training.prefetch import choose_loaders
-from training.ranks import choose_ranks, rank, rank_count, run_ranks
+from training.ranks import choose_ranks, rank, ranks_here, run_ranks
 from training.schedule import Schedule
 from training.speed import products
 
@@ -86,7 +86,7 @@ def _train(config: FitConfig, inputs: Inputs, artifact: Artifact) -> None:
         Schedule(steps, min(config.warmup, steps // 2)),
         config.clip,
         seconds_between_saves=config.seconds_between_saves,
-        loaders=choose_loaders(config.loaders, device, rank_count()),
+        loaders=choose_loaders(config.loaders, device, ranks_here()),
         skip_samples=config.skip_samples,
     )
     with products(config.precision):

@@ -124,7 +124,7 @@ def test_the_remedy_against_too_little_memory_names_fields_that_are_there(tmp_pa
     (tmp_path / "v1.0-mini").mkdir()
     config = PipelineConfig(dataroot=tmp_path)
     for planned in make_plan(config, tmp_path / "root"):
-        told = child._out_of_memory(planned.step, MemoryError())
+        told = str(child.as_told(planned.step.stage.name, planned.step.config, MemoryError()))
         named = re.findall(r"set (\w+)\.(\w+) ", told)
         assert all(hasattr(getattr(config, section), field) for section, field in named), told
         assert bool(named) == (planned.step.stage.name not in ("ingest", "evaluate")), told

@@ -1,0 +1,141 @@
+"""Ranks that a launcher started, on one machine or several: how they meet, talk and end together.
+
+They share a key-value store, torchrun's or one that rank 0 keeps at MASTER_ADDR:MASTER_PORT. Whoever fails says there
+why; rank 0 tells the user, and all end. A thread of every rank looks for that each second, since the rank itself may
+wait in a collective operation for one that has gone.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from torch import distributed
+
+from common.errors import StageFailed
+from common.launcher import Launched
+
+TO_MEET = timedelta(minutes=30)  # machines of a cluster do not start at the same time
+FOREVER = timedelta(days=365)  # rank 0 may wait for another run's lock; who waits in vain is ended
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_OF_SILENCE = 120.0  # of a rank whose machine has gone without a word
+SECONDS_TO_TELL = 10.0
+
+_joined: "Rendezvous | None" = None
+
+
+class Rendezvous:
+    """All launched ranks, as one of them sees them. Raises StageFailed where they do not meet."""
+
+    def __init__(self, place: Launched):
+        self.place = place
+        try:
+            store, _, _ = next(distributed.rendezvous("env://", place.rank, place.count, timeout=TO_MEET))
+        except (distributed.DistError, RuntimeError, ValueError) as error:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise StageFailed(
+                f"rank {place.rank} of {place.count} on {socket.gethostname()} does not meet the others at {where} "
+                f"(MASTER_ADDR:MASTER_PORT): {str(error).splitlines()[0]}"
+            ) from None
+        store.set_timeout(FOREVER)
+        self.store = store
+        self.given = 0  # pieces of work until now
+        self._over, self._ending = threading.Event(), threading.Lock()
+        watching = (store.clone(), os.getppid())
+        threading.Thread(target=self._watch, args=watching, name="watch-ranks", daemon=True).start()
+        global _joined
+        _joined = self
+
+    def tell(self, name: str, value: Any) -> None:
+        """Leave a value, which pickles, for those who ask for its name."""
+        self.store.set(name, pickle.dumps(value))
+
+    def hear(self, name: str) -> Any:
+        """The value of that name; waits for it."""
+        return pickle.loads(self.store.get(name))
+
+    def give(self, work: Any) -> None:
+        """What all ranks are to do next; None: nothing more. Called on rank 0."""
+        self.tell(f"work {self.given}", work)
+        self.given += 1
+
+    def take(self) -> Any:
+        """What rank 0 gave next."""
+        self.given += 1
+        return self.hear(f"work {self.given - 1}")
+
+    def fail(self, sentence: str, code: int) -> NoReturn:
+        """End all ranks with an exit code. The first who calls it is heard: rank 0 prints the sentence."""
+        place = self.place
+        where = f" (rank {place.rank}, on {socket.gethostname()})" if place.rank else ""
+        with contextlib.suppress(RuntimeError):
+            self.store.compare_set("failed", "", json.dumps([sentence + where, code]))
+        self._end(self.store)
+
+    def leave(self) -> None:
+        """The end of all that went well: rank 0, who may keep the store, goes last."""
+        global _joined
+        _joined = None
+        self._over.set()
+        self.store.add("left", 1)
+        if self.place.rank == 0:
+            self._wait_until_left(self.store, self.place.count)
+
+    def _watch(self, store: Any, parent: int) -> None:
+        rank = self.place.rank
+        heard = {other: (0, time.monotonic()) for other in range(1, self.place.count)} if rank == 0 else {}
+        try:
+            while not self._over.wait(SECONDS_BETWEEN_LOOKS):
+                if os.getppid() != parent:  # a launcher that was killed ends nobody
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if store.check(["failed"]):
+                    self._end(store)
+                store.add(f"beat {rank}", 1)
+                for other, (before, since) in heard.items():
+                    now = store.add(f"beat {other}", 0)
+                    if now != before:
+                        heard[other] = now, time.monotonic()
+                    elif time.monotonic() - since > SECONDS_OF_SILENCE:
+                        lost = f"rank {other} of {self.place.count} has said nothing for {SECONDS_OF_SILENCE:.0f} s"
+                        store.compare_set("failed", "", json.dumps([f"{lost}; the same command goes on from there", 1]))
+        except RuntimeError:  # who kept the store has gone
+            if not self._over.is_set():
+                os._exit(1)
+
+    def _end(self, store: Any) -> NoReturn:
+        with self._ending:  # kept: of two threads the other waits for the end
+            sentence, code = "", 1
+            try:
+                sentence, code = json.loads(store.get("failed"))
+                if self.place.rank == 0:
+                    self._print(sentence)
+                    store.set("told", "")
+                    self._wait_until_left(store, self.place.count - 1)
+                else:
+                    store.wait(["told"], timedelta(seconds=SECONDS_TO_TELL))
+                    store.add("left", 1)
+            except RuntimeError:  # rank 0 has gone
+                if sentence:
+                    self._print(sentence)
+            os._exit(code)
+
+    def _print(self, sentence: str) -> None:
+        sys.stdout.flush()
+        print(f"geomim: {sentence}", file=sys.stderr, flush=True)
+
+    def _wait_until_left(self, store: Any, count: int) -> None:
+        deadline = time.monotonic() + SECONDS_TO_TELL
+        while store.add("left", 0) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def joined() -> Rendezvous | None:
+    """The ranks that this process is one of; None where it is one that no launcher started."""
+    return _joined
