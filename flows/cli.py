@@ -33,7 +33,7 @@ from storage.sentences import in_sentences
 from tasks.engine.child import again
 
 INTERRUPTED = 130
-SECONDS_TO_TELL = 5.0
+SECONDS_TO_TELL = 3.0  # for rank 0, of what all ranks know
 
 app = typer.Typer(
     name="geomim",
@@ -389,7 +389,7 @@ def main() -> None:
         with in_sentences():
             app()
     except UserError as error:
-        if is_follower():  # rank 0 says the same; a launcher ends it, perhaps before it could, when one of them ends
+        if is_follower():  # rank 0 says the same, if no launcher ends it before, because this one has ended
             time.sleep(SECONDS_TO_TELL)
         else:
             sys.stdout.flush()

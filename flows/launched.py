@@ -51,9 +51,10 @@ def run_launched(place: Launched, name: str, load: Callable[[], PipelineConfig],
     force = force and not place.restarted
     try:
         with in_sentences():
+            mark = others.hear("mark") if place.rank else None  # after rank 0, so that what is wrong on all it says
             config = load()
-            if place.rank:
-                _follow(others, config)
+            if mark:
+                _follow(others, config, *mark)
             else:
                 _lead(others, config, name, root, force)
     except Exception as error:
@@ -78,10 +79,10 @@ def _lead(others: "Rendezvous", config: PipelineConfig, name: str, root: Path, f
     others.give(None)
 
 
-def _follow(others: "Rendezvous", config: PipelineConfig) -> None:
+def _follow(others: "Rendezvous", config: PipelineConfig, mark: Path, writer: str) -> None:
     from training.ranks import follow
 
-    others.tell(f"problem {others.place.rank}", _problem(config, *others.hear("mark")))
+    others.tell(f"problem {others.place.rank}", _problem(config, mark, writer))
 
     def here(argument: Any) -> Any:
         if isinstance(argument, Inputs) and config.dataroot is not None:

@@ -29,14 +29,20 @@ FIRST = (
 
 
 @pytest.fixture
-def forked_ranks(monkeypatch):
-    """Ranks that are forks of one process that has imported what each of them would import for seconds.
+def forks():
+    """A context of multiprocessing: forks of one process that has imported what ranks would import for seconds."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch._dynamo", "tasks.teacher.fit", "tasks.pretrain.run", "tasks.finetune.run"])
+    return server
+
+
+@pytest.fixture
+def forked_ranks(forks, monkeypatch):
+    """Ranks that are such forks.
 
     For tests of what ranks compute; how a user's ranks are started, and end, training/test_ranks.py and e2e see.
     """
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["torch._dynamo", "tasks.teacher.fit", "tasks.pretrain.run", "tasks.finetune.run"])
-    monkeypatch.setattr("training.ranks.SharingContext", lambda threads: server)
+    monkeypatch.setattr("training.ranks.SharingContext", lambda threads: forks)
 
 
 def pytest_xdist_auto_num_workers():

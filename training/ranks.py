@@ -63,9 +63,7 @@ def choose_ranks(asked: int, device: torch.device, batch_size: int) -> int:
 
 def _choose_launched(asked: int, device: torch.device, batch_size: int, count: int) -> int:
     if device.index is not None:
-        raise UserError(
-            f"device is {str(device)!r}, but launched ranks take their machine's GPUs in order: set it to cuda"
-        )
+        raise UserError(f"device is {str(device)!r}, but launched ranks take a machine's GPUs in order: set it to cuda")
     if asked not in (0, count):
         raise UserError(f"ranks is {asked}, but {count} were launched: set ranks to 0 or {count}")
     if batch_size % count:

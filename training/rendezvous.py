@@ -27,6 +27,7 @@ FOREVER = timedelta(days=365)  # rank 0 may wait for another run's lock; who wai
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_OF_SILENCE = 120.0  # of a rank whose machine has gone without a word
 SECONDS_TO_TELL = 10.0
+SECONDS_TO_LEAVE = 3.0
 
 _joined: "Rendezvous | None" = None
 
@@ -131,7 +132,7 @@ class Rendezvous:
         print(f"geomim: {sentence}", file=sys.stderr, flush=True)
 
     def _wait_until_left(self, store: Any, count: int) -> None:
-        deadline = time.monotonic() + SECONDS_TO_TELL
+        deadline = time.monotonic() + SECONDS_TO_LEAVE
         while store.add("left", 0) < count and time.monotonic() < deadline:
             time.sleep(0.02)
 

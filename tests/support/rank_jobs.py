@@ -6,11 +6,14 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from common.errors import UserError
+import launching
+from common.errors import StageFailed, UserError
+from common.launcher import launched
 from damages import damage
 from evaluation.occupancy import OccupancyScore
 from small_tasks import Part, Rates, SmallTask
@@ -19,7 +22,19 @@ from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.tally import tallied
 from training.checkpoint import Checkpoint
 from training.loop import TrainSpec, train
-from training.ranks import distribute, gathered, rank, rank_count, sum_over_ranks, wait_for_ranks, without_averaging
+from training.ranks import (
+    choose_ranks,
+    distribute,
+    follow,
+    gathered,
+    rank,
+    rank_count,
+    run_ranks,
+    sum_over_ranks,
+    wait_for_ranks,
+    without_averaging,
+)
+from training.rendezvous import Rendezvous
 
 
 class KilledAt3(Artifact):
@@ -119,3 +134,66 @@ def loaded_steps(folder: Path, how: Callable[[bytes], bytes]) -> list[list[int]]
         damage(folder / ".checkpoint.pt", how)
     wait_for_ranks()
     return [first, again, loaded_step(folder, 10)]
+
+
+def as_rank(job: Callable[[Rendezvous], None]) -> None:
+    """A job of a launched rank, as a command does it."""
+    others = Rendezvous(launched())
+    try:
+        job(others)
+    except (UserError, StageFailed) as error:
+        others.fail(str(error), 2 if isinstance(error, UserError) else 1)
+    others.leave()
+
+
+def launched_ranks(others: Rendezvous) -> None:
+    """Rank 0 has all ranks do two things, one after the other, and says what came of them."""
+    if others.place.rank:
+        follow(others, lambda argument: 10 * argument)
+        return
+    for argument in (1, 2):
+        print(run_ranks(2, torch.device("cpu"), gathered, argument), rank_count())
+    for asked, device, batch in ((0, "cpu", 4), (2, "cuda", 4), (3, "cpu", 6), (0, "cuda:1", 4), (0, "cpu", 5)):
+        try:
+            print(choose_ranks(asked, torch.device(device), batch))
+        except UserError as error:
+            print(error)
+    others.give(None)
+
+
+def rank_1_fails(others: Rendezvous) -> None:
+    _all_of(others, fail_at_rank_1)
+
+
+def rank_1_is_killed(others: Rendezvous) -> None:
+    _all_of(others, killed, 1)
+
+
+def rank_0_is_killed(others: Rendezvous) -> None:
+    _all_of(others, killed, 0)
+
+
+def _all_of(others: Rendezvous, job: Callable[..., None], *args: Any) -> None:
+    if others.place.rank:
+        follow(others, lambda argument: argument)
+    else:
+        run_ranks(2, torch.device("cpu"), job, *args)
+
+
+def killed(victim: int) -> None:
+    """A rank goes without a word, and the other waits for a sum that it will never add to."""
+    if rank() == victim:
+        os.kill(os.getpid(), signal.SIGKILL)
+    distributed.all_reduce(torch.ones(1))
+
+
+def launcher(port: int, told: Path) -> None:
+    """Starts a rank, which says its process's number, and waits."""
+    if os.fork() == 0:
+        launching.launched((0, 1, port), told, as_rank, waiting)
+    time.sleep(600)
+
+
+def waiting(others: Rendezvous) -> None:
+    print(os.getpid(), flush=True)
+    time.sleep(600)
