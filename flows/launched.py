@@ -30,10 +30,10 @@ SECONDS_TO_SEE = 10.0  # what another machine wrote, through a network file syst
 
 
 def refuse_launched(command: str) -> None:
-    """Raise UserError where several processes were launched for a command that is one."""
+    """Raise UserError where processes were launched as ranks of a command that trains nothing, or starts its own."""
     if place := launched():
         raise UserError(
-            f"{command}: is one process, and {place.count} were launched (RANK and WORLD_SIZE are set): "
+            f"{command}: has no ranks, and {place.count} were launched (RANK and WORLD_SIZE are set): "
             f"run it without torchrun, which is for {', '.join(TRAINED[:-1])} and {TRAINED[-1]}"
         )
 

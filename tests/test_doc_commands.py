@@ -30,6 +30,11 @@ NOT_RUN = {
         "pip install 'prefect[docker]' *",
         "GEOMIM_IMAGE=REGISTRY/geomim *",
     ),
+    "needs several machines; tests/e2e/test_torchrun.py has two agents on one, tests/test_sbatch.py the script": (
+        "torchrun *",
+        "sbatch configs/cluster/pretrain.sbatch",
+        "srun --kill-on-bad-exit=1 *",
+    ),
     "is another project's page": ("tensorboard --logdir artifacts",),
     "needs Rerun, which the lock leaves out; with it, tests/gallery/test_recording.py does the same": (
         "pip install 'rerun-sdk*",

@@ -25,9 +25,9 @@ def typed(words, words_of_rank_1=None):
     [
         (
             ["depth"],
-            "depth: is one process, and 2 were launched (RANK and WORLD_SIZE are set): run it without torchrun",
+            "depth: has no ranks, and 2 were launched (RANK and WORLD_SIZE are set): run it without torchrun",
         ),
-        (["run"], "run: is one process, and 2 were launched"),
+        (["run"], "run: has no ranks, and 2 were launched"),
         (["pretrain", "--set", "pretrain.stepz=1"], "the config: unknown field pretrain.stepz; did you mean"),
         (["finetune", "--eval-only"], "--eval-only needs --checkpoint FILE, the detector to evaluate"),
         (["fit", "--root", "s3://bucket"], "--root s3:/bucket: "),
