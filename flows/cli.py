@@ -399,7 +399,7 @@ def main() -> None:
         print(f"geomim: {error}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # Typer makes this of Ctrl-C, without a word
+        if end.code == INTERRUPTED and not is_follower():  # Typer makes this of Ctrl-C, without a word
             forced = any(word.startswith("--force") for word in sys.argv)
             print(f"geomim: {again('stopped; the same command goes on from there', forced)}", file=sys.stderr)
         raise

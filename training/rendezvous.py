@@ -25,7 +25,7 @@ from common.launcher import Launched
 TO_MEET = timedelta(minutes=30)  # machines of a cluster do not start at the same time
 FOREVER = timedelta(days=365)  # rank 0 may wait for another run's lock; who waits in vain is ended
 SECONDS_BETWEEN_LOOKS = 1.0
-SECONDS_OF_SILENCE = 120.0  # of a rank whose machine has gone without a word
+LOOKS_AT_SILENCE = 120  # then a rank's machine has gone without a word; looks, not time: a job may be suspended
 SECONDS_TO_TELL = 10.0
 SECONDS_TO_LEAVE = 3.0
 
@@ -91,7 +91,7 @@ class Rendezvous:
 
     def _watch(self, store: Any, parent: int) -> None:
         rank = self.place.rank
-        heard = {other: (0, time.monotonic()) for other in range(1, self.place.count)} if rank == 0 else {}
+        heard = dict.fromkeys(range(1, self.place.count), (0, 0)) if rank == 0 else {}  # (beats, looks in vain)
         try:
             while not self._over.wait(SECONDS_BETWEEN_LOOKS):
                 if os.getppid() != parent:  # a launcher that was killed ends nobody
@@ -99,12 +99,11 @@ class Rendezvous:
                 if store.check(["failed"]):
                     self._end(store)
                 store.add(f"beat {rank}", 1)
-                for other, (before, since) in heard.items():
-                    now = store.add(f"beat {other}", 0)
-                    if now != before:
-                        heard[other] = now, time.monotonic()
-                    elif time.monotonic() - since > SECONDS_OF_SILENCE:
-                        lost = f"rank {other} of {self.place.count} has said nothing for {SECONDS_OF_SILENCE:.0f} s"
+                for other, (before, in_vain) in heard.items():
+                    beats = store.add(f"beat {other}", 0)
+                    heard[other] = beats, in_vain + 1 if beats == before > 0 else 0
+                    if in_vain == LOOKS_AT_SILENCE:
+                        lost = f"rank {other} of {self.place.count} has gone without a word"
                         store.compare_set("failed", "", json.dumps([f"{lost}; the same command goes on from there", 1]))
         except RuntimeError:  # who kept the store has gone
             if not self._over.is_set():

@@ -3,20 +3,28 @@
 import os
 import socket
 from collections.abc import Callable
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 
 def ended(forks: ForkServerContext, folder: Path, run: Callable[..., None], *args: Any) -> tuple[list[int], list[str]]:
     """Two ranks that run `run(*args)`: their exit codes and what each told, when they have ended."""
-    port, told = free_port(), [folder / f"rank{rank}" for rank in range(2)]
-    ranks = [forks.Process(target=launched, args=((rank, 2, port), told[rank], run, *args)) for rank in range(2)]
-    for process in ranks:
-        process.start()
+    ranks = begun(forks, folder, run, *args)
     for process in ranks:
         process.join(120)
-    return [process.exitcode for process in ranks], [file.read_text() for file in told]
+    return [process.exitcode for process in ranks], [(folder / f"rank{rank}").read_text() for rank in range(2)]
+
+
+def begun(forks: ForkServerContext, folder: Path, run: Callable[..., None], *args: Any) -> list[ForkServerProcess]:
+    """Two ranks that run `run(*args)`; what each tells goes to a file, `rank0` and `rank1`."""
+    port = free_port()
+    ranks = [
+        forks.Process(target=launched, args=((rank, 2, port), folder / f"rank{rank}", run, *args)) for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    return ranks
 
 
 def launched(place: tuple[int, int, int], told: Path, run: Callable[..., None], *args: Any) -> None:

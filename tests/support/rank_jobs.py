@@ -20,6 +20,7 @@ from small_tasks import Part, Rates, SmallTask
 from storage.artifact import Artifact
 from tasks.finetune.goals.goal import SampleResult
 from tasks.finetune.goals.tally import tallied
+from training import rendezvous
 from training.checkpoint import Checkpoint
 from training.loop import TrainSpec, train
 from training.ranks import (
@@ -185,6 +186,15 @@ def killed(victim: int) -> None:
     if rank() == victim:
         os.kill(os.getpid(), signal.SIGKILL)
     distributed.all_reduce(torch.ones(1))
+
+
+def rank_1_is_suspended(others: Rendezvous) -> None:
+    """For good, as far as rank 0 can tell."""
+    rendezvous.LOOKS_AT_SILENCE = 2
+    if others.place.rank:
+        time.sleep(2 * rendezvous.SECONDS_BETWEEN_LOOKS)  # it was there
+        os.kill(os.getpid(), signal.SIGSTOP)
+    others.hear("nothing")
 
 
 def launcher(port: int, told: Path) -> None:

@@ -10,7 +10,7 @@ import rank_jobs
 from common.errors import StageFailed
 from common.launcher import Launched
 from driver import wait_for
-from launching import ended, free_port
+from launching import begun, ended, free_port
 from training.rendezvous import Rendezvous
 
 HOST = socket.gethostname()
@@ -48,6 +48,15 @@ def test_a_rank_that_was_killed_ends_the_other(forks, tmp_path):
 def test_so_does_rank_0(forks, tmp_path):
     codes, _ = ended(forks, tmp_path, rank_jobs.as_rank, rank_jobs.rank_0_is_killed)
     assert codes == [-9, 1]
+
+
+def test_a_machine_that_goes_without_a_word(forks, tmp_path):
+    ranks = begun(forks, tmp_path, rank_jobs.as_rank, rank_jobs.rank_1_is_suspended)
+    ranks[0].join(60)
+    ranks[1].kill()
+    assert ranks[0].exitcode == 1
+    told = "geomim: rank 1 of 2 has gone without a word; the same command goes on from there\n"
+    assert (tmp_path / "rank0").read_text() == told
 
 
 def test_they_die_with_their_launcher(forks, tmp_path):
