@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ TO_MEET = timedelta(minutes=30)  # machines of a cluster do not start at the sam
 FOREVER = timedelta(days=365)  # rank 0 may wait for another run's lock; who waits in vain is ended
 SECONDS_BETWEEN_LOOKS = 1.0
 LOOKS_AT_SILENCE = 120  # then a rank's machine has gone without a word; looks, not time: a job may be suspended
+SECONDS_BETWEEN_TRIES = 0.05
 SECONDS_TO_TELL = 10.0
 SECONDS_TO_LEAVE = 3.0
 
@@ -38,7 +40,9 @@ class Rendezvous:
     def __init__(self, place: Launched):
         self.place = place
         try:
+            store: Any  # torch's stubs lack `clone`
             store, _, _ = next(distributed.rendezvous("env://", place.rank, place.count, timeout=TO_MEET))
+            store = distributed.PrefixStore(_name_of_start(store, place), store)
         except (distributed.DistError, RuntimeError, ValueError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise StageFailed(
@@ -134,6 +138,34 @@ class Rendezvous:
         deadline = time.monotonic() + SECONDS_TO_LEAVE
         while store.add("left", 0) < count and time.monotonic() < deadline:
             time.sleep(0.02)
+
+
+def _name_of_start(store: distributed.Store, place: Launched) -> str:
+    """What all ranks of this start call it.
+
+    torchrun has one store for all its starts, in which an earlier one's words would pass for this one's. So every rank
+    makes up a name, and rank 0 says its own beside those that it has read, over and over: who finds its name there
+    hears no earlier rank 0, and says so.
+    """
+    mine, others = uuid.uuid4().hex, range(1, place.count)
+    deadline = time.monotonic() + TO_MEET.total_seconds()
+    store.set(f"name {place.rank}", mine)
+    while time.monotonic() < deadline:
+        if place.rank == 0:
+            store.set("start", json.dumps([mine, [_read(store, f"name {other}") for other in others]]))
+            if all(_read(store, f"start of {other}") == mine for other in others):
+                return mine
+        else:
+            start, names = json.loads(_read(store, "start") or '["", []]')
+            if mine in names:
+                store.set(f"start of {place.rank}", start)
+                return start
+        time.sleep(SECONDS_BETWEEN_TRIES)
+    raise RuntimeError(f"not all of them came within {TO_MEET}")
+
+
+def _read(store: distributed.Store, name: str) -> str | None:
+    return store.get(name).decode() if store.check([name]) else None
 
 
 def joined() -> Rendezvous | None:

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 
-def ended(forks: ForkServerContext, folder: Path, run: Callable[..., None], *args: Any) -> tuple[list[int], list[str]]:
+def ended(
+    forks: ForkServerContext, folder: Path, run: Callable[..., None], *args: Any, port: int | None = None
+) -> tuple[list[int], list[str]]:
     """Two ranks that run `run(*args)`: their exit codes and what each told, when they have ended."""
-    ranks = begun(forks, folder, run, *args)
+    ranks = begun(forks, folder, run, *args, port=port)
     for process in ranks:
         process.join(120)
     return [process.exitcode for process in ranks], [(folder / f"rank{rank}").read_text() for rank in range(2)]
 
 
-def begun(forks: ForkServerContext, folder: Path, run: Callable[..., None], *args: Any) -> list[ForkServerProcess]:
+def begun(
+    forks: ForkServerContext, folder: Path, run: Callable[..., None], *args: Any, port: int | None = None
+) -> list[ForkServerProcess]:
     """Two ranks that run `run(*args)`; what each tells goes to a file, `rank0` and `rank1`."""
-    port = free_port()
+    port = port or free_port()
     ranks = [
         forks.Process(target=launched, args=((rank, 2, port), folder / f"rank{rank}", run, *args)) for rank in range(2)
     ]

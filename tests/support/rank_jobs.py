@@ -188,6 +188,20 @@ def killed(victim: int) -> None:
     distributed.all_reduce(torch.ones(1))
 
 
+def a_word(word: str) -> None:
+    """Rank 0 says it to rank 1, in the store that torchrun keeps from start to start."""
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+
+    def job(others: Rendezvous) -> None:
+        if others.place.rank:
+            print(others.hear("word"))
+        else:
+            time.sleep(0.5)  # whoever takes an old word for it has read that
+            others.tell("word", word)
+
+    as_rank(job)
+
+
 def rank_1_is_suspended(others: Rendezvous) -> None:
     """For good, as far as rank 0 can tell."""
     rendezvous.LOOKS_AT_SILENCE = 2

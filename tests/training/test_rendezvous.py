@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import psutil
 import pytest
+from torch import distributed
 
 import rank_jobs
 from common.errors import StageFailed
@@ -30,6 +31,14 @@ def test_they_do_one_thing_after_the_other(forks, tmp_path):
         "2 ranks were launched, which do not divide a (micro-)batch of 5 samples",
     ]
     assert second == ""
+
+
+def test_a_second_start_does_not_hear_the_first(forks, tmp_path):
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for word in ("first", "second"):
+        (tmp_path / word).mkdir()
+        codes, (_, heard) = ended(forks, tmp_path / word, rank_jobs.a_word, word, port=store.port)
+        assert (codes, heard) == ([0, 0], f"{word}\n")
 
 
 def test_what_one_finds_rank_0_tells(forks, tmp_path):
