@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,17 @@ FIRST = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def forks():
-    """A context of multiprocessing: forks of one process that has imported what ranks would import for seconds."""
+    """A context of multiprocessing: forks of one process that has imported what ranks would import for seconds.
+
+    They compute with one thread each.
+    """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["torch._dynamo", "tasks.teacher.fit", "tasks.pretrain.run", "tasks.finetune.run"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
     return server
 
 

@@ -27,7 +27,7 @@ STEPS = 6  # of the tiny config
 
 
 @pytest.fixture(scope="module")
-def runs(finished, tmp_path_factory):
+def runs(finished, forks, tmp_path_factory):
     """Roots by what trained in them: two ranks of one process, and two that torchrun started, one of which was killed.
 
     "left" is as the kill left it. Then the command line there, and what the agents printed.
@@ -39,7 +39,9 @@ def runs(finished, tmp_path_factory):
     for name in ("one process", "torchrun", "left"):
         clis[name] = Cli(done.dataroot, folder / name)
         shutil.copytree(done.root, folder / name, ignore=shutil.ignore_patterns("pretrain", ".prefect", "*tune*"))
-    clis["one process"]("pretrain", "--nproc", 2, *OPTIONS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.ranks.SharingContext", lambda threads: forks)
+        execute(step_of(clis["one process"], "pretrain.ranks=2"))
 
     agents = launch(clis["torchrun"], restarts=1)
     trained = replace(artifact, root=clis["torchrun"].root)
@@ -67,6 +69,12 @@ def launch(cli, restarts):
     return [subprocess.Popen(words, env=environment(), **pipes) for _ in range(2)]
 
 
+def step_of(cli, *settings):
+    plan = make_plan(load_config(TINY, [*SETTINGS, *settings], cli.dataroot, None), cli.root)
+    (planned,) = [planned for planned in plan if planned.name == "pretrain"]
+    return planned.ready()
+
+
 def losses(artifact):
     lines = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
@@ -90,13 +98,7 @@ def test_one_rank_goes_on_where_two_were(runs):
     roots, cli, _ = runs
     left, done = roots["left"], roots["left"].progress()[0]
     assert 2 <= done < STEPS
-    (planned,) = [
-        planned
-        for planned in make_plan(load_config(TINY, SETTINGS, cli.dataroot, None), cli.root)
-        if planned.name == "pretrain"
-    ]
-    assert planned.state == "resume"
-    execute(planned.ready())
+    execute(step_of(cli))
     assert left.is_intact()
     before, whole = losses(left), losses(roots["one process"])
     assert list(before) == list(range(STEPS))
