@@ -73,9 +73,18 @@ class SharingContext(SpawnContext):
     def __init__(self, threads: int):
         super().__init__()
         self._environment = dict.fromkeys(COUNTS, str(threads))
+        self._processes: list[SpawnProcess] = []
 
     def Process(self, target: Callable[..., None], args: tuple) -> SpawnProcess:  # type: ignore[override]  # a class there
-        return _Process(self._environment, target, args)
+        process = _Process(self._environment, target, args)
+        self._processes.append(process)
+        return process
+
+    def kill(self) -> None:
+        """End all processes, of a pool that has lost one: Python 3.11 waits for ever for one that began just then."""
+        for process in self._processes:
+            if process.pid is not None:
+                process.kill()
 
 
 class _Process(SpawnProcess):

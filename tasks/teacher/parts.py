@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,11 +45,6 @@ class Times:
         setattr(self, what, getattr(self, what) + time.perf_counter() - start)
 
 
-class Job(NamedTuple):
-    sample: int
-    flip: str  # one of FLIPS: which axes of the points are mirrored
-
-
 class PartWriter:
     """Writes parts into the stores of a folder. Several processes may, each parts of its own."""
 
@@ -74,36 +69,39 @@ class PartWriter:
         return times
 
     def _maps(self, part: int, times: Times, found: list[Boxes]) -> Iterator[np.ndarray]:
-        """The map of each sample and flip; the boxes go to `found`."""
-        jobs = [Job(s, f) for s in self.bev.samples(part) for f in self.bev.attributes.flips]
-        coming = self._ahead.submit(self._prepare, jobs[0], times)
-        for i, job in enumerate(jobs):
+        """The map of each sample and flip; the boxes go to `found`. The next sample is prepared meanwhile."""
+        samples = list(self.bev.samples(part))
+        coming = self._ahead.submit(self._prepare, samples[0], times)
+        for number, sample in enumerate(samples, 1):
             with times.of("waited"):
                 prepared = coming.result()
-            if i + 1 < len(jobs):
-                coming = self._ahead.submit(self._prepare, jobs[i + 1], times)
-            with times.of("infer"):
-                made, boxes = self.teacher.run(prepared, self.device, self.boxes is not None and job.flip == "none")
-                bev = made.float().cpu().numpy()
-            if boxes is not None:
-                found.append(boxes)
-            self._check(bev, job)
-            yield bev
+            if number < len(samples):
+                coming = self._ahead.submit(self._prepare, samples[number], times)
+            for flip, of_flip in prepared.items():
+                with times.of("infer"):
+                    made, boxes = self.teacher.run(of_flip, self.device, self.boxes is not None and flip == "none")
+                    bev = made.float().cpu().numpy()
+                if boxes is not None:
+                    found.append(boxes)
+                self._check(bev, sample)
+                yield bev
 
-    def _prepare(self, job: Job, times: Times) -> Any:
+    def _prepare(self, sample: int, times: Times) -> dict[str, Any]:
+        """What the network takes of a sample, of each flip; its points are read once."""
         with times.of("read"):
-            points = load_points(self.index, self.dataroot, job.sample, self.config.lidar.sweeps)
+            points = load_points(self.index, self.dataroot, sample, self.config.lidar.sweeps)
         try:
             with times.of("voxelise"), torch.inference_mode():
-                return self.teacher.prepare(torch.from_numpy(flipped(points, job.flip)))
+                flips = self.bev.attributes.flips
+                return {flip: self.teacher.prepare(torch.from_numpy(flipped(points, flip))) for flip in flips}
         except ValueError as error:
-            raise UserError(f"teacher: sample {self.index.token[job.sample]}: {error}") from None
+            raise UserError(f"teacher: sample {self.index.token[sample]}: {error}") from None
 
-    def _check(self, bev: np.ndarray, job: Job) -> None:
+    def _check(self, bev: np.ndarray, sample: int) -> None:
         largest = float(np.abs(bev).max(initial=0))
         if not largest <= np.finfo(np.float16).max:
             raise UserError(
-                f"teacher: the features of sample {self.index.token[job.sample]} reach {largest:g}, beyond what is "
+                f"teacher: the features of sample {self.index.token[sample]} reach {largest:g}, beyond what is "
                 "cached (float16); the weights do not fit these points"
             )
 

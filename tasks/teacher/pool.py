@@ -57,6 +57,7 @@ def write_parts(
             # One more than there are workers, so that none waits for the next.
             yield from write_shared(board, "teacher", lambda part, lease: _submitted(pool, part, lease), workers + 1)
         except BrokenProcessPool:
+            context.kill()
             raise UserError(
                 "teacher: one of its processes was killed, most likely for lack of memory; set teacher.workers lower. "
                 "The parts that are done are kept"
