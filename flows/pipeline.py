@@ -65,9 +65,10 @@ def run_stages(
 ) -> State:
     """Completed with a word a stage, or Failed with the sentence of the first stage that failed."""
     without_tracebacks()
-    root, forced = root.resolve(), set(force)
+    forced = set(force)
     try:
         with in_sentences():
+            root = usable_root(root).resolve()
             chosen = checked_plan(config, root, names, forced)
     except (FileSystemError, UserError) as error:
         return failed(error)
@@ -91,7 +92,6 @@ def checked_plan(
     config: PipelineConfig, root: Path, names: Iterable[StageName] | None, forced: set[StageName]
 ) -> list[Planned]:
     """The nodes of a run, its world simulated where it is not there. Raises UserError for what cannot be run."""
-    usable_root(root)
     if config.simulate is not None and (names is None or "ingest" in names):
         simulate(config)
     plan = make_plan(config, root, forced, command="a Prefect flow")

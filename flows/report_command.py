@@ -10,6 +10,7 @@ from common.flat import flat
 from flows.config_show import changed_from, resolved, yaml_line
 from flows.options import DEFAULT_ROOT
 from tasks.engine.config import PRESETS, PipelineConfig, load_config
+from tasks.engine.roots import written
 
 MOST_SETTINGS = 12  # that are written out: of more, one keeps a file
 
@@ -18,7 +19,7 @@ def config_options(
     file: Path | None, overrides: Sequence[str] | None, root: Path, dataroot: Path | None, version: str | None
 ) -> list[str]:
     """The words that give a command the same config and root again."""
-    at = root if root != DEFAULT_ROOT else None
+    at = written(root) if root != DEFAULT_ROOT else None
     given = {"--config": file, "--root": at, "--dataroot": dataroot, "--version": version}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     return words + [word for override in overrides or [] for word in ("--set", override)]

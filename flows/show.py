@@ -12,6 +12,7 @@ from evaluation.table import gain, main_scores
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dag import BASELINE
 from tasks.engine.integrity import check_file
+from tasks.engine.mirrored import bring
 from tasks.engine.plan import Planned
 
 REPORT = "report.md"  # of a stage, for people
@@ -52,6 +53,7 @@ def show_results(config: PipelineConfig, plan: list[Planned], names: set[str]) -
         if planned.name not in names or planned.state != "cached":
             continue
         artifact = planned.ready().artifact
+        bring(artifact)
         manifest = artifact.finished()
         facts = manifest.summary
         scores = "".join(f"  {name} {score:.4f}" for name, score in main_scores(facts).items())

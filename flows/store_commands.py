@@ -1,4 +1,4 @@
-"""The commands about what is stored: `geomim verify`, `repair`, `du`, `gc`, `pin` and `cp`."""
+"""The commands about what is stored: `geomim verify`, `repair`, `du`, `gc`, `pin`, `cp`, `push` and `pull`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -110,4 +110,46 @@ def cp(
     copy_artifacts(source, target, inputs)
 
 
-COMMANDS = (verify, repair, du, gc, pin, cp)
+ObjectRoot = Annotated[
+    str, typer.Argument(help="s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.", metavar="URL")
+]
+Inputs = Annotated[bool, typer.Option("--inputs", help="With all that it was made from.")]
+
+
+def push(
+    what: Annotated[
+        str,
+        typer.Argument(help="An artifact's folder or key, a stage, or a root's folder for all of it.", metavar="WHAT"),
+    ],
+    url: ObjectRoot,
+    inputs: Inputs = False,
+    force: Annotated[bool, typer.Option("--force", help="Send it in place of what is there.")] = False,
+    root: Root = DEFAULT_ROOT,
+    as_json: AsJson = False,
+) -> None:
+    """Send finished artifacts to an object store, every byte checked; interrupted, the same command goes on.
+
+    Example: geomim push artifacts/teacher/0123456789abcdef s3://bucket/artifacts --inputs
+    """
+    from flows.transfers import push_artifacts
+
+    push_artifacts(what, url, inputs, force, root, as_json)
+
+
+def pull(
+    what: Annotated[str, typer.Argument(help="An artifact's key, a stage, or all.", metavar="WHAT")],
+    url: ObjectRoot,
+    inputs: Inputs = False,
+    root: Root = DEFAULT_ROOT,
+    as_json: AsJson = False,
+) -> None:
+    """Bring finished artifacts from an object store, every byte checked; interrupted, the same command goes on.
+
+    Example: geomim pull 0123456789abcdef s3://bucket/artifacts --inputs
+    """
+    from flows.transfers import pull_artifacts
+
+    pull_artifacts(what, url, inputs, root, as_json)
+
+
+COMMANDS = (verify, repair, du, gc, pin, cp, push, pull)

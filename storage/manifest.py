@@ -14,10 +14,13 @@ from storage.checksum import FileSum, crc32c, sum_of_file
 from storage.damage import Damaged
 from storage.key import canonical_json, digest
 from storage.parts import FLAGS
+from storage.stores import PART_STORES
 
 FORMAT = 2
 MANIFEST, RECIPE = "manifest.json", "recipe.json"
+COLUMNS = ("count", "check")  # the small arrays of a store in parts
 TOKEN = "token"  # the one array of a store in parts that is not in parts
+SENT = ".sent"  # beside the manifest: what of it an object root has, see storage/mirror.py
 
 # Files for people: nobody computes with them. Where one of these is damaged, no work is done again for it. (What the
 # recipe says stands in the manifest, too.)
@@ -118,8 +121,11 @@ def damages_in(
     if key is not None and manifest.key != key:
         yield FileDamage(MANIFEST, f"is of another key, {manifest.key[:16]}")
         return
+    elsewhere = shards_elsewhere(folder, manifest)
     read = {"sizes": set(), "small": _small(manifest), "all": set(manifest.files)}[extent] if chosen is None else chosen
     for name, record in manifest.files.items():
+        if name in elsewhere and not (folder / name).exists():
+            continue
         if (what := _difference(folder / name, record, name in read)) is not None:
             yield FileDamage(name, what)
         checked(name)
@@ -134,6 +140,11 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise Damaged(file, f"cannot be read ({error.strerror})") from error
+    return parse_manifest(text, file)
+
+
+def parse_manifest(text: bytes, file: Path) -> Manifest:
+    """The manifest that a file holds. Raises Damaged, or ValueError for one of another format."""
     try:
         content = json.loads(text)
         if content.get("format") != FORMAT:
@@ -146,6 +157,25 @@ def read_manifest(folder: Path) -> Manifest | None:
     if manifest.sum() != manifest.crc32c:
         raise Damaged(file, "is not what was written: its checksum is another")
     return manifest
+
+
+def shards(manifest: Manifest) -> set[str]:
+    """The files that are big and read one by one: the chunks of stores in parts, without their small arrays."""
+    return {name for name in manifest.files if _is_shard(name)}
+
+
+def _is_shard(name: str) -> bool:
+    store, *rest = name.split(os.sep)
+    return store in PART_STORES and len(rest) > 2 and rest[1] == "c" and rest[0] not in (*COLUMNS, TOKEN, FLAGS)
+
+
+def shards_elsewhere(folder: Path, manifest: Manifest) -> set[str]:
+    """The shards of the artifact in a folder that need not be there: an object root has them, see storage/mirror.py."""
+    try:
+        there = (folder / SENT).read_text().split()[1:]
+    except OSError:
+        return set()
+    return shards(manifest) if there == [manifest.crc32c] else set()
 
 
 def record(path: Path) -> tuple[int, str]:

@@ -29,11 +29,12 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from storage.atomic import write_bytes
 from storage.checksum import checked, crc32c, with_crc
 from storage.damage import Damaged, set_aside
+from storage.manifest import COLUMNS, TOKEN
 from storage.nodes import array_in
 from storage.parts import Parts
 from storage.shards import Shard, ShardedArray, ShardedLayout
 
-COUNT, CHECK, TOKEN = "count", "check", "token"
+COUNT, CHECK = COLUMNS
 
 
 @dataclass(frozen=True)

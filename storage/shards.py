@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ from zarr.codecs import Crc32cCodec
 from storage.atomic import atomic_file
 from storage.checksum import CRC_BYTES, checked, with_crc
 from storage.nodes import folder_of
+from storage.shard_cache import RemoteShards, remote_shards
 
 MISSING = 2**64 - 1
 
@@ -90,6 +92,19 @@ class ShardedArray:
     def file(self, part: int) -> Path:
         return self.path.joinpath("c", str(part), *self._names)
 
+    def _open(self, part: int) -> BinaryIO:
+        """A part's shard, from an object root where the array's artifact has it there."""
+        try:
+            return open(self.file(part), "rb", buffering=0)
+        except FileNotFoundError:
+            if self._elsewhere is None:
+                raise
+            return self._elsewhere.open(self.file(part))
+
+    @cached_property
+    def _elsewhere(self) -> RemoteShards | None:
+        return remote_shards(self.path)
+
     def read(self, part: int, place: tuple[int, ...]) -> tuple[np.ndarray, bytes]:
         """The chunks stored at a place in a part, one after the other along their first axis, and their checksums.
 
@@ -105,7 +120,7 @@ class ShardedArray:
         return self._read(part, row, slice(None))
 
     def _read(self, part: int, row: int, variants: slice) -> list[tuple[np.ndarray, bytes]]:
-        with open(self.file(part), "rb", buffering=0) as file:
+        with self._open(part) as file:
             table = self.table(file)[row]
             places = [self._stored(entries) for entries in table.reshape(-1, *table.shape[-2:])[variants]]
             pieces = _pieces(file, [chunk for stored in places for chunk in stored])
@@ -132,7 +147,7 @@ class ShardedArray:
 
         Raises as `read`.
         """
-        with open(self.file(part), "rb", buffering=0) as file:
+        with self._open(part) as file:
             table = self.table(file)
             out = np.empty(self._grid[: self.leading], object)
             for place in np.ndindex(*out.shape):

@@ -93,8 +93,9 @@ def leftovers(root: Path) -> list[Path]:
     paths: list[Path] = []
     for folder in (root, *(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))):
         for path in folder.iterdir():
-            if path.name.startswith(".trash-") or path.name.startswith(".copy-"):
-                target = path.with_name(path.name.removeprefix(".copy-"))
+            if path.name.startswith((".trash-", ".copy-", ".push-")):
+                name = path.name.removeprefix(".copy-").removeprefix(".push-")  # the latter has a URL's checksum behind
+                target = path.with_name(name if name.startswith(".") else name[:16])
                 paths += [] if is_locked(target) else [path]
             elif path.name.startswith(".") and path.name.endswith(".lock"):
                 folder_of_lock = path.with_name(path.name.removeprefix(".").removesuffix(".lock"))

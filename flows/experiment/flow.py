@@ -36,10 +36,9 @@ def conclude(config: PipelineConfig, root: Path, command: str) -> Path:
 def experiment_gain(config: PipelineConfig, root: Path = ROOT, command: str = "experiment-gain") -> State:
     """Does pretraining pay? Every arm with every seed at every share of the labels."""
     without_tracebacks()
-    root = root.resolve()
     done: set[str] = set()  # keys
     try:
-        usable_root(root)
+        root = usable_root(root).resolve()
         # The arms of one comparison at the same time: a killed experiment leaves whole ones behind.
         comparisons = [list(arms) for _, arms in groupby(runs(config), lambda run: (run.fraction, run.seed))]
         for number, arms in enumerate(comparisons, 1):

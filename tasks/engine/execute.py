@@ -17,6 +17,7 @@ from storage.sentences import in_sentences
 from storage.stores import is_part_store, mend
 from tasks.engine.device_lock import device_alone
 from tasks.engine.integrity import check_artifact, check_file
+from tasks.engine.mirrored import mirrored
 from tasks.engine.provenance import provenance
 from tasks.engine.stage import Step
 
@@ -34,6 +35,7 @@ def execute(step: Step, force: bool = False) -> Manifest:
     artifact, name = step.artifact, step.stage.name
     what = step.command or f"geomim {name}"
     with ExitStack() as stack, in_sentences(artifact.path, "what is done is kept: ", "another --root"):
+        stack.enter_context(mirrored(step, force))
         if step.stage.in_parts:
             return _together(step, force, what)
         stack.enter_context(locked(artifact.path, what, waiting=_waiting(name)))

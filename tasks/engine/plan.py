@@ -12,6 +12,7 @@ from storage.digests import Digests
 from storage.key import diff
 from storage.lock import holder
 from storage.manifest import Extent, Manifest, Recipe, contents, read_manifest
+from storage.mirror import mirror_of
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dag import Node, build_dag
 from tasks.engine.external import external_digests
@@ -48,6 +49,8 @@ class Planned:
         """What `geomim status --json` prints of it."""
         artifact = self.step.artifact if self.step else None
         manifest = artifact.manifest() if artifact and self.state == "cached" else None
+        if artifact and manifest is None and self.state == "cached" and (mirror := mirror_of(artifact.root)):
+            manifest = mirror.there(artifact)
         return {
             "stage": self.name,
             "key": artifact.key if artifact else None,
@@ -143,12 +146,15 @@ def stage_named(name: str) -> Stage:
 
 def state_of(step: Step, forced: bool = False) -> tuple[State, str]:
     """A step's state, and why it is not cached."""
-    artifact = step.artifact
+    artifact, mirror = step.artifact, mirror_of(step.artifact.root)
     if forced:
         return "run", "forced"
     if artifact.has_manifest():
         damage = _damage(artifact, "sizes")
-        return ("run", damage) if damage else ("cached", "")
+        unsent = mirror.unsent(artifact) if mirror and not damage else ""
+        return ("run", damage) if damage else ("resume", unsent) if unsent else ("cached", "")
+    if mirror and mirror.there(artifact):
+        return "cached", ""
     progress = artifact.progress()
     if progress is not None:
         done, total = progress
