@@ -209,11 +209,11 @@ class Journal:
 def _manifest_there(remote: Remote, stage: str, key: str) -> tuple[Manifest, bytes] | None:
     name = f"{place_of(stage, key)}/{MANIFEST}"
     for tries_left in reversed(range(MANIFEST_TRIES)):
-        found = remote.get(name)
-        if found is None:
+        if (found := remote.get(name)) is None:
             return None
+        text, _ = found
         try:
-            manifest = parse_manifest(found[0], Path(name))
+            manifest = parse_manifest(text, Path(name))
             break
         except Damaged as error:  # on its way, perhaps
             if not tries_left:
@@ -222,7 +222,7 @@ def _manifest_there(remote: Remote, stage: str, key: str) -> tuple[Manifest, byt
             raise UserError(f"{remote.url}/{error}") from None
     if manifest.key[: len(key)] != key[:64] or manifest.recipe.stage != stage:
         raise DataError(remote.damaged(name, f"is of another key, {manifest.recipe.stage} {manifest.key}"))
-    return manifest, found[0]
+    return manifest, text
 
 
 def _size(found: dict[str, Found], name: str) -> int | None:
