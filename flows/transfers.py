@@ -71,9 +71,7 @@ def _chosen(what: str, root: Path, inputs: bool) -> list[StoredArtifact]:
     else:
         meant = [e for e in entries if e.state == "finished" and _is_meant(what, e.stage, e.path.name)]
     if not meant or any(e.state != "finished" for e in meant):
-        raise UserError(
-            f"{what}: is no finished artifact's folder or key, no stage and no root; `geomim du` lists them"
-        )
+        raise UserError(f"{what}: names no finished artifact: give its folder or key, a stage, or a root's folder")
     if inputs:
         needed = with_inputs(entries, [e.path for e in meant])
         meant = [e for e in entries if e.path in needed and e.state == "finished"]

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from storage.checksum import FileSum, crc32c, sum_of_file
 from storage.damage import Damaged
 from storage.key import canonical_json, digest
-from storage.parts import FLAGS
-from storage.stores import PART_STORES
+from storage.parts import FLAGS, PART_STORES
 
 FORMAT = 2
 MANIFEST, RECIPE = "manifest.json", "recipe.json"

@@ -13,6 +13,7 @@ from storage.checksum import with_crc
 if TYPE_CHECKING:
     import zarr
 
+PART_STORES = ("bev.zarr", "boxes.zarr", "depth.zarr")  # by file name, wherever they are
 FLAGS = "done"
 _SET = with_crc(b"\x01")  # a flag's file
 

@@ -306,5 +306,5 @@ def _cause(error: Exception) -> str:
     kind = re.search(r"kind: (\w+)", text)
     if code or status:
         return " ".join(match[1] for match in (status, code) if match)
-    first = text.splitlines()[0].strip() if text else type(error).__name__
-    return f"{first[-160:]}{f', {kind[1].lower()}' if kind else ''}"
+    first = text.splitlines()[0].rpartition("HTTP error: ")[2].strip() if text else type(error).__name__
+    return f"{first[:160]}{f', {kind[1].lower()}' if kind else ''}"

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.damage import Damaged
+from storage.parts import PART_STORES
 
 if TYPE_CHECKING:
     from storage.part_store import PartStore
-
-PART_STORES = ("bev.zarr", "boxes.zarr", "depth.zarr")
 
 
 def is_part_store(path: Path) -> bool:

@@ -103,6 +103,7 @@ def folder(finished, tmp_path, monkeypatch):
     shutil.copy(finished[0].path("evaluate") / "results_nusc.json", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GEOMIM_ROOT", raising=False)
+    monkeypatch.setenv("GEOMIM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("flows.view._has_screen", lambda: False)
     monkeypatch.setattr("webbrowser.open", lambda address: True)
     monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)  # what `geomim view` does until Ctrl-C
@@ -123,7 +124,7 @@ def short(step, force):
 def typed(command: str, folder: Path) -> list[str]:
     """The words behind `geomim` as a reader would type them here."""
     token = next(iter(json.loads((folder / "results_nusc.json").read_text())["results"]))
-    for place, here in {**PLACES, "3e8750f3": token[:8]}.items():
+    for place, here in {**PLACES, "3e8750f3": token[:8], "s3://bucket/artifacts": f"file://{folder}/bucket"}.items():
         command = re.sub(rf"(?<![\w/.-])(?:{place})(?![\w-])", here, command)
     out = []
     for word in words_of_geomim(command):

@@ -213,7 +213,7 @@ def test_a_root_that_is_none_is_one_sentence(tmp_path, command):
     for root, words in {
         tmp_path / "file": "is a file; name a folder",
         tmp_path / ("x" * 300): "255 bytes at most",
-        "s3://bucket/x": "artifacts live in a folder of a file system",
+        "ftp://bucket/x": "is no object root; write s3://BUCKET/PREFIX",
     }.items():
         with pytest.raises(UserError, match=words):
             geomim(command, "--root", root)

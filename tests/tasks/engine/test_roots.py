@@ -5,13 +5,13 @@ import os
 import pytest
 
 from common.errors import UserError
-from tasks.engine.roots import usable_root
+from tasks.engine.roots import usable_root, written
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("s3://bucket/artifacts", "mount the bucket"),
+        ("ftp://bucket/artifacts", "is no object root; write s3://BUCKET/PREFIX"),
         ("a" * 300, "has 255 bytes at most"),
         ("two\nlines", "holds a line break"),
         ("file", "is a file; name a folder"),
@@ -39,3 +39,13 @@ def test_a_root_is_made_where_it_is_to_be_written_alone(tmp_path):
     assert not (tmp_path / "a").exists()
     assert usable_root(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_an_object_root_is_its_mirror_here(tmp_path, monkeypatch):
+    """However a path has cut the URL short, and without a word to the store."""
+    monkeypatch.setenv("GEOMIM_CACHE", str(tmp_path / "cache"))
+    root = usable_root(type(tmp_path)("s3://bucket/artifacts"))
+    assert root.parent == tmp_path / "cache"
+    assert usable_root(type(tmp_path)("s3:/bucket/artifacts/"), to_write=False) == root
+    assert written(type(tmp_path)("s3://bucket/artifacts")) == "s3://bucket/artifacts"
+    assert written(tmp_path) == str(tmp_path)
