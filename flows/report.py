@@ -15,6 +15,7 @@ from gallery.report.page import render
 from gallery.report.run import Run
 from storage.atomic import write_bytes
 from tasks.engine.config import PipelineConfig
+from tasks.engine.mirrored import bring
 from tasks.engine.plan import make_plan
 from tasks.engine.roots import usable_root
 
@@ -47,6 +48,9 @@ def write_report(
 def _run(config: PipelineConfig, root: Path) -> Run:
     """The planned run; where the data is not what was ingested, one of these settings on what it was."""
     plan = make_plan(config, root)
+    for planned in plan:
+        if planned.state == "cached":
+            bring(planned.ready().artifact)
     ingest = plan[0]
     if ingest.step is None:
         run = Run(config, find_run(config, root, ingest.why), None)

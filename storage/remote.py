@@ -34,6 +34,7 @@ SCHEMES = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
     "file": "who may write there",
 }  # what an object root's URL begins with -> where the right to use it comes from
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # s, at most, before the tries after the first
 SILENCE = "GEOMIM_OBJECT_TIMEOUT"  # s without an answer, or for one part of a big object, until a request is given up
 DEFAULT_SILENCE = 60.0
@@ -43,7 +44,7 @@ PARTS_AT_ONCE = 2  # of one object; several are sent at the same time
 
 @dataclass(frozen=True)
 class Found:
-    """An object that is there. etag: the store's name for this content of it."""
+    """An object that is there. etag: the store's name for this content of it, see `bare`."""
 
     size: int  # bytes
     etag: str
@@ -69,13 +70,13 @@ class Remote:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
 
-        silence = timedelta(seconds=float(os.environ.get(SILENCE) or DEFAULT_SILENCE))
+        silence = timedelta(seconds=number_set(SILENCE, DEFAULT_SILENCE))
         retry: Any = {
             "max_retries": 3,
             "retry_timeout": 3 * silence,
             "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
         }
-        plain = any(os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
+        plain = any(os.environ.get(name, "").startswith("http://") for name in ENDPOINTS)
         client: Any = {"connect_timeout": min(silence, timedelta(seconds=10)), "read_timeout": silence}
         client |= {"timeout": timedelta(hours=1)} | ({"allow_http": True} if plain else {})
         try:
@@ -94,7 +95,7 @@ class Remote:
 
         def ask() -> dict[str, Found]:
             found = [meta for page in obstore.list(self._store, prefix) for meta in page]
-            return {m["path"][len(prefix) + 1 :]: Found(m["size"], m["e_tag"] or "") for m in found}
+            return {m["path"][len(prefix) + 1 :]: Found(m["size"], bare(m["e_tag"])) for m in found}
 
         return self._patiently(f"{prefix}/", ask)
 
@@ -120,6 +121,18 @@ class Remote:
                 if "NoSuchBucket" in str(error):
                     raise
                 return None
+
+        return self._patiently(name, ask)
+
+    def etag(self, name: str) -> str:
+        """The bare etag of an object, "" where it is not there."""
+        import obstore
+
+        def ask() -> str:
+            try:
+                return bare(obstore.head(self._store, name)["e_tag"])
+            except FileNotFoundError:
+                return ""
 
         return self._patiently(name, ask)
 
@@ -267,10 +280,26 @@ class Remote:
         return SCHEMES[self.scheme]
 
 
+def number_set(variable: str, default: float) -> float:
+    """A positive number in the environment. Raises UserError for anything else."""
+    text = os.environ.get(variable) or str(default)
+    try:
+        if 0 < (number := float(text)) < float("inf"):
+            return number
+    except ValueError:
+        pass
+    raise UserError(f"{variable}={text}: is no positive number; set one such as {default:g}")
+
+
 @lru_cache
 def remote_at(url: str) -> Remote:
     """The object root at a URL; the same one for the same URL, with its connections."""
     return Remote(url)
+
+
+def bare(etag: str | None) -> str:
+    """An etag to compare with others: some stores put it between quotes in one answer and not in another."""
+    return (etag or "").strip('"')
 
 
 def url_in(text: str) -> str | None:

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import UserError
 from storage.damage import artifact_folder
 from storage.lock import locked
 from storage.manifest import read_manifest, shards_elsewhere
 from storage.mirror import mirror_of
-from storage.remote import Remote
+from storage.remote import Remote, number_set
 
 BOUND = "GEOMIM_CACHE_GB"  # in the environment: what the shards of one object root may take here
 DEFAULT_BOUND = 50.0  # GB, 10^9 bytes
@@ -42,7 +41,7 @@ class RemoteShards:
 
     def open(self, file: Path) -> BinaryIO:
         """The shard that would be this file of the artifact's folder, to be read. Raises FileNotFoundError for none."""
-        name = file.relative_to(self.folder).as_posix()
+        name = file.absolute().relative_to(self.folder).as_posix()
         if name not in self.records:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
         place = f"{self.folder.parent.name}/{self.folder.name}/{name}"
@@ -69,7 +68,7 @@ class RemoteShards:
 
 def remote_shards(array: Path) -> RemoteShards | None:
     """Where the shards of an array in a folder come from, None where they come from nowhere but that folder."""
-    folder = artifact_folder(array)
+    folder = artifact_folder(array.absolute())
     mirror = mirror_of(folder.parents[1])
     manifest = read_manifest(folder) if mirror else None
     if mirror is None or manifest is None or not (names := shards_elsewhere(folder, manifest)):
@@ -79,11 +78,7 @@ def remote_shards(array: Path) -> RemoteShards | None:
 
 def bound() -> int:
     """In bytes. Raises UserError for what is no number."""
-    text = os.environ.get(BOUND) or str(DEFAULT_BOUND)
-    try:
-        return int(float(text) * 1e9)
-    except (ValueError, OverflowError):
-        raise UserError(f"{BOUND}={text}: is no number of GB; set one such as {DEFAULT_BOUND:g}") from None
+    return int(number_set(BOUND, DEFAULT_BOUND) * 1e9)
 
 
 def _open(cached: Path, size: int) -> BinaryIO | None:

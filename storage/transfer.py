@@ -21,7 +21,7 @@ from storage.copy import copying, finished_in, is_whole, take_place
 from storage.damage import Damaged
 from storage.lock import CLOSED, locked
 from storage.manifest import MANIFEST, SENT, Manifest, parse_manifest, read_manifest, shards
-from storage.remote import Found, Remote
+from storage.remote import Found, Remote, bare
 from storage.remote_lease import RemoteLease, leased
 
 FILES_AT_ONCE = 8
@@ -96,8 +96,10 @@ def push(
 
         _all_at_once(send, todo)
         found = remote.objects(place)
-        ours = {name: (there is not None and name not in todo) or journal.has(name, found.get(name)) for name in sizes}
-        other = [name for name, size in sizes.items() if _size(found, name) != size or not ours[name]]
+        other = [name for name, size in sizes.items() if _size(found, name) != size]
+        for name in todo:
+            if not journal.has(name, found.get(name)) and not journal.got(name, remote.etag(f"{place}/{name}")):
+                other.append(name)
         if other:
             raise DataError(
                 f"{remote.url}/{place}/{other[0]}: is not what was sent: somebody else writes there; run the same "
@@ -186,12 +188,15 @@ class Journal:
 
     def has(self, name: str, found: Found | None) -> bool:
         """Whether an object is the one that was sent."""
-        return found is not None and bool(found.etag) and self._etags.get(name) == found.etag
+        return found is not None and self.got(name, found.etag)
+
+    def got(self, name: str, etag: str) -> bool:
+        return bool(etag) and self._etags.get(name) == etag
 
     def add(self, name: str, etag: str) -> None:
         with self._lock:
-            self._etags[name] = etag
-            self._write("a", json.dumps([name, etag]))
+            self._etags[name] = bare(etag)
+            self._write("a", json.dumps([name, bare(etag)]))
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):

@@ -82,7 +82,10 @@ def test_two_machines_share_an_object_root(finished, s3, faults, tmp_path, monke
     assert a.status()["depth"]["state"] == "resume"
     assert "not yet sent" in a.status()["depth"]["why"]
     before = (path / "manifest.json").read_bytes()
-    a.stage("depth")
+    both = [machine.started("depth") for machine in (a, b)]  # one of them sends it, and the other waits
+    for process in both:
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
     assert (path / "manifest.json").read_bytes() == before
 
     # The other machine reads the shards through a cache in which one or two fit, and comes to the same.

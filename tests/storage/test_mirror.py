@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -42,8 +43,7 @@ def maps(tmp_path, mirror):
 @pytest.fixture
 def brought(mirror, maps):
     """The artifact as the mirror has it: without its shards."""
-    (artifact,) = [pull(mirror.remote, "teacher", RECIPE.key, mirror.root, without_shards=True)[0]]
-    return artifact
+    return pull(mirror.remote, "teacher", RECIPE.key, mirror.root, without_shards=True)[0]
 
 
 def shard_bytes(artifact):
@@ -96,6 +96,11 @@ def test_reading_fetches_a_shard_once(mirror, brought, maps):
     assert {path: path.stat().st_ino for path in cached(mirror)} == before
 
 
+def test_a_store_that_is_named_from_the_folder_it_is_in(brought, maps, monkeypatch):
+    monkeypatch.chdir(brought.path)
+    np.testing.assert_array_equal(BevReader("bev.zarr")[3], maps[3])
+
+
 def test_what_was_not_read_for_longest_goes(mirror, brought, monkeypatch):
     size = shard_bytes(brought)
     monkeypatch.setenv("GEOMIM_CACHE_GB", str(3.5 * size / 1e9))
@@ -115,12 +120,13 @@ def test_many_readers_stay_within_the_bound(mirror, brought, maps, monkeypatch, 
 
     def watch():
         while not ended.is_set():
-            here, coming = 0, 0
+            here = 0
             with shard_cache._alone(mirror.root / ".shards"):
                 for path in (mirror.root / ".shards").iterdir():
                     if not path.name.endswith(".lock") and path.exists():
                         here += path.stat().st_size
-            most[0] = max(most[0], here + coming)
+            most[0] = max(most[0], here)
+            time.sleep(0.002)
 
     def read(seed):
         reader = BevReader(brought.path / "bev.zarr")
@@ -134,14 +140,15 @@ def test_many_readers_stay_within_the_bound(mirror, brought, maps, monkeypatch, 
     threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        sums = list(pool.map(read_sums, [pickle.dumps(BevReader(brought.path / "bev.zarr"))] * 2, range(2)))
+    if shards_of_room == 1.5:  # which takes seconds
+        with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+            sums = list(pool.map(read_sums, [pickle.dumps(BevReader(brought.path / "bev.zarr"))] * 2, range(2)))
+        assert sums == [[float(bev.astype(np.float64).sum()) for bev in maps]] * 2
     for thread in threads:
         thread.join()
     ended.set()
     watcher.join()
     assert not wrong
-    assert sums == [[float(bev.astype(np.float64).sum()) for bev in maps]] * 2
     assert 0 < most[0] <= limit + (shard_bytes(brought) if shards_of_room < 1 else 0)
 
 
@@ -204,5 +211,5 @@ def test_the_rest_is_brought_by_a_pull_of_all(mirror, brought, tmp_path):
 
 def test_a_bound_that_is_no_number(brought, monkeypatch):
     monkeypatch.setenv("GEOMIM_CACHE_GB", "much")
-    with pytest.raises(UserError, match="GEOMIM_CACHE_GB=much: is no number of GB; set one such as 50"):
+    with pytest.raises(UserError, match="GEOMIM_CACHE_GB=much: is no positive number; set one such as 50"):
         BevReader(brought.path / "bev.zarr")[0]
