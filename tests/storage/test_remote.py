@@ -1,26 +1,17 @@
 """An object root: names, conditions and errors, against a real server, and with every kind of fault in between."""
 
 import threading
-import time
 
 import pytest
 
 from common.errors import DataError, FileSystemError, UserError
-from object_roots import bucket, s3
+from object_roots import at_once, bucket, remote, s3
 from object_store import FAULTS, Faults, credentials, proxy
 from storage import remote as module
 from storage.checksum import FileSum
 from storage.remote import Found, Remote, bare, checked_url, url_in
-from storage.remote_lease import RemoteLease, leased
 
-__all__ = ["bucket", "s3"]
-
-
-@pytest.fixture(params=["s3", "file"])
-def remote(request, tmp_path):
-    if request.param == "file":
-        return Remote(f"file://{tmp_path / 'objects'}")
-    return Remote(request.getfixturevalue("bucket"))
+__all__ = ["bucket", "remote", "s3"]
 
 
 def record(data):
@@ -68,20 +59,6 @@ def test_of_many_who_put_in_place_of_one_object_one_wins(remote):
     (winner,) = [number for number, etag in enumerate(etags) if etag]
     assert remote.get("x") == (f"{winner}".encode(), etags[winner])
     assert remote.put_over("gone", b"1", old) is None
-
-
-def at_once(do, count):
-    out = [None] * count
-
-    def one(number):
-        out[number] = do(number)
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return out
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -170,52 +147,3 @@ def test_urls():
     for wrong in ("s3://", "ftp://a/b", "/tmp/x", "s3://bucket//x", "s3://b/x?y", "bucket/x"):
         with pytest.raises(UserError, match=r"is no object root; write s3://BUCKET/PREFIX"):
             checked_url(wrong)
-
-
-# --- leases -----------------------------------------------------------------------------------------------------------
-
-
-def test_one_at_a_time_holds_a_lease(remote):
-    inside, most = [], []
-
-    def work(number):
-        with leased(remote, "depth/.k.lease", "a test", seconds=6):
-            inside.append(number)
-            most.append(len(inside))
-            time.sleep(0.05)
-            inside.remove(number)
-
-    at_once(work, 4)
-    assert most == [1, 1, 1, 1]
-
-
-def test_a_lease_that_nobody_renews_is_taken_over(remote, monkeypatch):
-    """By one who has seen it unchanged for as long; the first holder is told, and cannot renew."""
-    lost = RemoteLease(remote, "k", "geomim depth", seconds=0.6)
-    assert lost.take(None)
-    lost.check()
-    waits, began = [], time.monotonic()
-    with leased(remote, "k", "another", waits.append, seconds=0.6) as lease:
-        assert time.monotonic() - began >= 0.6
-        assert "waiting for `geomim depth` (process" in waits[0]
-        lost.renew()
-        with pytest.raises(FileSystemError, match=r"was not renewed for .* the same command goes on"):
-            lost.check()
-        lease.check()
-
-
-def test_a_lease_that_is_renewed_is_kept(remote):
-    with leased(remote, "k", "a test", seconds=0.6) as lease:
-        first = remote.get("k")
-        time.sleep(1.2)
-        lease.check()
-        assert remote.get("k") != first
-
-
-def test_a_process_of_this_machine_that_is_gone_is_not_waited_for(remote, monkeypatch):
-    held = RemoteLease(remote, "k", "killed", seconds=600)
-    held._owner |= {"pid": 2**22 + 1}
-    assert held.take(None)
-    began = time.monotonic()
-    with leased(remote, "k", "a test", seconds=600):
-        assert time.monotonic() - began < 5

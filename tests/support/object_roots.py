@@ -1,8 +1,15 @@
-"""Fixtures: an S3 server on this machine, and an empty bucket of it that the environment leads to."""
+"""Fixtures: an S3 server on this machine, a bucket of it, and a mirror of that with what another machine has sent."""
+
+import threading
 
 import pytest
 
 from object_store import credentials, new_bucket, s3_server
+from small_artifacts import RECIPE, SAMPLES, small_teacher
+from storage.bev import BevReader
+from storage.mirror import mirror_at
+from storage.remote import Remote
+from storage.transfer import pull, push
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +26,46 @@ def bucket(s3, monkeypatch):
     for name, value in credentials(s3).items():
         monkeypatch.setenv(name, value)
     return new_bucket(s3)
+
+
+@pytest.fixture(params=["s3", "file"])
+def remote(request, tmp_path):
+    if request.param == "file":
+        return Remote(f"file://{tmp_path / 'objects'}")
+    return Remote(request.getfixturevalue("bucket"))
+
+
+@pytest.fixture
+def mirror(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOMIM_CACHE", str(tmp_path / "cache"))
+    return mirror_at(bucket)
+
+
+@pytest.fixture
+def maps(tmp_path, mirror):
+    """What another machine has sent, as it was there."""
+    artifact = small_teacher(tmp_path / "theirs")
+    push(artifact.path, mirror.remote)
+    reader = BevReader(artifact.path / "bev.zarr")
+    return [reader[sample].copy() for sample in range(SAMPLES)]
+
+
+@pytest.fixture
+def brought(mirror, maps):
+    """The artifact as the mirror has it: without its shards."""
+    return pull(mirror.remote, "teacher", RECIPE.key, mirror.root, without_shards=True)[0]
+
+
+def at_once(do, count):
+    """What `do` gives for each number below `count`, each in a thread of its own."""
+    out = [None] * count
+
+    def one(number):
+        out[number] = do(number)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return out
