@@ -44,14 +44,23 @@ class RemoteShards:
         name = file.absolute().relative_to(self.folder).as_posix()
         if name not in self.records:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
-        place = f"{self.folder.parent.name}/{self.folder.name}/{name}"
-        cached = self.folder.parents[1] / SHARDS / place.replace("/", "-")
+        place, cached = self._places(name)
         size, _ = self.records[name]
         while (found := _open(cached, size)) is None:
             with locked(cached, "a reader"):
                 if not cached.exists():
                     self._fetch(place, cached, self.records[name])
         return found
+
+    def drop(self, file: Path) -> None:
+        """Have the shard that would be this file fetched again by its next reader."""
+        _, cached = self._places(file.absolute().relative_to(self.folder).as_posix())
+        cached.unlink(missing_ok=True)
+
+    def _places(self, name: str) -> tuple[str, Path]:
+        """A shard's name in the object root, and where it is cached."""
+        place = f"{self.folder.parent.name}/{self.folder.name}/{name}"
+        return place, self.folder.parents[1] / SHARDS / place.replace("/", "-")
 
     def _fetch(self, place: str, cached: Path, record: tuple[int, str]) -> None:
         making = cached.with_name(f".{cached.name}.{uuid.uuid4().hex}")
@@ -107,7 +116,7 @@ def _with_room(making: Path, size: int) -> BinaryIO:
                 for path, (_, bytes_here) in sorted(here.items(), key=lambda item: item[1]):
                     if total <= limit:
                         break
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                     total -= bytes_here
                 file = open(making, "xb")  # noqa: SIM115 (the caller's)
                 fcntl.flock(file, fcntl.LOCK_EX)

@@ -120,6 +120,15 @@ class ShardedArray:
         return self._read(part, row, slice(None))
 
     def _read(self, part: int, row: int, variants: slice) -> list[tuple[np.ndarray, bytes]]:
+        try:
+            return self._read_once(part, row, variants)
+        except ValueError:  # damaged, and where it was fetched from it may not be
+            if self.file(part).exists() or self._elsewhere is None:
+                raise
+            self._elsewhere.drop(self.file(part))
+            return self._read_once(part, row, variants)
+
+    def _read_once(self, part: int, row: int, variants: slice) -> list[tuple[np.ndarray, bytes]]:
         with self._open(part) as file:
             table = self.table(file)[row]
             places = [self._stored(entries) for entries in table.reshape(-1, *table.shape[-2:])[variants]]

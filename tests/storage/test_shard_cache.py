@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import DataError, UserError
+from damages import damage, emptied, noise, zeros
 from object_roots import brought, bucket, maps, mirror, s3
 from object_store import Faults, credentials, proxy
 from small_artifacts import RECIPE, SAMPLES
@@ -114,10 +115,11 @@ def test_what_a_killed_reader_left_goes(mirror, brought):
     assert not (mirror.root / ".shards" / ".x.0123").exists()
 
 
-def test_a_cached_shard_that_was_cut_is_fetched_again(mirror, brought, maps):
+@pytest.mark.parametrize("how", [emptied, noise, zeros])
+def test_a_cached_shard_that_is_damaged_is_fetched_again(mirror, brought, maps, how):
     BevReader(brought.path / "bev.zarr")[0]
     (path,) = cached(mirror)
-    path.write_bytes(b"")
+    damage(path, how)
     np.testing.assert_array_equal(BevReader(brought.path / "bev.zarr")[0], maps[0])
 
 
