@@ -27,6 +27,7 @@ TRAINING = f"ranks checkpointing compile loaders {RUNTIME}"
 # Section -> the keys that its fields move, and those fields. Every field of the config stands here once.
 MOVES: dict[str, list[tuple[set[str], str]]] = {
     "": [(NONE, "preset dataroot"), (ALL, "version")],
+    "cluster": [(NONE, "runner address workers")],
     "simulate": [
         (NONE, "seed scenes keyframes image_scale camera_sweeps lidar_rate lidar_reach density occupancy workers")
     ],
