@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect.task_runners import TaskRunner
 
@@ -11,9 +11,16 @@ from common.errors import UserError
 from tasks.engine.cluster import ClusterConfig
 
 
+class Cluster(NamedTuple):
+    """What takes stages, and how many tasks share one that is in parts."""
+
+    runner: TaskRunner
+    workers: int
+
+
 @contextmanager
-def cluster_of(config: ClusterConfig | None) -> Iterator[TaskRunner | None]:
-    """The started runner to submit to, None without a cluster: then the flow's own.
+def cluster_of(config: ClusterConfig | None) -> Iterator[Cluster | None]:
+    """The started cluster, None without one: then tasks go to the flow's own runner.
 
     Raises UserError where its packages are not installed or nobody answers at its address.
     """
@@ -24,7 +31,7 @@ def cluster_of(config: ClusterConfig | None) -> Iterator[TaskRunner | None]:
         logging.getLogger(name).setLevel(logging.WARNING)
     with _runner(config) as runner:
         _reach(config, runner)
-        yield runner
+        yield Cluster(runner, config.workers)
 
 
 def _runner(config: ClusterConfig) -> TaskRunner:

@@ -13,10 +13,9 @@ from pathlib import Path
 from prefect import Flow, flow
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
-from prefect.task_runners import TaskRunner
 
 from common.errors import DataError, FileSystemError, UserError
-from flows.cluster import cluster_of
+from flows.cluster import Cluster, cluster_of
 from flows.in_prefect import show_run
 from flows.stage_task import TASKS, sentence, simulate, without_tracebacks
 from storage.artifact import Artifact
@@ -74,7 +73,7 @@ def run_stages(
         return failed(error)
     try:
         with cluster_of(config.cluster) as cluster:
-            futures = submit(chosen, forced, cluster, config.cluster.workers if config.cluster else 1)
+            futures = submit(chosen, forced, cluster)
             ended = outcome(futures)
     except UserError as error:
         return failed(error)
@@ -109,11 +108,11 @@ def checked_plan(
 
 
 def submit(
-    chosen: list[Planned], forced: Collection[str], cluster: TaskRunner | None = None, workers: int = 1
+    chosen: list[Planned], forced: Collection[str], cluster: Cluster | None = None
 ) -> list[tuple[str, PrefectFuture]]:
     """Every step's task, each behind those whose artifacts it reads.
 
-    cluster: takes them in place of the flow's own runner; of a stage in parts it gets `workers` tasks, to share them.
+    cluster: takes them in place of the flow's own runner; of a stage in parts it gets several tasks, which share them.
     Only the first of these counts: it ends when all parts are there, whoever wrote them.
     """
     futures: dict[Artifact, PrefectFuture] = {}
@@ -127,10 +126,10 @@ def submit(
         if cluster is None:
             future = run.submit(**given, wait_for=wait_for)
         else:
-            future = cluster.submit(run, given | {"helps": False}, wait_for)
+            future = cluster.runner.submit(run, given | {"helps": False}, wait_for)
             if planned.stage.in_parts and planned.state != "cached":
-                for _ in range(workers - 1):
-                    cluster.submit(run, given | {"force": False, "helps": True}, wait_for)
+                for _ in range(cluster.workers - 1):
+                    cluster.runner.submit(run, given | {"force": False, "helps": True}, wait_for)
         futures[step.artifact] = future
         out.append((planned.name, future))
     return out

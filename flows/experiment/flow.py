@@ -12,6 +12,7 @@ from prefect.states import Completed, State
 
 from common.errors import FileSystemError, UserError
 from common.progress import say
+from flows.cluster import cluster_of
 from flows.experiment.artifact import REPORT, gather
 from flows.experiment.plan import runs
 from flows.in_prefect import show_pictures
@@ -41,16 +42,17 @@ def experiment_gain(config: PipelineConfig, root: Path = ROOT, command: str = "e
         root = usable_root(root).resolve()
         # The arms of one comparison at the same time: a killed experiment leaves whole ones behind.
         comparisons = [list(arms) for _, arms in groupby(runs(config), lambda run: (run.fraction, run.seed))]
-        for number, arms in enumerate(comparisons, 1):
-            which = f"{arms[0].fraction:.0%} of labels, seed {arms[0].seed}, {len(arms)} arms"
-            say(f"experiment: comparison {number} of {len(comparisons)}: {which}")
-            # Each artifact once: to check one again for every run that shares it would take longer than some stages.
-            planned = {p.ready().artifact.key: p for run in arms for p in run.plan(root, command)}
-            todo = [p for key, p in planned.items() if key not in done]
-            state = outcome(submit(todo, set()))
-            if not state.is_completed():
-                return state
-            done |= set(planned)
+        with cluster_of(config.cluster) as cluster:
+            for number, arms in enumerate(comparisons, 1):
+                which = f"{arms[0].fraction:.0%} of labels, seed {arms[0].seed}, {len(arms)} arms"
+                say(f"experiment: comparison {number} of {len(comparisons)}: {which}")
+                # Each artifact once: to check it again for every run that shares it would take longer than some stages.
+                planned = {p.ready().artifact.key: p for run in arms for p in run.plan(root, command)}
+                todo = [p for key, p in planned.items() if key not in done]
+                state = outcome(submit(todo, set(), cluster))
+                if not state.is_completed():
+                    return state
+                done |= set(planned)
         folder = conclude(config, root, command)
     except (FileSystemError, UserError) as error:
         return failed(error)
