@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from common.errors import UserError
 from flows.dataroot_glance import Glance, glance
 from flows.show import console
+from models.names import CAMERAS
 from tasks.engine.config import PipelineConfig, load_config
 
 LINE = 120  # letters
@@ -95,6 +96,8 @@ def start(dataroot: Path | None, version: str | None, seen: Glance | None) -> st
         for name, why in whys.items():
             own, reason = values.get(section, {}).get(name, (getattr(model, name), why))
             lines += _field(model, name, own, reason, "  ")
+        if section == "ingest" and seen and seen.cameras and seen.cameras != CAMERAS:
+            lines += _field(model, "cameras", seen.cameras, "All that there are; leave out what is not to count.", "  ")
         if section == "ingest" and seen and seen.classes:
             lines += _field(model, "classes", None, "Guessed from the names: look at each.", "  ", nothing=True)
             lines += [f"    {_yaml(category)}: {label}" for category, label in seen.classes.items()]

@@ -12,11 +12,12 @@ import orjson
 
 from common.errors import UserError
 from common.files import read_regular
+from dataroot.cameras import cameras_among
 from dataroot.categories import guess_class
 from dataroot.faults import Faults
 from dataroot.names import TABLES
 from dataroot.splits import split_scenes
-from models.names import CATEGORY_TO_CLASS, OTHER_CATEGORIES
+from models.names import CAMERAS, CATEGORY_TO_CLASS, OTHER_CATEGORIES
 from tasks.ingest.config import IGNORE
 
 HEAD = 4_000_000  # bytes of sample_data.json, which may have gigabytes: some 10,000 files, of every sensor
@@ -65,6 +66,11 @@ class Glance:
         return [size for size, _ in counts.most_common()]
 
     @cached_property
+    def cameras(self) -> tuple[str, ...]:
+        """All there are, in the order that they have by default."""
+        return cameras_among((str(s.get("channel", "")), str(s.get("modality", ""))) for s in self._table("sensor"))
+
+    @cached_property
     def classes(self) -> dict[str, str]:
         """Category that nuScenes does not have -> the class that its name is most like, or none."""
         names = [str(row["name"]) for row in self._table("category") if "name" in row]
@@ -85,6 +91,8 @@ class Glance:
             f"{self.dataroot} ({self.version}): {len(self.scenes):,} scenes, {len(self.samples):,} samples, "
             f"{self.train_samples:,} of them train; images {sizes}"
         ]
+        if self.cameras and self.cameras != CAMERAS:
+            lines.append(f"{len(self.cameras)} cameras: {', '.join(self.cameras)}; see ingest.cameras")
         if self.missing:
             lines.append(f"tables that are missing: {', '.join(self.missing)}")
         if not self.train_samples:

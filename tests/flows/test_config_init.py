@@ -15,12 +15,17 @@ SCENES, SAMPLES = 4, 200  # samples a scene
 
 @pytest.fixture
 def dataroot(tmp_path):
-    """Tables of one's own: three scenes of train, one of val, 640x360 images, two categories that nuScenes lacks."""
+    """Tables of one's own: three scenes of train, one of val, 640x360 images, two cameras and two categories that
+    nuScenes lacks."""
     names = [f"drive {i}" for i in range(SCENES)]
     tables = {name: [] for name in TABLES} | {
         "scene": [{"token": f"s{i}", "name": name} for i, name in enumerate(names)],
         "sample": [{"token": f"{i}", "scene_token": f"s{i % SCENES}"} for i in range(SCENES * SAMPLES)],
         "sample_data": [{"width": 0, "height": 0}, *[{"width": 640, "height": 360}] * 6],
+        "sensor": [
+            {"channel": name, "modality": kind}
+            for name, kind in (("right", "camera"), ("LIDAR_TOP", "lidar"), ("left", "camera"))
+        ],
         "category": [{"name": name} for name in ("vehicle.car", "Truck", "blimp: grey")],
     }
     folder = tmp_path / "data" / "v1.0-mine"
@@ -37,8 +42,10 @@ def test_it_fits_the_data(geomim, dataroot, tmp_path):
     assert code == 0
     assert "(v1.0-mine): 4 scenes, 800 samples, 600 of them train; images 640x360" in told
     assert "categories that nuScenes does not have: Truck, blimp: grey" in told
+    assert "2 cameras: left, right; see ingest.cameras" in told
     config = load_config(file)
     assert (config.dataroot, config.version) == (dataroot, "v1.0-mine")
+    assert config.ingest.cameras == ("left", "right")
     assert config.ingest.classes == {"Truck": "truck", "blimp: grey": "ignore"}
     assert config.pretrain.image.size == config.finetune.image.size == (128, 352)  # 704 px would be made up
     assert config.pretrain.steps == 50 * 600 // config.pretrain.batch_size
