@@ -32,7 +32,7 @@ NOT_RUN = {
     ),
     "needs several machines; tests/e2e/test_torchrun.py has two agents on one, tests/test_sbatch.py the script": (
         "torchrun *",
-        "sbatch configs/cluster/pretrain.sbatch",
+        "sbatch deploy/pretrain.sbatch",
         "srun --kill-on-bad-exit=1 *",
     ),
     "is another project's page": ("tensorboard --logdir artifacts",),

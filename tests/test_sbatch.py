@@ -10,7 +10,7 @@ from torch.distributed.run import get_args_parser
 
 from driver import wait_for
 
-SCRIPT = Path(__file__).parents[1] / "configs" / "cluster" / "pretrain.sbatch"
+SCRIPT = Path(__file__).parents[1] / "deploy" / "pretrain.sbatch"
 STAND_INS = {
     "scontrol": 'case $1 in show) echo node1; echo node2;; *) echo "$@" > requeued;; esac',
     "srun": 'shift; exec "$@"',

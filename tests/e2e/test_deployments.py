@@ -133,20 +133,15 @@ def test_a_deployment_for_each_stage_and_for_the_whole(prefect):
         assert f"{name}/" in listed
 
 
-@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
-def test_the_deployments_of_containers_are_taken(prefect, kind):
-    """By a server that has the kind of pool; no container runs here."""
-    template = REPOSITORY / "configs" / "cluster" / "kubernetes-job.json"
-    own = ["--base-job-template", str(template)] if kind == "kubernetes" else []
-    prefect("work-pool", "create", f"geomim-{kind}", "--type", kind, *own)
+def test_the_deployments_of_containers_are_taken(prefect):
+    """By a server that has the kind of pool; no container runs here. (`fit` is run by no test of this file.)"""
+    template = str(REPOSITORY / "deploy" / "kubernetes-job.json")
+    prefect("work-pool", "create", "geomim-kubernetes", "--type", "kubernetes", "--base-job-template", template)
     prefect.env["GEOMIM_IMAGE"] = "registry/geomim"
-    try:
-        prefect("deploy", "--name", "teacher", "--prefect-file", f"configs/cluster/{kind}.yaml")
-        told = prefect("deployment", "inspect", "teacher/teacher").stdout
-        assert f"geomim-{kind}" in told
-        assert "registry/geomim" in told or kind == "docker"
-    finally:
-        prefect("deploy", "--name", "teacher")  # as it was, for the other tests
+    prefect("deploy", "--name", "fit", "--prefect-file", "deploy/kubernetes.yaml")
+    told = prefect("deployment", "inspect", "fit/fit").stdout
+    assert "geomim-kubernetes" in told
+    assert "registry/geomim" in told
 
 
 def test_one_stage_and_the_whole_pipeline(prefect, cli):

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 from PIL import Image
 
 from simulate.config import VERSION as SIMULATOR
 from storage.artifact import Artifact
+from storage.bev import BevReader
 from storage.depth import DepthReader
 from storage.index import Index
 from tasks.engine.stage import STAGES
 
 RELATIVE = 3e-3
+# Of what weights make that eight steps on another kind of CPU led elsewhere: 0.4 % without AVX2.
+OF_TRAINED = {"teacher": 2e-2}
 
 # Stage -> its VERSION when these were its numbers.
 GOLDEN = {
@@ -45,7 +47,7 @@ GOLDEN = {
         },
     ),
     "fit": (4, {"steps": 8, "first loss": 16.2756, "last loss": 11.0467}),
-    "teacher": (3, {"active": -0.0233618, "value": 0.938296}),
+    "teacher": (3, {"mean": 0.567867, "rms": 2.91294, "active": 0.399833}),
     "depth": (2, {"points": 685702, "u": 238.481, "v": 184.517, "depth": 47.7498, "sweep": 1.56076}),
     "pretrain": (5, {"steps": 6, "first loss": 1.11826, "last loss": 1.15679}),
     "finetune": (6, {"steps": 4, "first loss": 25.7277, "last loss": 22.7995}),
@@ -99,8 +101,9 @@ def fitted(world, artifacts) -> dict[str, float]:
 
 
 def taught(world, artifacts) -> dict[str, float]:
-    group = zarr.open_group(artifacts["teacher"].path / "bev.zarr", mode="r")
-    return {name: mark(group[name][...]) for name in ("active", "value")}
+    reader = BevReader(artifacts["teacher"].path / "bev.zarr")
+    maps = np.stack([reader.dense(sample) for sample in range(len(reader))]).astype(np.float64)
+    return {"mean": maps.mean(), "rms": np.sqrt((maps**2).mean()), "active": (maps != 0).any(1).mean()}
 
 
 def projected(world, artifacts) -> dict[str, float]:
@@ -157,7 +160,7 @@ def test_a_stage_that_makes_other_numbers_has_another_version(world, finished, s
     found = {name: float(f"{value:.6g}") for name, value in NUMBERS[stage](world, artifacts).items()}
     version = SIMULATOR if stage == "simulate" else STAGES[stage].version
     golden_version, golden = GOLDEN[stage]
-    if found != pytest.approx(golden, rel=RELATIVE):
+    if found != pytest.approx(golden, rel=OF_TRAINED.get(stage, RELATIVE)):
         assert version != golden_version, (
             f"{stage} makes other numbers than it did, so its artifacts need other keys: raise its VERSION (or that of "
             f"the stage it reads, if that changed), and write here ({version + 1}, {found})"

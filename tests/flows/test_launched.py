@@ -30,7 +30,7 @@ def typed(words, words_of_rank_1=None):
         (["run"], "run: has no ranks, and 2 were launched"),
         (["pretrain", "--set", "pretrain.stepz=1"], "the config: unknown field pretrain.stepz; did you mean"),
         (["finetune", "--eval-only"], "--eval-only needs --checkpoint FILE, the detector to evaluate"),
-        (["fit", "--root", "s3://bucket"], "--root s3:/bucket: "),
+        (["fit", "--root", "ftp://bucket"], "ftp://bucket: is no object root"),
     ],
 )
 def test_a_mistake_is_said_once(forks, tmp_path, words, told):

@@ -15,7 +15,7 @@ from tasks.engine.config import PipelineConfig
 from tasks.engine.stage import BELONGS_TO, STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CLUSTER = REPOSITORY / "configs" / "cluster"
+CLUSTER = REPOSITORY / "deploy"
 
 
 def deployments_in(file: Path) -> dict[str, dict]:

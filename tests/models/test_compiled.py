@@ -4,6 +4,7 @@ The back end `eager` runs the graph's own operators: what is asked is whether th
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -90,10 +91,28 @@ def learnt(model: nn.Module, call: Callable[..., Any], inputs: tuple[Any, ...]) 
     return [*made, *(p.grad for p in model.parameters() if p.grad is not None)]
 
 
+def doubled(value: Any) -> Any:
+    """The same with its floats in float64, wherever they lie: in float32 a sign that rounding turns, where few values
+    make a norm's statistics, moves a gradient by half a percent."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, tuple):
+        return type(value)(*map(doubled, value)) if hasattr(value, "_fields") else tuple(map(doubled, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: doubled(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+FLOAT32 = ("three frames, stereo",)  # whose costs are float32 whatever comes
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_network_is_one_graph(case):
     torch.manual_seed(0)
     model, inputs = CASES[case]()
+    if case not in FLOAT32:
+        model, inputs = model.double(), doubled(inputs)
     other = copy.deepcopy(model.train())
     torch.compiler.reset()
     compiled = torch.compile(other, fullgraph=True, backend="eager", dynamic=False)
@@ -103,5 +122,6 @@ def test_a_network_is_one_graph(case):
     found = learnt(other, compiled, inputs)
     assert len(wanted) == len(found) > 10
     largest = max(float(gradient.detach().abs().max()) for gradient in wanted[1:])
+    near = 1e-2 if case in FLOAT32 else 1e-9
     for left, right in zip(found, wanted, strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-5 * largest)
+        torch.testing.assert_close(left, right, rtol=near, atol=near * largest)
