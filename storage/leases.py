@@ -145,9 +145,10 @@ class Leases:
 
     def _touch(self) -> None:
         while not self._ended.wait(min(SECONDS_BETWEEN_TOUCHES, self._seconds / 4)):
-            with self._lock, contextlib.suppress(OSError):  # removed by hand: `check` finds out
+            with self._lock:
                 for lease in self._held.values():
-                    os.utime(lease.path)
+                    with contextlib.suppress(OSError):  # removed by hand: `check` finds out
+                        os.utime(lease.path)
 
 
 def leases_folder(artifact: Path) -> Path:

@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TypeVar
 
 from common.progress import say
-from storage.leases import Lease, LeaseLost
+from storage.leases import Lease, LeaseLost, Leases
 from storage.part_board import PartBoard
 
 Result = TypeVar("Result")
@@ -29,7 +29,7 @@ def write_shared(
     """
     flying: dict[Future[Result], tuple[int, Lease]] = {}
     results: dict[int, Result] = {}
-    next_line = time.monotonic() + 2 * SECONDS_BETWEEN_LOOKS
+    waiting = Waiting(stage)
     try:
         while board.left:
             while len(flying) < most and (claimed := board.claim()) is not None:
@@ -44,10 +44,7 @@ def write_shared(
                         say(f"{stage}: {lost}")
                     board.give_back(part)
             elif board.left:
-                if time.monotonic() >= next_line:
-                    say(f"{stage}: waiting for {board.holder()}")
-                    next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                waiting.a_while(board.holder)
             for part in board.newly_done():
                 yield part, results.pop(part, None)
             while board.mended:
@@ -56,6 +53,29 @@ def write_shared(
     finally:
         for future in flying:
             future.cancel()
+
+
+def take_or_leave(leases: Leases, name: str, stage: str, done: Callable[[], bool]) -> bool:
+    """Wait until this process has a lease, then True; or until `done()`, since another one has had it, then False."""
+    waiting = Waiting(stage)
+    while leases.claim([name]) is None:
+        if done():
+            return False
+        waiting.a_while(lambda: leases.holder(name))
+    return not done()
+
+
+class Waiting:
+    """For another process, of which a line tells at first and now and then."""
+
+    def __init__(self, stage: str):
+        self._stage, self._next_line = stage, time.monotonic() + 2 * SECONDS_BETWEEN_LOOKS
+
+    def a_while(self, holder: Callable[[], str]) -> None:
+        if time.monotonic() >= self._next_line:
+            say(f"{self._stage}: waiting for {holder()}")
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def done_here(work: Callable[..., Result], *args: object) -> Future[Result]:

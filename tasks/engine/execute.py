@@ -15,6 +15,7 @@ from storage.lock import Busy, locked
 from storage.manifest import Manifest
 from storage.sentences import in_sentences
 from storage.stores import is_part_store, mend
+from tasks.engine.crew import take_or_leave
 from tasks.engine.device_lock import device_alone
 from tasks.engine.integrity import check_artifact, check_file
 from tasks.engine.mirrored import mirrored
@@ -22,7 +23,6 @@ from tasks.engine.provenance import provenance
 from tasks.engine.stage import Step
 
 FINISH = "finish"  # the lease of who does what follows the parts
-SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def execute(step: Step, force: bool = False) -> Manifest:
@@ -67,11 +67,7 @@ def _together(step: Step, force: bool, what: str) -> Manifest:
             start = time.monotonic()
             leases = stack.enter_context(Leases(leases_folder(artifact.path), what))
             more = step.stage.write_parts(step.config, step.inputs, artifact, leases)
-            while leases.claim([FINISH]) is None:
-                if artifact.has_manifest():
-                    return artifact.finished()
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-            if artifact.has_manifest():
+            if not take_or_leave(leases, FINISH, name, artifact.has_manifest):
                 return artifact.finished()
             summary = step.stage.run(step.config, step.inputs, artifact)
             manifest = _finish(step, summary | more, start)
