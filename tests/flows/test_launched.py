@@ -1,23 +1,15 @@
 """Commands that a launcher starts as two ranks: what is wrong is said once, and ends both."""
 
 import socket
-import sys
 
 import pytest
 
-from common.launcher import is_follower
 from driver import TINY
-from flows import cli, launched
-from launching import ended
+from flows import launched
+from launching import ended, typed
 from tasks.engine.config import PipelineConfig
 
 HOST = socket.gethostname()
-
-
-def typed(words, words_of_rank_1=None):
-    """The command line with these words on a rank."""
-    sys.argv = ["geomim", *(words_of_rank_1 if words_of_rank_1 and is_follower() else words)]
-    cli.main()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import DataError, UserError
 from damages import damage, emptied, noise, zeros
-from object_roots import brought, bucket, maps, mirror, s3
+from object_roots import brought, bucket, maps, mirror, read_sums, s3
 from object_store import Faults, credentials, proxy
 from small_artifacts import RECIPE, SAMPLES
 from storage import remote, shard_cache
@@ -97,14 +97,6 @@ def test_many_readers_stay_within_the_bound(mirror, brought, maps, monkeypatch, 
     watcher.join()
     assert not wrong
     assert 0 < most[0] <= limit + (shard_bytes(brought) if shards_of_room < 1 else 0)
-
-
-def read_sums(pickled, seed):
-    """In another process: the sum of every map, read in an order of its own."""
-    reader, sums = pickle.loads(pickled), [0.0] * SAMPLES
-    for sample in np.random.default_rng(seed).permutation(SAMPLES):
-        sums[sample] = float(reader[sample].astype(np.float64).sum())
-    return sums
 
 
 def test_what_a_killed_reader_left_goes(mirror, brought):

@@ -2,10 +2,14 @@
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+from common.launcher import is_follower
+from flows import cli
 
 
 def ended(
@@ -43,3 +47,9 @@ def launched(place: tuple[int, int, int], told: Path, run: Callable[..., None], 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
+
+
+def typed(words: list[str], words_of_rank_1: list[str] | None = None) -> None:
+    """The command line with these words on a rank."""
+    sys.argv = ["geomim", *(words_of_rank_1 if words_of_rank_1 and is_follower() else words)]
+    cli.main()

@@ -1,7 +1,9 @@
 """Fixtures: an S3 server on this machine, a bucket of it, and a mirror of that with what another machine has sent."""
 
+import pickle
 import threading
 
+import numpy as np
 import pytest
 
 from object_store import credentials, new_bucket, s3_server
@@ -69,3 +71,11 @@ def at_once(do, count):
     for thread in threads:
         thread.join()
     return out
+
+
+def read_sums(pickled, seed):
+    """In another process: the sum of every map, read in an order of its own."""
+    reader, sums = pickle.loads(pickled), [0.0] * SAMPLES
+    for sample in np.random.default_rng(seed).permutation(SAMPLES):
+        sums[sample] = float(reader[sample].astype(np.float64).sum())
+    return sums
