@@ -18,8 +18,8 @@ def test_what_nuscenes_has_not_keeps_its_name():
 
 def test_every_label_that_is_mapped_is_one_of_py123ds():
     """And the classes that a dataset has are found: none is lost to a slip in a name."""
-    registry = pytest.importorskip("py123d.parser.registry", reason="py123d is not installed").__dict__
-    labels = {c: {label.name for label in registry[c]} for c in registry if c.endswith("BoxDetectionLabel")}
+    known = pytest.importorskip("py123d.parser.registry", reason="py123d is not installed").__dict__
+    labels = {c: {label.name for label in known[c]} for c in known if c.endswith("BoxDetectionLabel")}
     from dataroot.imported.labels import _CATEGORIES, _NUSCENES
 
     there = set().union(*(names for name, names in labels.items() if "NuScenes" not in name))
