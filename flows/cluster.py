@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from prefect.task_runners import TaskRunner
@@ -29,8 +29,16 @@ def cluster_of(config: ClusterConfig | None) -> Iterator[Cluster | None]:
         return
     for name in ("distributed", "prefect.task_runner"):  # which tell of every connection
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _runner(config) as runner:
-        _reach(config, runner)
+    with ExitStack() as stack:
+        try:
+            runner: Any = stack.enter_context(_runner(config))
+            if config.runner == "dask":
+                runner.client  # noqa: B018 (its first use connects: now, and not at the first stage)
+        except OSError as error:
+            raise UserError(
+                f"cluster.address is {config.address}, where no {config.runner.capitalize()} cluster answers "
+                f"({str(error).splitlines()[0]}); start one there, or leave the address out for a local one"
+            ) from None
         yield Cluster(runner, config.workers)
 
 
@@ -50,16 +58,4 @@ def _runner(config: ClusterConfig) -> TaskRunner:
         raise UserError(
             f"cluster.runner is {config.runner}, and {error.name} is not installed; "
             f"docs/cluster.md has the command that installs it"
-        ) from None
-
-
-def _reach(config: ClusterConfig, runner: Any) -> None:
-    """Connect now, and not at the first stage."""
-    try:
-        if config.runner == "dask":
-            runner.client  # noqa: B018 (its first use connects)
-    except OSError as error:
-        raise UserError(
-            f"cluster.address is {config.address}, where no Dask scheduler answers ({error}); "
-            "start one by `dask scheduler`, or leave the address out for a local cluster"
         ) from None
