@@ -80,6 +80,20 @@ def write_tables(tables: Records, folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(_rounded(tables[name]), indent=0, allow_nan=False) + "\n")
 
 
+def record_in(file: Path) -> dict[str, Any]:
+    """What stands beside a data set that geomim wrote and says how; {} where nothing that reads does."""
+    try:
+        record = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def says(record: dict[str, Any], how: dict[str, Any]) -> bool:
+    """Whether a record is of a data set that was written so."""
+    return all(record.get(name) == value for name, value in how.items())
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, DECIMALS) + 0.0  # no -0.0, whose sign is chance

@@ -16,7 +16,7 @@ from common.cores import SharingContext, available_cores
 from common.errors import UserError
 from common.processes import end_with_parent
 from common.progress import progress, say
-from dataroot.records import Records, common_tables, merge, write_tables
+from dataroot.records import Records, common_tables, merge, record_in, says, write_tables
 from models.names import CAMERAS, CATEGORY_TO_CLASS, CLASSES
 from simulate.config import VERSION, SimulateConfig
 from simulate.scenes import Scenes, scenes_of
@@ -77,12 +77,9 @@ def _finished(out: Path, identity: dict) -> dict | None:
     """The summary of the same world that is there already. Raises UserError where another one is."""
     if not (out / DONE).is_file():
         return None
-    try:
-        record = json.loads((out / DONE).read_text())
-        if all(record.get(name) == value for name, value in identity.items()):
-            return record["summary"]
-    except (ValueError, KeyError, AttributeError):
-        record = {}
+    record = record_in(out / DONE)
+    if says(record, identity) and "summary" in record:
+        return record["summary"]
     before, now = record.get("config") or {}, identity["config"]
     changed = [f"{k} {before.get(k)} -> {v}" for k, v in now.items() if before.get(k) != v]
     raise UserError(

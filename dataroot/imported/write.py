@@ -27,7 +27,7 @@ from dataroot.imported.log import Log, find_logs
 from dataroot.imported.package import require_py123d
 from dataroot.imported.scene import MAP, import_log
 from dataroot.names import SPLITS_FILE
-from dataroot.records import Records, common_tables, merge, write_tables
+from dataroot.records import Records, common_tables, merge, record_in, says, write_tables
 from models.names import CATEGORY_TO_CLASS, OTHER_CATEGORIES
 from storage.atomic import write_json
 from storage.lock import locked
@@ -99,24 +99,16 @@ def _finished(out: Path, identity: dict) -> dict | None:
     """The summary of the same import that is there already. Raises UserError where another one is."""
     if not (out / DONE).is_file():
         return None
-    try:
-        record = json.loads((out / DONE).read_text())
-        if all(record.get(name) == value for name, value in identity.items()):
-            return record["summary"]
-    except (ValueError, KeyError, AttributeError):
-        pass
+    record = record_in(out / DONE)
+    if says(record, identity) and "summary" in record:
+        return record["summary"]
     raise UserError(f"{out}: holds an import of other logs or options; choose another folder or remove this one")
 
 
 def _prepare(out: Path, how: dict) -> None:
     """Makes `out` ready: keeps the finished logs of an import that was made so, and nothing of another."""
     if (out / UNFINISHED).is_file():
-        try:
-            record = json.loads((out / UNFINISHED).read_text())
-            same = all(record.get(name) == value for name, value in how.items())
-        except (ValueError, AttributeError):
-            same = False
-        if not same:
+        if not says(record_in(out / UNFINISHED), how):
             for folder in (TABLES, PARTS, "samples", "sweeps", "maps"):  # the tables first: nothing opens the rest
                 shutil.rmtree(out / folder, ignore_errors=True)
     elif out.is_dir() and any(out.iterdir()):
