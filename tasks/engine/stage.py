@@ -42,9 +42,9 @@ class Stage:
     # Patterns of the names of what it leaves; what begins with a dot it keeps for itself until it is finished.
     outputs: tuple[str, ...]
     on_device: bool = False  # whether it wants the GPU, or all cores, for itself
-    # "function", beside `entry`, that writes its stores in parts: `write(config, inputs, artifact, leases)` -> more to
-    # report. Any number of processes may run it at once; `entry` follows when all parts are there, in one of them.
-    in_parts: str = ""
+    # Whether its stores are written in parts by `write(config, inputs, artifact, leases)` beside `entry`, which returns
+    # what more there is to report. Any number of processes may run that at once; `entry` follows in one of them.
+    in_parts: bool = False
 
     @property
     def is_command(self) -> bool:
@@ -67,7 +67,7 @@ class Stage:
 
     def write_parts(self, config: Settings, inputs: "Inputs", artifact: Artifact, leases: Leases) -> dict[str, Any]:
         """Of a stage in parts: write them, together with whoever else does, until all are there."""
-        return _imported(self.entry.split(":")[0], self.in_parts)(config, inputs, artifact, leases)
+        return _imported(self.entry.split(":")[0], "write")(config, inputs, artifact, leases)
 
     @property
     def _module(self) -> str:
@@ -110,7 +110,7 @@ STAGES: dict[str, Stage] = {
             ("torch", "zarr", "numcodecs"),
             ("bev.zarr", "gate.json", "boxes.zarr", "metrics.json", "results_nusc.json"),
             on_device=True,
-            in_parts="write",
+            in_parts=True,
         ),
         Stage(
             "depth",
@@ -120,7 +120,7 @@ STAGES: dict[str, Stage] = {
             "DepthConfig",
             ("zarr", "numcodecs", "numpy"),
             ("depth.zarr", "depth.png"),
-            in_parts="write",
+            in_parts=True,
         ),
         Stage(
             "pretrain",

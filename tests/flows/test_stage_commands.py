@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataroot.names import TABLES
-from flows import cli
+from flows import cli, stage_commands
 from tasks.engine.config import load_config
 
 
@@ -35,7 +35,7 @@ def finetune(command):
 
 
 def test_the_example_evaluates_a_released_detector_as_it_was_trained():
-    example = re.search(r"--config (\S+) --eval-only", cli.finetune.__doc__)
+    example = re.search(r"--config (\S+) --eval-only", stage_commands.finetune.__doc__)
     view = load_config(Path(example[1])).finetune.view
     assert (view.channels, view.key_ego, view.truncate_cells) == ("bgr", "camera", True)
 
