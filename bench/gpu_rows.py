@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -40,6 +40,7 @@ from tasks.pretrain.task import PretrainTask
 from training.prefetch import Prefetcher, choose_loaders
 from training.ranks import shares
 from training.speed import autocast, products
+from training.step import Stepper
 
 ANY = np.arange(1000)  # rows of an index that is not there
 CACHES = "ingest", "teacher", "depth"  # that samples are loaded from
@@ -92,7 +93,7 @@ class Row:
 
 @dataclass
 class Training:
-    """A task with its network on a device, and a step of it as training/loop.py does it."""
+    """A task with its network on a device, and the training loop's step of it."""
 
     config: Config
     task: Any
@@ -100,11 +101,12 @@ class Training:
     optimizer: torch.optim.Optimizer
     device: torch.device
 
+    @cached_property
+    def stepper(self) -> Stepper:
+        return Stepper(self.task, self.model, self.optimizer, self.config.clip_norm)
+
     def step(self, loaded: Sequence[Any]) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.backward(loaded)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
+        self.stepper.take(0, loaded)
 
     def backward(self, loaded: Sequence[Any]) -> None:
         batches = [batch.to(self.device) for batch in loaded]

@@ -28,24 +28,31 @@ class Statistics:
     def __init__(self, model: nn.Module):
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
-        self._floats = [buffer for buffer in buffers if buffer.is_floating_point()]
-        self._counts = [buffer for buffer in buffers if not buffer.is_floating_point()]
-        # By type: a GPU copies such a list in one kernel.
-        self._kept = [(now, [buffer.clone() for buffer in now]) for now in (self._floats, self._counts) if now]
+        # By type, so that all of one are one tensor's copy: they are many and small.
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in buffers:
+            by_type.setdefault(buffer.dtype, []).append(buffer)
+        self._buffers = list(by_type.values())
+        self._kept: list[Tensor] = []
 
     def keep(self) -> None:
         """As they are before a step."""
-        for now, kept in self._kept:
-            torch._foreach_copy_(kept, now)
+        self._kept = [_joined(buffers) for buffers in self._buffers]
 
-    def put_back(self) -> None:
-        for now, kept in self._kept:
-            torch._foreach_copy_(now, kept)
+    def put_back(self, where: Tensor) -> None:
+        """As they were kept, if `where` () is true; decided on the device."""
+        for buffers, kept in zip(self._buffers, self._kept):
+            values = torch.where(where, kept, _joined(buffers)).split([buffer.numel() for buffer in buffers])
+            torch._foreach_copy_(buffers, [value.view_as(buffer) for value, buffer in zip(values, buffers)])
 
     def largest(self, like: Tensor) -> Tensor:
-        """Their largest values, added up: (), on the device of `like`, not finite if one of them is not."""
-        norms = torch._foreach_norm(self._floats, torch.inf) if self._floats else [like.new_zeros(())]
-        return torch.stack(norms).sum()
+        """The largest absolute value: (), on the device of `like`, not finite if one of them is not."""
+        values = [_joined(buffers).abs().max().to(like.dtype) for buffers in self._buffers]
+        return torch.stack(values).sum() if values else like.new_zeros(())
+
+
+def _joined(buffers: list[Tensor]) -> Tensor:
+    return torch.cat([buffer.flatten() for buffer in buffers])
 
 
 class BadSteps:

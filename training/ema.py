@@ -5,7 +5,7 @@ import math
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 RAMP = 2000  # updates; a young average forgets fast
 
@@ -25,11 +25,15 @@ class Ema(Generic[Model]):
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """After optimiser step `step` (the first is 0) of `model`."""
+    def update(self, model: nn.Module, step: int, taken: Tensor) -> None:
+        """After optimiser step `step` (the first is 0) of `model`. taken (): false where that one was left out."""
         decay = self.decay * (1 - math.exp(-(step + 1) / RAMP))
         averages, values = self.model.state_dict(), model.state_dict()
         floats = [name for name, value in values.items() if value.is_floating_point()]
-        torch._foreach_lerp_([averages[name] for name in floats], [values[name] for name in floats], 1 - decay)
+        followers = [averages[name] for name in floats]
+        # A lerp whose weight the device knows: of a step left out it is 0, and nothing changes.
+        ways = torch._foreach_sub([values[name] for name in floats], followers)
+        torch._foreach_mul_(ways, taken * (1 - decay))
+        torch._foreach_add_(followers, ways)
         for name in values.keys() - floats:
             averages[name].copy_(values[name])

@@ -112,7 +112,7 @@ def spoilt_training(folder: Path, spoilt: str) -> tuple[list[dict[str, Tensor]],
         return {"error": (root - 1).square().mean()}
 
     task = SmallTask(load, losses, network=network)
-    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01, fused=True)
     train(TrainSpec("fit", Rates(6), 1.0), task, model, optimizer, Checkpoint(folder / "checkpoint.pt"), folder)
     weights = gathered({name: value.detach() for name, value in model.state_dict().items()})
     return weights, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -31,7 +31,7 @@ class Run:
         torch.manual_seed(0)
         self.folder, self.steps = folder, steps
         self.model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), 0.01)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), 0.01, fused=True)
         self.ema = Ema(self.model, 0.9)
 
     def train(
@@ -93,7 +93,7 @@ def test_a_bad_step_leaves_nothing_but_its_line(tmp_path, poison, capsys):
             model.load_state_dict(kept)
         else:
             optimizer.step()
-            expected.ema.update(model, step)
+            expected.ema.update(model, step, torch.tensor(True))
     assert all(value.isfinite().all() for value in run.state().values())
     assert same(run.state(), expected.state())
     (line,) = (line for line in run.lines() if line["step"] == 5)

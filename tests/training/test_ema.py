@@ -17,7 +17,7 @@ def test_the_average_follows_weights_and_statistics_and_copies_counts():
         with torch.no_grad():
             for p in model.parameters():
                 p += torch.randn_like(p)
-        ema.update(model, step)
+        ema.update(model, step, torch.tensor(True))
         d = 0.9 * (1 - math.exp(-(step + 1) / 2000))
         expected = {name: d * old + (1 - d) * model.state_dict()[name] for name, old in expected.items()}
     for name, value in ema.model.state_dict().items():
@@ -34,6 +34,6 @@ def test_a_long_run_averages_over_many_steps_and_the_model_is_left_alone():
     ema = Ema(model, 0.999)
     before = copy.deepcopy(model.state_dict())
     ema.model.weight.data.zero_()
-    ema.update(model, 10**6)
+    ema.update(model, 10**6, torch.tensor(True))
     torch.testing.assert_close(ema.model.weight, model.weight * 0.001)
     assert torch.equal(model.weight, before["weight"])

@@ -35,7 +35,7 @@ RUN = textwrap.dedent("""
     folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
     torch.manual_seed(3)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
-    optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1, fused=True)
 
     def load(step):
         return [Part((step, torch.from_numpy(generator_at(step, 5).normal(size=(6, 4))).float()), ["t"])]
@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_log(tmp_path):
 
 def simple(tmp_path, steps, losses=lambda step: 1.0, model=None, optimizer=None):
     model = model or torch.nn.Linear(1, 1)
-    optimizer = optimizer or torch.optim.SGD(model.parameters(), 1.0)
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), 1.0, fused=True)
     task = SmallTask(
         lambda step: [Part(step, [f"token{step}"])],
         lambda step: {"a": model(torch.ones(1, 1)).sum() * losses(step)},
@@ -105,7 +105,7 @@ def test_micro_batches_add_up_to_the_batch(tmp_path):
             ],
             lambda part: {"a": model(part).square().mean(), "b": part.mean()},
         )
-        optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1, fused=True)
         train(TrainSpec("test", Rates(3), 1.0), task, model, optimizer, Checkpoint(folder / "checkpoint.pt"), folder)
         return torch.cat([model.weight.flatten(), model.bias])
 
@@ -136,7 +136,7 @@ def test_marks_are_logged_once_and_the_last_is_returned(tmp_path):
         task = SmallTask(
             lambda step: [Part(step)], lambda step: {"a": model(torch.ones(1, 1)).sum()}, evaluate=evaluate
         )
-        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        optimizer = torch.optim.SGD(model.parameters(), 1.0, fused=True)
         return train(spec, task, model, optimizer, Checkpoint(tmp_path / "checkpoint.pt"), tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
@@ -161,7 +161,7 @@ def test_training_in_two_calls_keeps_the_base_rate(tmp_path):
 
 def test_a_checkpoint_that_is_not_there_starts_at_zero(tmp_path):
     model = torch.nn.Linear(1, 1)
-    assert Checkpoint(tmp_path / "none.pt").load(model, torch.optim.SGD(model.parameters(), 1.0)) == (0, {})
+    assert Checkpoint(tmp_path / "none.pt").load(model, torch.optim.SGD(model.parameters(), 1.0, fused=True)) == (0, {})
 
 
 def test_the_log_drops_what_comes_after_the_resumed_step(tmp_path):

@@ -149,7 +149,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, tmp_path, fields
 
 def test_every_damaged_file_of_an_interrupted_run_is_made_again(world, tmp_path):
     """Interrupted when all was there but the manifest. (Other damages: in the tests of `fit` and `finetune`.)"""
-    fields = {"steps": 2, "probe_samples": 0, "evaluate_every": 100}
+    fields = {"steps": 3, "probe_samples": 0, "evaluate_every": 100}
     summary, _ = pretrain(world, tmp_path, **fields)
     folder, names = tmp_path / "pretrain" / ("0" * 16), ("model.safetensors", "backbone.safetensors", COLOURS_FILE)
     whole = [(folder / name).read_bytes() for name in names]
