@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
 
 STALL = 1.5  # s, longer than what the clients here wait
 TIMEOUT = "1"
@@ -23,16 +24,27 @@ FAULTS = (*BEFORE, *AFTER)
 
 @contextmanager
 def s3_server():
-    """The port of moto's server."""
+    """The port of moto's server.
+
+    It looks at a put's condition and then puts, and between the two lets in another: real stores do not.
+    """
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    put, one = S3Response.put_object, threading.Lock()
+
+    def put_object(response):
+        with one:
+            return put(response)
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        yield server.get_host_and_port()[1]
-    finally:
-        server.stop()
+    with mock.patch.object(S3Response, "put_object", put_object):
+        server.start()
+        try:
+            yield server.get_host_and_port()[1]
+        finally:
+            server.stop()
 
 
 def new_bucket(port):
