@@ -95,7 +95,7 @@ def _there(what: str, remote: Remote, inputs: bool) -> list[Manifest]:
 
 def _keys(what: str, remote: Remote) -> Iterator[tuple[str, str]]:
     for stage in remote.folders():
-        yield from ((stage, key) for key in remote.folders(stage) if _is_meant(what, stage, key))
+        yield from ((stage, key) for key in remote.folders(stage) if key[0] != "." and _is_meant(what, stage, key))
 
 
 def _is_meant(what: str, stage: str, key: str) -> bool:

@@ -33,6 +33,7 @@ from storage.manifest import (
     record,
 )
 from storage.parts import count_done
+from storage.sent_parts import noted_shards
 
 PROGRESS = "progress.json"
 INPUTS = ".inputs.json"  # of unfinished work: the artifacts that it reads
@@ -140,12 +141,13 @@ class Artifact:
         for leftover in [*_leftovers(self.path, outputs)]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         results = (name for name in files(self.path) if _is_any(name.partition(os.sep)[0], (*outputs, RECIPE)))
-        records = {name: record(self.path / name) for name in results}
+        sent = {name: shard.record for name, shard in noted_shards(self.path).items()}  # be they here or not
+        records = sent | {name: record(self.path / name) for name in results if name not in sent}
         manifest = Manifest(
             key=self.key,
             recipe=recipe,
             summary=summary,
-            files=records,
+            files=dict(sorted(records.items())),
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             seconds=round(seconds, 2),
             made=provenance,

@@ -221,7 +221,7 @@ def size_of(path: Path) -> dict[str, Any]:
     reader = BevReader(path)
     _, x, y = reader.shape
     parts = range(reader.store.parts.count)
-    stored = sum(array.file(part).stat().st_size for array in reader.arrays.values() for part in parts)
+    stored = sum(array.size(part) for array in reader.arrays.values() for part in parts)
     each = stored / len(reader)
     return {
         "encoding": reader.attributes.encoding,

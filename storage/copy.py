@@ -1,7 +1,7 @@
 """A finished artifact into another root: every byte checked on the way, and taken up again where it was interrupted."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -59,12 +59,15 @@ def copying(target: Artifact) -> Path:
     return target.path.with_name(f".copy-{target.path.name}")
 
 
-def finished_in(folder: Path) -> Manifest:
-    """The manifest in a folder. Raises ValueError where there is no finished artifact."""
+def finished_in(folder: Path, besides: Collection[str] = ()) -> Manifest:
+    """The manifest in a folder. Raises ValueError where there is no finished artifact, or not all of it.
+
+    besides: files that need not be there.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         raise ValueError(f"{folder}: holds no finished artifact; finish it first")
-    if any(not (folder / name).exists() for name in shards_elsewhere(folder, manifest)):
+    if any(not (folder / name).exists() for name in shards_elsewhere(folder, manifest) - set(besides)):
         raise ValueError(f"{folder}: an object root has some of it alone; `geomim pull` brings it all to another root")
     return manifest
 

@@ -7,7 +7,8 @@ again. Whoever has seen it untouched for SECONDS_TO_LIVE, by a clock of its own 
 takes the next one; a process of the same machine that is gone is not waited for. A holder that was taken for dead and
 is not finds the next file there (`Lease.check`) and drops what it has not moved to its place yet.
 
-Locks (storage/lock.py) end sooner, with their process; but not every file system keeps them between machines.
+Locks (storage/lock.py) end sooner, with their process; but not every file system keeps them between machines. On an
+object root storage/remote_leases.py does the same: `PartLeases` is what both can do.
 """
 
 import contextlib
@@ -17,11 +18,13 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 BOOT, CONTAINER = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+FINISH = "finish"  # the lease of who does what follows the parts
 RELEASED = {"released": True}
 SECONDS_BETWEEN_TOUCHES = 5.0
 SECONDS_TO_LIVE = 60.0  # NFS shows another machine's touch up to some seconds late
@@ -29,6 +32,54 @@ SECONDS_TO_LIVE = 60.0  # NFS shows another machine's touch up to some seconds l
 
 class LeaseLost(Exception):
     """Somebody else took this process for dead, and its work."""
+
+
+class Changed(Exception):
+    """The work stands otherwise than this process knew: it is to begin with a new look at all of it."""
+
+
+class PartLease(Protocol):
+    """One that was taken. It can be sent to other processes, which work for its holder."""
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self) -> None:
+        """Raise LeaseLost where it is another's by now. For the last moment before work is moved to its place."""
+
+
+class PartLeases(Protocol):
+    """The leases of one artifact's parts, named by their numbers, and of FINISH; those that this process holds."""
+
+    def agree(self, sizes: Mapping[str, int]) -> None:
+        """Say first how many samples a part has, store by store. Raises UserError where others have other parts."""
+
+    def look(self) -> None:
+        """Have the flags of parts that others wrote in this process's stores. Raises Changed."""
+
+    def has(self, name: str) -> bool:
+        """Whether a part that is flagged here is where all who work on the artifact find it."""
+
+    def claim(self, names: Iterable[str]) -> PartLease | None:
+        """The first of these that nobody holds, taken; None where all are held. Raises Changed."""
+
+    def keep(self, name: str, files: Sequence[Path]) -> None:
+        """Have a part, which is written and flagged, where all find it, and let go of it. Raises LeaseLost.
+
+        files: all of the part, in the order in which they were written.
+        """
+
+    def release(self, name: str) -> None:
+        """Let go of one that this process holds."""
+
+    def taken_over(self) -> set[str]:
+        """Names of parts that several processes may have written."""
+
+    def holder(self, name: str) -> str:
+        """Who holds a lease, in words."""
+
+    def finished(self) -> None:
+        """The artifact is finished, under FINISH: have it where all find it; nobody needs its leases any more."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +135,21 @@ class Leases:
                 return lease
         return None
 
+    def agree(self, sizes: Mapping[str, int]) -> None:
+        """All work in one store, which has its parts."""
+
+    def look(self) -> None:
+        """All see the same files."""
+
+    def has(self, name: str) -> bool:
+        return True
+
+    def keep(self, name: str, files: Sequence[Path]) -> None:
+        self.release(name)
+
+    def finished(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def release(self, name: str) -> None:
         """Let go of one that this process holds."""
         with self._lock:
@@ -101,10 +167,9 @@ class Leases:
     def holder(self, name: str) -> str:
         """Who holds a lease, in words."""
         try:
-            owner = json.loads(Lease(self.folder, name, self._last()[name]).path.read_bytes())
-            return f"`{owner['what']}` (process {owner['pid']} on {owner['host']})"
-        except (OSError, ValueError, KeyError, TypeError):  # gone, or being written
-            return "another process"
+            return in_words(_owner(Lease(self.folder, name, self._last()[name]).path.read_bytes()))
+        except (OSError, KeyError):  # gone
+            return in_words({})
 
     def _last(self) -> dict[str, int]:
         """The number of the last lease of each name."""
@@ -117,11 +182,10 @@ class Leases:
 
     def _taken(self, name: str, number: int) -> Lease | None:
         lease = Lease(self.folder, name, number)
-        owner = {"machine": MACHINE, "host": socket.gethostname(), "pid": os.getpid(), "what": self._what}
         try:
             with open(lease.path, "x") as file, self._lock:
                 self._held[name] = lease
-                json.dump(owner, file)
+                json.dump(this_process(self._what), file)
         except (FileExistsError, FileNotFoundError):  # somebody was sooner; or all is done, and the folder gone
             return None
         return lease
@@ -156,9 +220,16 @@ def leases_folder(artifact: Path) -> Path:
     return artifact.with_name(f".{artifact.name}.leases")
 
 
-def remove_leases(artifact: Path) -> None:
-    """Once the artifact is finished, nobody needs them."""
-    shutil.rmtree(leases_folder(artifact), ignore_errors=True)
+def this_process(what: str) -> dict[str, Any]:
+    """Who holds a lease: this process, with what it does."""
+    return {"machine": MACHINE, "host": socket.gethostname(), "pid": os.getpid(), "what": what}
+
+
+def in_words(owner: Mapping[str, Any]) -> str:
+    """Who that is, for those who wait."""
+    if "what" not in owner:
+        return "another process"
+    return f"`{owner['what']}` (process {owner.get('pid')} on {owner.get('host')})"
 
 
 def process_lives(pid: int) -> bool:

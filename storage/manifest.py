@@ -14,6 +14,7 @@ from storage.checksum import FileSum, crc32c, sum_of_file
 from storage.damage import Damaged
 from storage.key import canonical_json, digest
 from storage.parts import FLAGS, PART_STORES
+from storage.sent_parts import noted_shards
 
 FORMAT = 2
 MANIFEST, RECIPE = "manifest.json", "recipe.json"
@@ -160,10 +161,11 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
 
 def shards(manifest: Manifest) -> set[str]:
     """The files that are big and read one by one: the chunks of stores in parts, without their small arrays."""
-    return {name for name in manifest.files if _is_shard(name)}
+    return {name for name in manifest.files if is_shard(name)}
 
 
-def _is_shard(name: str) -> bool:
+def is_shard(name: str) -> bool:
+    """Whether a file of an artifact's is one of these."""
     store, *rest = name.split(os.sep)
     return store in PART_STORES and len(rest) > 2 and rest[1] == "c" and rest[0] not in (*COLUMNS, TOKEN, FLAGS)
 
@@ -171,10 +173,18 @@ def _is_shard(name: str) -> bool:
 def shards_elsewhere(folder: Path, manifest: Manifest) -> set[str]:
     """The shards of the artifact in a folder that need not be there: an object root has them, see storage/mirror.py."""
     try:
-        there = (folder / SENT).read_text().split()[1:]
+        if (folder / SENT).read_text().split()[1:] == [manifest.crc32c]:
+            return shards(manifest)
     except OSError:
-        return set()
-    return shards(manifest) if there == [manifest.crc32c] else set()
+        pass
+    return {name for name, shard in noted_shards(folder).items() if manifest.files.get(name) == shard.record}
+
+
+def records_elsewhere(folder: Path) -> dict[str, tuple[int, str]]:
+    """What the manifest says of them, or will say when all parts are done. Raises as `read_manifest`."""
+    if (manifest := read_manifest(folder)) is None:
+        return {name: shard.record for name, shard in noted_shards(folder).items()}
+    return {name: manifest.files[name] for name in shards_elsewhere(folder, manifest)}
 
 
 def record(path: Path) -> tuple[int, str]:

@@ -3,6 +3,8 @@
     ROOT/.mirrors               the object root's URL
     ROOT/STAGE/KEY16/.sent      what the object root has of this artifact: two checksums, of the manifest here and of
                                 that there, which is another where two machines made the artifact at the same time
+    ROOT/STAGE/KEY16/.parts/    what the object root has of an artifact in parts, as long as it is made
+                                (storage/sent_parts.py)
     ROOT/.shards/               shards that were fetched to be read (storage/shard_cache.py)
 
 What is finished here and not noted as sent is sent by the next run, so a kill between the two loses nothing. Artifacts
@@ -21,9 +23,12 @@ from common.errors import UserError
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.manifest import MANIFEST, Manifest
+from storage.places import lease_of, place_of
 from storage.remote import Remote, checked_url, remote_at
 from storage.remote_lease import RemoteLease, leased
-from storage.transfer import Told, is_sent, lease_of, manifest_there, mark_sent, place_of, pull, push
+from storage.remote_parts import remove_parts, wait_for_parts
+from storage.sent_parts import forget_notes
+from storage.transfer import Told, is_sent, manifest_there, mark_sent, pull, push
 
 MIRRORS = ".mirrors"
 CACHE = "GEOMIM_CACHE"  # in the environment: where mirrors are made
@@ -62,10 +67,15 @@ class Mirror:
         """Have a finished artifact there."""
         if not is_sent(artifact.path):
             there, _ = push(artifact.path, self.remote, lease)
-            mark_sent(artifact.path, artifact.finished(), there)
+            here = artifact.finished()
+            mark_sent(artifact.path, here, there)
+            if here.crc32c == there.crc32c:  # else the notes alone say which of its shards are there
+                forget_notes(artifact.path)
 
-    def forget(self, artifact: Artifact) -> None:
-        """Have the artifact there no more: it is to be made again."""
+    def forget(self, artifact: Artifact, waiting: Told) -> None:
+        """Have the artifact there no more: it is to be made again. Inside `alone`; who writes parts is waited for."""
+        wait_for_parts(self.remote, artifact.stage, artifact.key, waiting)
+        remove_parts(self.remote, artifact.stage, artifact.key)
         self.remote.delete(f"{place_of(artifact.stage, artifact.key)}/{MANIFEST}")
 
 

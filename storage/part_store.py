@@ -106,6 +106,14 @@ class PartStore:
         """The samples of a part."""
         return range(part * self.part_size, min((part + 1) * self.part_size, len(self)))
 
+    def files(self, part: int) -> list[Path]:
+        """The files of a part, in the order in which they are written."""
+        columns = [
+            self._chunk(name, part, len(shape))
+            for name, (shape, _) in _column_shape(self.layout, self.part_size).items()
+        ]
+        return [*(array.file(part) for array in self.arrays.values()), *columns, self.parts.file(part)]
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -210,13 +218,17 @@ class PartStore:
     def mend(self) -> list[Damaged]:
         """Look at the parts that are flagged as done, and take the flag from those that are damaged. Returns what was.
 
-        For the one process that goes on with the store, before others write into it.
+        For the one process that goes on with the store, before others write into it. What an object root has of it is
+        left to that, which gives the flag back.
         """
         damages = []
         for part in range(self.parts.count):
-            if self.parts.file(part).exists() and (damage := self.damage(part)) is not None:
-                damages.append(damage)
+            if not self.parts.file(part).exists() or any(array.is_elsewhere(part) for array in self.arrays.values()):
+                continue
+            if (damage := self.damage(part)) is not None:
                 self.parts.unmark(part)
+                if not all(array.leave_elsewhere(part) for array in self.arrays.values()):
+                    damages.append(damage)
         return damages
 
     # --- places, and the small arrays of a part ---------------------------------------------------------------------

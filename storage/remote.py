@@ -187,7 +187,7 @@ class Remote:
             return self._put_over_file(name, data, etag)
         try:
             return self._put(name, data, {"e_tag": etag})
-        except PreconditionError:
+        except (PreconditionError, FileNotFoundError):
             return self._mine(name, data)
 
     def delete(self, name: str) -> None:

@@ -10,8 +10,6 @@ An object cannot be deleted on a condition: one that was let go stays, and says 
 
 import contextlib
 import json
-import os
-import socket
 import threading
 import time
 import uuid
@@ -19,51 +17,93 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from common.errors import FileSystemError, UserError
-from storage.leases import MACHINE, process_lives
-from storage.remote import Remote
+from storage.leases import MACHINE, in_words, process_lives, this_process
+from storage.remote import Remote, bare
 
+NOBODY = "nobody"
+RENEWALS = 6  # in that time:
 SECONDS_TO_LIVE = 60.0
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_LINES = 60.0
 
 
 class RemoteLease:
-    """One that this process holds, while its `with` block lasts."""
+    """One of an object root's: looked at, and held by this process from `try_take` to the end of `renewed`."""
 
-    def __init__(self, remote: Remote, name: str, what: str, seconds: float):
-        self._remote, self._name, self._seconds = remote, name, seconds
-        owner = {"machine": MACHINE, "host": socket.gethostname(), "pid": os.getpid(), "what": what}
-        self._owner = owner | {"id": uuid.uuid4().hex}
+    def __init__(self, remote: Remote, name: str, what: str, seconds: float | None = None):
+        """what: for those who wait, such as "geomim pretrain". seconds: without a renewal, and the lease has ended."""
+        self.name = name
+        self._remote, self._seconds = remote, seconds_to_live(seconds)
+        self._owner = this_process(what) | {"id": uuid.uuid4().hex}
         self._count, self._etag, self._renewed = 0, "", 0.0
+        self._seen, self._since = "", 0.0  # the etag that was there at the last look, and when it was first seen
         self._ended = threading.Event()
+        self.holder = in_words({})  # who had it at the last look
 
     def check(self) -> None:
         """Raise FileSystemError where another may have taken this process for dead. For before each step that shows."""
         if time.monotonic() - self._renewed > self._seconds or not self._etag:
             raise FileSystemError(
-                f"{self._remote.url}/{self._name}: was not renewed for {self._seconds:.0f} s, so another process may "
+                f"{self._remote.url}/{self.name}: was not renewed for {self._seconds:.0f} s, so another process may "
                 "have taken the work over; the same command goes on from there"
             )
+
+    def try_take(self) -> bool:
+        """Take it, if nobody holds it; whether that worked."""
+        etag = self._unheld()
+        return etag is not None and self.take(etag)
+
+    def left(self) -> str | None:
+        """The bare etag of what who had it last left, "" where nobody had; None where somebody holds it.
+
+        Who held it and is dead finds from now on that it was lost.
+        """
+        etag = self._unheld()
+        if etag and self.holder != NOBODY:
+            etag = self._remote.put_over(self.name, _free(), etag)
+        return None if etag is None else bare(etag)
 
     def take(self, over: str | None) -> bool:
         """Take it, in place of the object of that etag or of none; whether that worked."""
         before, content = time.monotonic(), self._content()
-        put = self._remote.put_over(self._name, content, over) if over else self._remote.put_new(self._name, content)
+        put = self._remote.put_over(self.name, content, over) if over else self._remote.put_new(self.name, content)
         self._etag, self._renewed = put or "", before
         return put is not None
 
     def renew(self) -> None:
         """Until it is let go, or lost."""
-        while not self._ended.wait(self._seconds / 6):
+        while not self._ended.wait(self._seconds / RENEWALS):
             with contextlib.suppress(FileSystemError, UserError):  # the next one may come through
                 if not self.take(self._etag):
                     return
 
-    def let_go(self) -> None:
-        """Say that nobody need wait."""
-        with contextlib.suppress(FileSystemError, UserError):
-            if self._etag:
-                self._remote.put_over(self._name, json.dumps({"free": uuid.uuid4().hex}).encode(), self._etag)
+    @contextmanager
+    def renewed(self) -> "Iterator[RemoteLease]":
+        """Hold inside what was taken; then nobody need wait."""
+        renewing = threading.Thread(target=self.renew, name="lease", daemon=True)
+        renewing.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            renewing.join()
+            with contextlib.suppress(FileSystemError, UserError):
+                if self._etag:
+                    self._remote.put_over(self.name, _free(), self._etag)
+
+    def _unheld(self) -> str | None:
+        """The etag of what is there, "" where nothing is; None where somebody holds it who lives."""
+        there = self._remote.get(self.name)
+        if there is None:
+            return ""
+        content, etag = there
+        now, owner = time.monotonic(), _owner(content)
+        if etag != self._seen:
+            self._seen, self._since = etag, now
+        self.holder = NOBODY if "free" in owner else in_words(owner)
+        pid = owner.get("pid")
+        gone = owner.get("machine") == MACHINE and isinstance(pid, int) and not process_lives(pid)
+        return etag if "free" in owner or gone or now - self._since > self._seconds else None
 
     def _content(self) -> bytes:
         self._count += 1
@@ -78,38 +118,27 @@ def leased(
     waiting: Callable[[str], None] = lambda line: None,
     seconds: float | None = None,
 ) -> Iterator[RemoteLease]:
-    """Hold the lease of that name inside; wait for it first, as long as it takes.
+    """Hold the lease of that name inside; wait for it first, as long as it takes. what, seconds: as of `RemoteLease`.
 
-    what: for those who wait meanwhile, such as "geomim pretrain". waiting: called with a sentence about the holder when
-    waiting begins, and now and then. seconds: without a renewal, and a lease has ended.
+    waiting: called with a sentence about the holder when waiting begins, and now and then.
     """
-    seconds = SECONDS_TO_LIVE if seconds is None else seconds
-    lease = RemoteLease(remote, name, what, seconds)
-    seen, since, next_line = "", time.monotonic(), time.monotonic()
-    while True:
-        there = remote.get(name)
-        if there is None:
-            if lease.take(None):
-                break
-            continue
-        content, etag = there
-        now, owner = time.monotonic(), _owner(content)
-        if etag != seen:
-            seen, since = etag, now
-        if (_is_free(owner) or now - since > seconds) and lease.take(etag):
-            break
-        if now >= next_line:
-            waiting(f"waiting for {_in_words(owner)}")
-            next_line = now + SECONDS_BETWEEN_LINES
-        time.sleep(min(SECONDS_BETWEEN_LOOKS, seconds / 6))
-    renewing = threading.Thread(target=lease.renew, name="lease", daemon=True)
-    renewing.start()
-    try:
+    lease, next_line = RemoteLease(remote, name, what, seconds), time.monotonic()
+    while not lease.try_take():
+        if lease.holder != NOBODY and time.monotonic() >= next_line:
+            waiting(f"waiting for {lease.holder}")
+            next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        time.sleep(min(SECONDS_BETWEEN_LOOKS, seconds_to_live(seconds) / RENEWALS))
+    with lease.renewed():
         yield lease
-    finally:
-        lease._ended.set()
-        renewing.join()
-        lease.let_go()
+
+
+def seconds_to_live(seconds: float | None) -> float:
+    """What was given, else what all processes take."""
+    return SECONDS_TO_LIVE if seconds is None else seconds
+
+
+def _free() -> bytes:
+    return json.dumps({"free": uuid.uuid4().hex}).encode()
 
 
 def _owner(content: bytes) -> dict:
@@ -118,15 +147,3 @@ def _owner(content: bytes) -> dict:
         return owner if isinstance(owner, dict) else {}
     except ValueError:
         return {}
-
-
-def _is_free(owner: dict) -> bool:
-    """Whether it was let go, or its holder was a process of this machine that is gone."""
-    pid = owner.get("pid")
-    return "free" in owner or (owner.get("machine") == MACHINE and isinstance(pid, int) and not process_lives(pid))
-
-
-def _in_words(owner: dict) -> str:
-    if "what" not in owner:
-        return "another process"
-    return f"`{owner['what']}` (process {owner.get('pid')} on {owner.get('host')})"

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from storage.damage import artifact_folder
 from storage.lock import locked
-from storage.manifest import read_manifest, shards_elsewhere
+from storage.manifest import records_elsewhere
 from storage.mirror import mirror_of
 from storage.remote import Remote, number_set
 
@@ -52,6 +52,14 @@ class RemoteShards:
                     self._fetch(place, cached, self.records[name])
         return found
 
+    def has(self, file: Path) -> bool:
+        """Whether one would be this file."""
+        return file.absolute().relative_to(self.folder).as_posix() in self.records
+
+    def size(self, file: Path) -> int:
+        """Bytes of that."""
+        return self.records[file.absolute().relative_to(self.folder).as_posix()][0]
+
     def drop(self, file: Path) -> None:
         """Have the shard that would be this file fetched again by its next reader."""
         _, cached = self._places(file.absolute().relative_to(self.folder).as_posix())
@@ -79,10 +87,8 @@ def remote_shards(array: Path) -> RemoteShards | None:
     """Where the shards of an array in a folder come from, None where they come from nowhere but that folder."""
     folder = artifact_folder(array.absolute())
     mirror = mirror_of(folder.parents[1])
-    manifest = read_manifest(folder) if mirror else None
-    if mirror is None or manifest is None or not (names := shards_elsewhere(folder, manifest)):
-        return None
-    return RemoteShards(folder, mirror.remote, {name: manifest.files[name] for name in names})
+    records = records_elsewhere(folder) if mirror else {}
+    return RemoteShards(folder, mirror.remote, records) if mirror and records else None
 
 
 def bound() -> int:

@@ -101,6 +101,24 @@ class ShardedArray:
                 raise
             return self._elsewhere.open(self.file(part))
 
+    def size(self, part: int) -> int:
+        """Bytes of a part's shard, be it here or in an object root. Raises FileNotFoundError for none."""
+        if self.is_elsewhere(part):
+            assert self._elsewhere is not None
+            return self._elsewhere.size(self.file(part))
+        return self.file(part).stat().st_size
+
+    def is_elsewhere(self, part: int) -> bool:
+        """Whether a part's shard is in an object root alone."""
+        return not self.file(part).exists() and self._elsewhere is not None and self._elsewhere.has(self.file(part))
+
+    def leave_elsewhere(self, part: int) -> bool:
+        """Have a part's shard in an object root alone, if it is there; whether it is."""
+        if self._elsewhere is None or not self._elsewhere.has(self.file(part)):
+            return False
+        self.file(part).unlink(missing_ok=True)
+        return True
+
     @cached_property
     def _elsewhere(self) -> RemoteShards | None:
         return remote_shards(self.path)

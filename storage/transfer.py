@@ -7,38 +7,28 @@ journal beside the artifact, as the store's etags: what is still there under the
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
 from common.errors import DataError, UserError
 from storage.artifact import Artifact
+from storage.at_once import all_at_once
 from storage.atomic import atomic_file, write_bytes
 from storage.checksum import crc32c
 from storage.copy import copying, finished_in, is_whole, take_place
 from storage.damage import Damaged
 from storage.lock import CLOSED, locked
 from storage.manifest import MANIFEST, SENT, Manifest, parse_manifest, read_manifest, shards
+from storage.places import lease_of, place_of
 from storage.remote import Found, Remote, bare
 from storage.remote_lease import RemoteLease, leased
+from storage.remote_parts import remove_parts, wait_for_parts
+from storage.sent_parts import noted_shards
 
-FILES_AT_ONCE = 8
 MANIFEST_TRIES = 3
 
-Item = TypeVar("Item")
 Told = Callable[[str], None]
-
-
-def place_of(stage: str, key: str) -> str:
-    """The folder of an artifact in an object root."""
-    return f"{stage}/{key[:16]}"
-
-
-def lease_of(stage: str, key: str) -> str:
-    """The lease of who makes or sends an artifact."""
-    return f"{stage}/.{key[:16]}.lease"
 
 
 def manifest_there(remote: Remote, stage: str, key: str) -> Manifest | None:
@@ -60,17 +50,21 @@ def push(
 ) -> tuple[Manifest, int]:
     """Send the finished artifact in a folder; (the manifest that is there now, bytes that were sent).
 
-    It is there already where another process has sent one of the same key, be its bytes others. lease: the artifact's,
-    where the caller holds it. again: send all of it, in place of what is there. Raises Damaged for a file that is not
-    what the manifest says, ValueError for a folder without a finished artifact.
+    It is there already where another process has sent one of the same key, be its bytes others. Who writes parts of it
+    is waited for. lease: the artifact's, where the caller holds it. again: send all of it, in place of what is there.
+    Raises Damaged for a file that is not what the manifest says, ValueError for a folder without a finished artifact.
     """
-    manifest = finished_in(folder)
+    in_parts = noted_shards(folder)
+    manifest = finished_in(folder, in_parts)
     stage, key = manifest.recipe.stage, manifest.key
     with ExitStack() as stack:
         stack.enter_context(locked(folder, "geomim push", shared=True, waiting=waiting))
         if lease is None:
             lease = stack.enter_context(leased(remote, lease_of(stage, key), "geomim push", waiting))
-        manifest, text = finished_in(folder), (folder / MANIFEST).read_bytes()  # it may have been made again meanwhile
+        manifest = finished_in(folder, in_parts)  # it may have been made again meanwhile
+        text, has_parts = (folder / MANIFEST).read_bytes(), bool(shards(manifest))
+        if has_parts:
+            wait_for_parts(remote, stage, key, waiting)
         place, sizes = place_of(stage, key), {name: size for name, (size, _) in manifest.files.items()}
         there = None if again else manifest_there(remote, stage, key)
         if there is not None and there.crc32c != manifest.crc32c:
@@ -82,9 +76,15 @@ def push(
         if there is not None:
             todo = [name for name, size in sizes.items() if _size(found, name) != size]
         else:
-            todo = [name for name in sizes if again or not journal.has(name, found.get(name))]
+            was_sent = {name for name, shard in in_parts.items() if name in found and found[name].etag == shard.etag}
+            todo = [n for n in sizes if again or not (n in was_sent or journal.has(n, found.get(n)))]
         for name in sizes.keys() - set(todo):
             sent(name)
+        if lost := [name for name in todo if name in in_parts and not (folder / name).exists()]:
+            raise DataError(
+                f"{remote.url}/{place}/{lost[0]}: is not what was sent when its part was written, and nowhere else; "
+                f"`geomim {stage} --force` makes it again"
+            )
 
         def send(name: str) -> None:
             assert lease is not None
@@ -94,7 +94,7 @@ def push(
             journal.add(name, remote.put(f"{place}/{name}", folder / name))
             sent(name)
 
-        _all_at_once(send, todo)
+        all_at_once(send, todo)
         found = remote.objects(place)
         other = [name for name, size in sizes.items() if _size(found, name) != size]
         for name in todo:
@@ -108,6 +108,8 @@ def push(
         lease.check()
         if there is None and remote.put_new(f"{place}/{MANIFEST}", text) is None:
             there = manifest_there(remote, stage, key)  # of one who took this process for dead
+        if has_parts:
+            remove_parts(remote, stage, key)
         journal.remove()
         return there or manifest, sum(sizes[name] for name in todo)
 
@@ -149,7 +151,7 @@ def pull(
                 remote.fetch(f"{place_of(stage, key)}/{name}", file, manifest.files[name])
             came(name)
 
-        _all_at_once(bring, todo)
+        all_at_once(bring, todo)
         if here is None:
             write_bytes(making / MANIFEST, text)
             if without_shards:
@@ -232,15 +234,3 @@ def _manifest_there(remote: Remote, stage: str, key: str) -> tuple[Manifest, byt
 
 def _size(found: dict[str, Found], name: str) -> int | None:
     return found[name].size if name in found else None
-
-
-def _all_at_once(do: Callable[[Item], None], items: Collection[Item] | Iterable[Item]) -> None:
-    """`do` of each, several at a time; the first error ends it, when what was begun has ended."""
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        futures = [pool.submit(do, item) for item in items]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise

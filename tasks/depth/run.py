@@ -23,7 +23,7 @@ from models.geometry import inverse
 from storage.artifact import Artifact
 from storage.depth import DepthReader, DepthWriter, SamplePoints
 from storage.index import Index
-from storage.leases import Lease, Leases
+from storage.leases import PartLease, PartLeases
 from storage.part_board import PartBoard
 from tasks.depth.config import DepthConfig
 from tasks.depth.picture import save_picture
@@ -47,7 +47,7 @@ class Job:
     margin: float
 
 
-def write(config: DepthConfig, inputs: Inputs, artifact: Artifact, leases: Leases) -> dict[str, Any]:
+def write(config: DepthConfig, inputs: Inputs, artifact: Artifact, leases: PartLeases) -> dict[str, Any]:
     """Write the parts of `depth.zarr`, with whoever else does; nothing to report. Raises DataError where a cloud is
     gone or broken."""
     index = Index.open(inputs["ingest"].path / "index.zarr")
@@ -65,7 +65,7 @@ def write(config: DepthConfig, inputs: Inputs, artifact: Artifact, leases: Lease
     def jobs(part: int) -> list[Job]:
         return sample_jobs(index, inputs.dataroot, config, writer.samples(part))
 
-    def keep(part: int, lease: Lease, points: list[SamplePoints]) -> None:
+    def keep(part: int, lease: PartLease, points: list[SamplePoints]) -> None:
         writer.write(part, points, lease.check)
 
     with _projecting(workers) as project, counting("depth", len(index), "samples", len(index) - left) as count:

@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TypeVar
 
 from common.progress import say
-from storage.leases import Lease, LeaseLost, Leases
+from storage.leases import FINISH, LeaseLost, PartLease, PartLeases
 from storage.part_board import PartBoard
 
 Result = TypeVar("Result")
@@ -18,16 +18,16 @@ SECONDS_BETWEEN_LINES = 60.0
 def write_shared(
     board: PartBoard,
     stage: str,
-    begin: Callable[[int, Lease], Future[Result]],
+    begin: Callable[[int, PartLease], Future[Result]],
     most: int,
-    end: Callable[[int, Lease, Result], None] = lambda part, lease, result: None,
+    end: Callable[[int, PartLease, Result], None] = lambda part, lease, result: None,
 ) -> Iterator[tuple[int, Result | None]]:
     """Write what is left of a board until all is done; (part, its result, or None where another process wrote it).
 
     begin: starts to work on a part; `most` are under way at a time. end: what this process itself then does with the
     result. Either may raise LeaseLost (`Lease.check`): the part is somebody else's then.
     """
-    flying: dict[Future[Result], tuple[int, Lease]] = {}
+    flying: dict[Future[Result], tuple[int, PartLease]] = {}
     results: dict[int, Result] = {}
     waiting = Waiting(stage)
     try:
@@ -39,10 +39,11 @@ def write_shared(
                     part, lease = flying.pop(future)
                     try:
                         end(part, lease, result := future.result())
+                        board.keep(part)
                         results[part] = result
                     except LeaseLost as lost:
                         say(f"{stage}: {lost}")
-                    board.give_back(part)
+                        board.give_back(part)
             elif board.left:
                 waiting.a_while(board.holder)
             for part in board.newly_done():
@@ -55,13 +56,13 @@ def write_shared(
             future.cancel()
 
 
-def take_or_leave(leases: Leases, name: str, stage: str, done: Callable[[], bool]) -> bool:
-    """Wait until this process has a lease, then True; or until `done()`, since another one has had it, then False."""
+def take_or_leave(leases: PartLeases, stage: str, done: Callable[[], bool]) -> bool:
+    """Wait until this process has FINISH, then True; or until `done()`, since another one has had it, then False."""
     waiting = Waiting(stage)
-    while leases.claim([name]) is None:
+    while leases.claim([FINISH]) is None:
         if done():
             return False
-        waiting.a_while(lambda: leases.holder(name))
+        waiting.a_while(lambda: leases.holder(FINISH))
     return not done()
 
 

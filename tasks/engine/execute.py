@@ -1,7 +1,7 @@
 """The one way to run a step: on inputs that are whole, going on from what is there, once; in parts, together."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.progress import say
 from storage.artifact import Artifact
 from storage.damage import ASIDE, set_aside
-from storage.leases import Leases, leases_folder, remove_leases
+from storage.leases import Changed
 from storage.lock import Busy, locked
 from storage.manifest import Manifest
 from storage.sentences import in_sentences
@@ -18,11 +18,9 @@ from storage.stores import is_part_store, mend
 from tasks.engine.crew import take_or_leave
 from tasks.engine.device_lock import device_alone
 from tasks.engine.integrity import check_artifact, check_file
-from tasks.engine.mirrored import mirrored
+from tasks.engine.mirrored import bring_for_parts, elsewhere, mirrored, part_leases, send_finished, waiting, what
 from tasks.engine.provenance import provenance
 from tasks.engine.stage import Step
-
-FINISH = "finish"  # the lease of who does what follows the parts
 
 
 def execute(step: Step, force: bool = False) -> Manifest:
@@ -32,13 +30,12 @@ def execute(step: Step, force: bool = False) -> Manifest:
     on by all who come. An interrupted one's work is taken up. What is damaged is moved aside, or, where it is parts of
     a store, made again in its place. force: delete what is there first, when nobody works on it or reads it.
     """
-    artifact, name = step.artifact, step.stage.name
-    what = step.command or f"geomim {name}"
-    with ExitStack() as stack, in_sentences(artifact.path, "what is done is kept: ", "another --root"):
-        stack.enter_context(mirrored(step, force))
+    artifact = step.artifact
+    with ExitStack() as stack, in_sentences(artifact.path, "what is done is kept: ", elsewhere(step)):
         if step.stage.in_parts:
-            return _together(step, force, what)
-        stack.enter_context(locked(artifact.path, what, waiting=_waiting(name)))
+            return _together(step, force)
+        stack.enter_context(mirrored(step, force))
+        stack.enter_context(locked(artifact.path, what(step), waiting=waiting(step)))
         if not force and (manifest := _intact(artifact)):
             return manifest
         stack.enter_context(_inputs_held(step))
@@ -50,37 +47,43 @@ def execute(step: Step, force: bool = False) -> Manifest:
         return _finish(step, summary, start)
 
 
-def _together(step: Step, force: bool, what: str) -> Manifest:
+def _together(step: Step, force: bool) -> Manifest:
     """Work on a stage in parts, alone or beside others who do; the last to be done finishes it."""
     artifact, name = step.artifact, step.stage.name
     while True:
+        bring_for_parts(step, force)
         if not force and (manifest := _intact(artifact)):
+            send_finished(step)
             return manifest
         with ExitStack() as stack:
             stack.enter_context(_inputs_held(step))
-            _begin(step, force, what)
+            _begin(step, force)
             force = False
-            stack.enter_context(locked(artifact.path, what, shared=True, waiting=_waiting(name)))
+            stack.enter_context(locked(artifact.path, what(step), shared=True, waiting=waiting(step)))
             if not artifact.is_begun():  # finished, or removed, by somebody who had it alone meanwhile
                 continue
             stack.enter_context(device_alone(step))
             start = time.monotonic()
-            leases = stack.enter_context(Leases(leases_folder(artifact.path), what))
-            more = step.stage.write_parts(step.config, step.inputs, artifact, leases)
-            if not take_or_leave(leases, FINISH, name, artifact.has_manifest):
-                return artifact.finished()
+            try:
+                leases = stack.enter_context(part_leases(step))
+                more = step.stage.write_parts(step.config, step.inputs, artifact, leases)
+                if not take_or_leave(leases, name, artifact.has_manifest):
+                    continue
+            except Changed as changed:
+                say(f"{name}: {changed}; looks at it again")
+                continue
             summary = step.stage.run(step.config, step.inputs, artifact)
             manifest = _finish(step, summary | more, start)
-        remove_leases(artifact.path)
-        return manifest
+            leases.finished()
+            return manifest
 
 
-def _begin(step: Step, force: bool, what: str) -> None:
+def _begin(step: Step, force: bool) -> None:
     """Make the folder ready for all who will work there, unless somebody works there already."""
     artifact, name = step.artifact, step.stage.name
     patient = force or artifact.has_manifest()  # what is damaged is not gone on with while others read it
     try:
-        with locked(artifact.path, what, waiting=_waiting(name), patient=patient):
+        with locked(artifact.path, what(step), waiting=waiting(step), patient=patient):
             if not force and _intact(artifact):
                 return
             _clear(step, force)
@@ -97,8 +100,8 @@ def _inputs_held(step: Step) -> Iterator[None]:
     """Inside, nobody removes what the step reads, which was checked."""
     with ExitStack() as stack:
         for needed in step.inputs.artifacts.values():
-            name = step.stage.name
-            stack.enter_context(locked(needed.path, f"geomim {name}", shared=True, waiting=_waiting(name)))
+            command = f"geomim {step.stage.name}"
+            stack.enter_context(locked(needed.path, command, shared=True, waiting=waiting(step)))
             check_input(step, needed)
         for field, file in step.config.external_files().items():
             check_file(file, f"{step.stage.name}.{field} is {file}")
@@ -164,7 +167,3 @@ def _intact(artifact: Artifact) -> Manifest | None:
     for name in [name for name in artifact.extras() if ASIDE not in name][:3]:
         say(f"{artifact.stage}: {artifact.path}/{name} is no file of geomim's; it is left alone")
     return artifact.manifest()
-
-
-def _waiting(name: str) -> Callable[[str], None]:
-    return lambda line: say(f"{name}: {line}")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from common.garbage import unsearched
 from common.settings import Settings
 from storage.artifact import Artifact
-from storage.leases import Leases
+from storage.leases import PartLeases
 from storage.manifest import Recipe
 
 StageName = Literal["ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"]
@@ -65,7 +65,7 @@ class Stage:
         module, function = self.entry.split(":")
         return _imported(module, function)(config, inputs, artifact)
 
-    def write_parts(self, config: Settings, inputs: "Inputs", artifact: Artifact, leases: Leases) -> dict[str, Any]:
+    def write_parts(self, config: Settings, inputs: "Inputs", artifact: Artifact, leases: PartLeases) -> dict[str, Any]:
         """Of a stage in parts: write them, together with whoever else does, until all are there."""
         return _imported(self.entry.split(":")[0], "write")(config, inputs, artifact, leases)
 

@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.processes import die_with
 from models.lidar.teacher import Teacher
 from storage.index import Index
-from storage.leases import Lease
+from storage.leases import PartLease
 from storage.part_board import PartBoard
 from tasks.engine.crew import done_here, write_shared
 from tasks.teacher.config import TeacherConfig
@@ -66,7 +66,7 @@ def write_parts(
             pool.shutdown(cancel_futures=True)
 
 
-def _submitted(pool: ProcessPoolExecutor, part: int, lease: Lease) -> Future[Times]:
+def _submitted(pool: ProcessPoolExecutor, part: int, lease: PartLease) -> Future[Times]:
     """Raises BrokenProcessPool."""
     try:
         return pool.submit(_write_part, part, lease)
@@ -95,7 +95,7 @@ def _start(*given: Any) -> None:
     die_with([os.getppid()])
 
 
-def _write_part(part: int, lease: Lease) -> Times:
+def _write_part(part: int, lease: PartLease) -> Times:
     global _writer
     if _writer is None:
         job, devices = _given

@@ -17,7 +17,7 @@ from storage.atomic import write_json
 from storage.bev import BevReader, size_of
 from storage.boxes import BoxStore
 from storage.index import Index
-from storage.leases import Leases
+from storage.leases import PartLeases
 from storage.part_board import PartBoard
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.gate import check, read_gate
@@ -30,7 +30,7 @@ INDEX = "index.zarr"
 METRICS = "metrics.json"
 
 
-def write(config: TeacherConfig, inputs: Any, artifact: Any, leases: Leases) -> dict[str, Any]:
+def write(config: TeacherConfig, inputs: Any, artifact: Any, leases: PartLeases) -> dict[str, Any]:
     """Check the teacher on annotated samples, then write the parts that are not done, with whoever else does.
 
     Says where the time of this process went, if it wrote any.

@@ -143,9 +143,7 @@ def test_one_whose_folder_is_gone_is_lost(tmp_path):
     """The artifact was finished, and its leases removed, while this process slept."""
     with Leases(tmp_path / "leases") as leases:
         lease = leases.claim(["a"])
-        module.remove_leases(tmp_path / "x")  # there are none
-        lease.path.unlink()
-        lease.folder.rmdir()
+        leases.finished()
         with pytest.raises(LeaseLost):
             lease.check()
         assert leases.claim(["b"]) is None

@@ -15,8 +15,8 @@ from common.errors import DataError, FileSystemError, UserError
 from object_roots import bucket, s3
 from object_store import Faults, credentials, proxy
 from small_artifacts import RECIPE, small_teacher
+from storage import at_once, remote_lease
 from storage import remote as remote_module
-from storage import remote_lease, transfer
 from storage.artifact import Artifact
 from storage.bev import BevReader
 from storage.damage import Damaged
@@ -99,10 +99,10 @@ def test_killed_in_the_middle_it_goes_on(artifact, bucket, s3, tmp_path, what):
     code = f"""
 import time
 from pathlib import Path
-from storage import transfer
+from storage import at_once
 from storage.remote import Remote
 from storage.transfer import pull, push
-transfer.FILES_AT_ONCE, remote = 1, Remote({bucket!r})
+at_once.FILES_AT_ONCE, remote = 1, Remote({bucket!r})
 def told(name):
     print(name, flush=True)
     time.sleep(0.05)
@@ -154,7 +154,7 @@ def test_what_a_pusher_left_that_died_is_replaced(artifact, bucket, tmp_path, mo
 
 def test_a_pusher_that_was_taken_for_dead_ends(artifact, bucket, monkeypatch):
     monkeypatch.setattr(remote_lease, "SECONDS_TO_LIVE", 0.6)
-    monkeypatch.setattr(transfer, "FILES_AT_ONCE", 1)
+    monkeypatch.setattr(at_once, "FILES_AT_ONCE", 1)
     remote, begun = Remote(bucket), []
 
     def stolen(name):

@@ -69,11 +69,9 @@ def test_a_part_that_was_lost_is_anothers(tmp_path, store, capsys):
 def test_one_finishes_and_the_others_take_what_it_made(tmp_path, capsys):
     made = tmp_path / "made"
     with Leases(tmp_path / "leases", "geomim teacher") as first, Leases(tmp_path / "leases") as second:
-        assert take_or_leave(first, "finish", "teacher", made.exists)
+        assert take_or_leave(first, "teacher", made.exists)
         answers = []
-        waiter = threading.Thread(
-            target=lambda: answers.append(take_or_leave(second, "finish", "teacher", made.exists))
-        )
+        waiter = threading.Thread(target=lambda: answers.append(take_or_leave(second, "teacher", made.exists)))
         waiter.start()
         time.sleep(1.7)
         assert answers == []
