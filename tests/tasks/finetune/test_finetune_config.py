@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
         ({"depth_bins": (60.0, 1.0, 1.0)}, "must be nearest < farthest"),
         ({"from_scratch": False}, "from_scratch is baseline now"),
         ({"height": (3.0, -5.0)}, "height .* must ascend"),
-        ({"bev_cell": 0.0008}, "bev_range by bev_cell, a map of 128,000 x 128,000 cells, would take 5,243 GB a sample"),
+        ({"bev_cell": 0.0008}, "bev_range by bev_cell, a map of 128,000 x 128,000 cells, would take 5,243 GB: make it"),
         ({"depth_bins": (1.0, 60.0, 1e-9)}, "depth_bins, 59,000,000,000 of them, would take"),
         ({"image": {"size": (320_000, 704_000)}}, "image.size of 320,000 x 704,000 px would take"),
         ({"view": {"stereo": True, "frames": 2}}, "stereo needs frames = 2 and camera_aware = true"),
