@@ -58,9 +58,9 @@ def push(
     manifest = finished_in(folder, in_parts)
     stage, key = manifest.recipe.stage, manifest.key
     with ExitStack() as stack:
-        stack.enter_context(locked(folder, "geomim push", shared=True, waiting=waiting))
-        if lease is None:
+        if lease is None:  # before the lock, as runs take them: else each could have what the other waits for
             lease = stack.enter_context(leased(remote, lease_of(stage, key), "geomim push", waiting))
+        stack.enter_context(locked(folder, "geomim push", shared=True, waiting=waiting))
         manifest = finished_in(folder, in_parts)  # it may have been made again meanwhile
         text, has_parts = (folder / MANIFEST).read_bytes(), bool(shards(manifest))
         if has_parts:
@@ -135,7 +135,7 @@ def pull(
     manifest, text = found
     target = Artifact(root, stage, manifest.key)
     with locked(target.path, "geomim pull", waiting=waiting):
-        here = target.manifest() if target.is_intact() else None
+        here = None if any(damage.matters for damage in target.damages("small")) else target.manifest()
         later = shards(manifest) if without_shards else set()
         if here is None:
             making, names = copying(target), manifest.files.keys() - later

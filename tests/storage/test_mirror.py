@@ -29,10 +29,12 @@ def test_an_artifact_comes_without_its_shards_and_is_whole(mirror, brought):
     assert brought.is_intact()
     assert is_sent(brought.path)
     assert check(brought.path) == []
-    (brought.path / "gate.json").unlink()
-    assert [damage.name for damage in check(brought.path)] == ["gate.json"]
-    mirror.bring(brought)
-    assert check(brought.path) == []
+    gate = brought.path / "gate.json"
+    for damage in (gate.unlink, lambda: gate.write_bytes(gate.read_bytes().swapcase())):
+        damage()
+        assert [damage.name for damage in check(brought.path)] == ["gate.json"]
+        mirror.bring(brought)
+        assert check(brought.path) == []
 
 
 def test_a_shard_that_is_gone_of_what_nobody_has_is_damage(mirror, tmp_path):

@@ -20,6 +20,7 @@ from storage import remote as remote_module
 from storage.artifact import Artifact
 from storage.bev import BevReader
 from storage.damage import Damaged
+from storage.lock import locked
 from storage.manifest import MANIFEST, files
 from storage.remote import Remote
 from storage.store import leftovers
@@ -166,6 +167,19 @@ def test_a_pusher_that_was_taken_for_dead_ends(artifact, bucket, monkeypatch):
     with pytest.raises(FileSystemError, match="another process may have taken the work over; the same command goes on"):
         push(artifact.path, remote, sent=stolen)
     assert manifest_there(remote, "teacher", KEY) is None
+
+
+def test_a_push_and_a_run_of_the_same_artifact_do_not_wait_for_each_other(artifact, tmp_path):
+    """A run takes the lease, then the lock; and so does a push."""
+    remote, waits = Remote(f"file://{tmp_path}/objects"), threading.Event()
+    pushing = threading.Thread(target=push, args=[artifact.path, remote], kwargs={"waiting": lambda line: waits.set()})
+    with remote_lease.leased(remote, lease_of("teacher", KEY), "geomim run"):
+        pushing.start()
+        assert waits.wait(20)
+        with locked(artifact.path, "geomim run", patient=False):
+            pass
+    pushing.join(20)
+    assert manifest_there(remote, "teacher", KEY) == artifact.finished()
 
 
 def test_an_object_that_another_wrote_meanwhile_is_said(artifact, bucket):
