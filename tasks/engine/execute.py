@@ -60,9 +60,9 @@ def _together(step: Step, force: bool) -> Manifest:
             _begin(step, force)
             force = False
             stack.enter_context(locked(artifact.path, what(step), shared=True, waiting=waiting(step)))
-            if not artifact.is_begun():  # finished, or removed, by somebody who had it alone meanwhile
-                continue
             stack.enter_context(device_alone(step))
+            if not artifact.is_begun():  # finished, or removed, by somebody else meanwhile
+                continue
             start = time.monotonic()
             try:
                 leases = stack.enter_context(part_leases(step))

@@ -12,6 +12,7 @@ from common.settings import Settings, external_file, runtime
 from driver import wait_for
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
+from storage.leases import leases_folder
 from storage.lock import is_locked, locked
 from storage.manifest import Recipe
 from tasks.engine.device_lock import alone
@@ -37,6 +38,13 @@ def run(config, inputs, artifact):
         from storage.bev import BevReader
         [BevReader(inputs["teacher"].path / "bev.zarr")[i] for i in range(4)]
     return {"lines": len(file.read_text().splitlines())}
+def write(config, inputs, artifact, leases):
+    import time
+    with open(artifact.root / "wrote", "a") as out:
+        out.write("once\\n")
+    while not (artifact.root / "go").exists():
+        time.sleep(0.01)
+    return {}
 """
 
 
@@ -50,10 +58,10 @@ def make_step(tmp_path, monkeypatch):
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def make(word="a", inputs=None, on_device=False):
+    def make(word="a", inputs=None, on_device=False, in_parts=False):
         inputs = inputs or {}
         recipe = Recipe(stage="toy", version=1, config={"word": word}, inputs={n: a.key for n, a in inputs.items()})
-        stage = Stage("toy", "a toy", tuple(inputs), "toy:run", "ToyConfig", ("zarr",), ("*",), on_device)
+        stage = Stage("toy", "a toy", tuple(inputs), "toy:run", "ToyConfig", ("zarr",), ("*",), on_device, in_parts)
         artifact = Artifact(tmp_path / "root", "toy", recipe.key)
         return Step(stage, ToyConfig(word=word), recipe, artifact, Inputs(tmp_path, "v1.0-mini", inputs), "geomim toy")
 
@@ -232,6 +240,24 @@ def test_who_waits_for_the_device_lacks_nothing_else(make_step, tmp_path, monkey
         assert not new.artifact.path.exists()
     waiting.join(20)
     assert new.artifact.is_intact()
+
+
+def test_parts_that_were_done_while_the_gpu_was_waited_for_are_not_begun_again(make_step, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    step, summaries = make_step(on_device=True, in_parts=True), []
+    runs = [threading.Thread(target=lambda: summaries.append(execute(step).summary)) for _ in range(2)]
+    runs[0].start()
+    wait_for((step.artifact.root / "wrote").exists)
+    runs[1].start()
+    assert "toy: waiting for `geomim toy`" in wait_for(lambda: capfd.readouterr().err)
+    (step.artifact.root / "go").touch()
+    for run in runs:
+        run.join(20)
+    assert summaries == [{"lines": 1}] * 2
+    assert (step.artifact.root / "wrote").read_text() == "once\n"
+    assert not leases_folder(step.artifact.path).exists()
 
 
 MAPS = np.random.default_rng(0).normal(size=(4, 1, 2, 4, 4))
