@@ -42,9 +42,13 @@ def check(
             )
         say(f"teacher: {unmeasured}: nothing was checked")
         return None
-    gate = read_gate(folder)
-    if gate is None or gate["samples"] != len(samples):
+    gate = read_gate(folder, len(samples))
+    if gate is None:
         found = _detect(teacher, index, dataroot, samples, config.lidar.sweeps, device)
+        # Whoever else began at the same time may have measured too, on another device, and finished the stage by now:
+        # what it wrote stays.
+        gate = read_gate(folder, len(samples))
+    if gate is None:
         precisions = average_precisions(index, found)
         gate = {"mAP": float(np.mean(list(precisions.values()))), "samples": len(samples), "classes": precisions}
         write_json(folder / GATE, gate | {"crc32c": _sum(gate)})
@@ -60,11 +64,11 @@ def check(
     return gate
 
 
-def read_gate(folder: Path) -> dict[str, Any] | None:
-    """What was measured; None where nothing was, or the file is not as it was written."""
+def read_gate(folder: Path, samples: int | None = None) -> dict[str, Any] | None:
+    """What was measured, on so many samples; None where nothing was, or the file is not as it was written."""
     try:
         gate = json.loads((folder / GATE).read_bytes())
-        return gate if gate.pop("crc32c") == _sum(gate) else None
+        return gate if gate.pop("crc32c") == _sum(gate) and samples in (None, gate["samples"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -1,6 +1,7 @@
 """The stage `teacher` on a small world: what it leaves, going on after an interruption, several processes."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from models.lidar.checkpoint import MIT, MMDET3D
 from models.lidar.detector import voxel_batch
 from storage.bev import BevReader
 from storage.boxes import BoxStore
+from tasks.teacher import gate as gate_module
 from tasks.teacher import parts, teacher
 from tasks.teacher.config import TeacherConfig
 from tasks.teacher.gate import GATE
@@ -157,6 +159,26 @@ def test_a_gate_whose_file_is_damaged_measures_again(world, folder, small, fitte
     with pytest.raises(UserError) as again:
         run_whole(teacher, config, world.inputs, out)
     assert str(again.value) == str(first.value)
+    assert (out.path / GATE).read_bytes() == written
+
+
+def test_of_two_that_measure_at_once_the_first_is_kept(world, folder, small, fitted, monkeypatch):
+    """It may have finished the stage by then, and its manifest has the checksum of what it wrote."""
+    config = TeacherConfig(lidar=small, workers=1, gate_samples=3, min_map=0.0)
+    out, theirs = folder("teacher"), folder("theirs")
+    run_whole(teacher, config, world.inputs, theirs)
+    gate = json.loads((theirs.path / GATE).read_bytes())
+    del gate["crc32c"]
+    gate["mAP"] += 0.25  # as of another device, which rounds otherwise
+    written = json.dumps(gate | {"crc32c": gate_module._sum(gate)}).encode()
+    detect = gate_module._detect
+
+    def beside_another(*args):
+        (out.path / GATE).write_bytes(written)
+        return detect(*args)
+
+    monkeypatch.setattr(gate_module, "_detect", beside_another)
+    assert run_whole(teacher, config, world.inputs, out)["gate"]["mAP"] == gate["mAP"]
     assert (out.path / GATE).read_bytes() == written
 
 
