@@ -6,7 +6,7 @@ import numpy as np
 
 from models.boxes import Boxes
 from models.geometry import heading, rotation_z
-from storage.index import Index
+from storage.index import Index, has_points
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _inside(points: np.ndarray, x: np.ndarray, box: Boxes) -> np.ndarray:
 
 
 def sample_boxes(index: Index, sample: int, min_lidar_points: int = 0) -> Boxes:
-    """A sample's boxes of the detection classes in its LIDAR_TOP frame, with at least so many LiDAR points."""
+    """A sample's boxes of the detection classes in its LIDAR_TOP frame, with so many LiDAR points or none counted."""
     rows = index.box_rows(sample)
     boxes = Boxes(
         centers=index.box_center[rows],
@@ -109,4 +109,4 @@ def sample_boxes(index: Index, sample: int, min_lidar_points: int = 0) -> Boxes:
         velocities=index.box_velocity[rows],
         labels=index.box_label[rows].astype(np.int64),
     )
-    return boxes[(boxes.labels >= 0) & (index.box_lidar_points[rows] >= min_lidar_points)]
+    return boxes[(boxes.labels >= 0) & has_points(index.box_lidar_points[rows], min_lidar_points)]

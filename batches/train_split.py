@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from common.errors import UserError
-from storage.index import Index
+from storage.index import Index, has_points
 
 SHOWN = 5  # categories named
 
@@ -26,7 +26,7 @@ def check_boxes(index: Index, samples: np.ndarray, min_lidar_points: int, stage:
     """Raise UserError where these samples have no box of a detection class with so many LiDAR points to learn from."""
     rows = np.concatenate([np.arange(r.start, r.stop) for r in map(index.box_rows, samples.tolist())])
     classed = rows[index.box_label[rows] >= 0]
-    if (index.box_lidar_points[classed] >= min_lidar_points).any():
+    if has_points(index.box_lidar_points[classed], min_lidar_points).any():
         return
     if len(classed):
         remedy = f"lower {stage}.min_lidar_points or give num_lidar_pts in sample_annotation.json"

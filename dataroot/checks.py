@@ -17,7 +17,7 @@ LIMITS = {"translation": 1e8, "size": 1e5}  # m: twice around the earth; longer 
 LONGEST_NAME = 200  # bytes; file systems take 255, with the ending
 MAX_LETTERS = 40
 SENSORS = 16  # named in a fault
-NAME_SENSORS = "name the sensors as nuScenes does"
+NAME_SENSORS = "name the sensors as nuScenes does; where there is no LiDAR, set ingest.lidar=false"
 UNIT_TOLERANCE = 1e-3  # of a quaternion's norm; nuScenes' own are within 1e-6
 MEND = "mend these rows, or unpack the nuScenes metadata again"
 ASCEND = "write microseconds, each later than the one before"
@@ -242,9 +242,8 @@ def _check_samples(tables: Tables, links: Links, selection: Selection, faults: F
     hidden[unclear[unclear >= 0]] = True
     # A missing table or sensor link takes every key frame with it: then its own fault says enough.
     if all(tables[name].readable for name in ("sample_data", "calibrated_sensor", "sensor")):
-        keys = np.concatenate([selection.cameras, selection.lidar[:, None]], 1)  # (S, C + 1)
         channels = tables["sensor"].text("channel").tolist()
-        for channel, rows in zip(selection.channels, keys.T, strict=True):
+        for channel, rows in zip(selection.channels, selection.keys.T, strict=True):
             if channel not in channels:
                 what, remedy = f"no sensor is {channel} (there are {', '.join(channels[:SENSORS])})", NAME_SENSORS
                 faults.add(tables["sensor"].file, "channel", what, remedy)

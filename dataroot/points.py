@@ -18,8 +18,8 @@ def need_lidar(index: Index, reader: str) -> None:
     """Raise UserError where the index goes without the LiDAR's files."""
     if not index.has_lidar:
         raise UserError(
-            f"{reader} reads the LiDAR's files, without which the index was made: set ingest.lidar=true; finetuning "
-            "reads none with finetune.depth_weight=0 and finetune.init a file or random"
+            f"{reader} reads the LiDAR's files, without which the index was made: set ingest.lidar=true where "
+            "there are any; finetuning reads none with finetune.depth_weight=0 and finetune.init a file or random"
         )
 
 

@@ -57,8 +57,7 @@ def choose_scenes(
 def _lacks(dataroot: Path, data: Table, selection: Selection) -> np.ndarray:
     """(S,) of each sample the first thing that it needs and that is not there, "" where all is."""
     samples = len(selection.samples)
-    keys = np.concatenate([selection.cameras, selection.lidar[:, None]], 1)
-    files = keys if selection.lidar_files else selection.cameras
+    files = selection.keys if selection.lidar_files else selection.cameras
     needed = np.concatenate([files, selection.sweeps, selection.frames.reshape(samples, -1)], 1)  # rows of sample_data
     rows = inside(data, np.unique(needed[needed >= 0]))  # paths that lead elsewhere have a fault of their own
     paths = data.text("filename", rows).tolist()
@@ -68,7 +67,7 @@ def _lacks(dataroot: Path, data: Table, selection: Selection) -> np.ndarray:
     missing = follow(needed, gone, False)  # (S, K)
     for sample in np.flatnonzero(missing.any(1)).tolist():
         out[sample] = str(data.text("filename", needed[sample][missing[sample]][:1])[0])
-    for sample, channel in np.argwhere(keys < 0).tolist():
+    for sample, channel in np.argwhere(selection.keys < 0).tolist():
         out[sample] = f"a key frame of {selection.channels[channel]}"
     return out
 

@@ -21,7 +21,7 @@ class Choice:
     leave_out: Sequence[str] = ()  # samples' tokens and files to go without
     cameras: Sequence[str] = ()  # channels in the order of the arrays; none named: see `camera_names`
     scenes: Scenes = "all"
-    lidar: bool = True  # with the LiDAR's files; else what the tables say of its key frames alone
+    lidar: bool = True  # with the LiDAR's files; else what the tables say of its key frames, if anything
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,33 @@ class Selection:
     samples: np.ndarray  # (S,) rows of the sample table
     cameras: np.ndarray  # (S, C)
     lidar: np.ndarray  # (S,)
+    posed: np.ndarray  # (S,) whose time and ego pose are the sample's: `lidar`, or what stands in for it
     sweeps: np.ndarray  # (S, W), nearest first
     frames: np.ndarray  # (S, C, F), nearest first
     lidar_files: bool  # whether those of `lidar` are wanted; else there are no sweeps either
     left_out: np.ndarray  # (n,) rows of the sample table that the config leaves out
-    channels: tuple[str, ...]  # the C cameras, then the LiDAR
+    channels: tuple[str, ...]  # of which every sample needs a key frame: the C cameras, then the LiDAR, if any
     channel: np.ndarray  # (rows of sample_data,) position in `channels`, NONE for other sensors
     doubled: np.ndarray  # (rows of sample_data,) bool: a second key frame of its sensor in its sample
 
     @property
     def camera_names(self) -> tuple[str, ...]:
         """The C cameras in their order."""
-        return self.channels[:-1]
+        return self.channels[: self.cameras.shape[1]]
+
+    @property
+    def without_lidar(self) -> bool:
+        """Whether the tables have no LiDAR, and need none."""
+        return LIDAR not in self.channels
+
+    @property
+    def keys(self) -> np.ndarray:
+        """(S, channels) key frames of `channels`."""
+        return np.concatenate([self.cameras, self.lidar[:, None]], 1)[:, : len(self.channels)]
 
     def kept(self, keep: np.ndarray) -> "Selection":
         """The samples of the mask (S,) alone."""
-        fields = ("samples", "cameras", "lidar", "sweeps", "frames")
+        fields = ("samples", "cameras", "lidar", "posed", "sweeps", "frames")
         return replace(self, **{name: getattr(self, name)[keep] for name in fields})
 
     def clouds(self) -> np.ndarray:
@@ -61,7 +72,9 @@ class Selection:
 def select(tables: dict[str, Table], links: Links, choice: Choice, names: Sequence[str]) -> Selection:
     """Follow the devkit: key frames by sample and channel, what went before along `prev`. Faulty links lead nowhere.
 
-    names: of the cameras, in the order of the arrays. Scenes are not chosen here (dataroot/scenes.py).
+    names: of the cameras, in the order of the arrays. Scenes are not chosen here (dataroot/scenes.py). Where no LiDAR
+    is wanted and the tables have none, the key frame nearest to the sample's time, of whichever sensor, says where the
+    car was.
     """
     channels = (*names, LIDAR)
     data = tables["sample_data"]
@@ -85,19 +98,32 @@ def select(tables: dict[str, Table], links: Links, choice: Choice, names: Sequen
     left_out, samples = samples[is_left_out[samples]], samples[~is_left_out[samples]]
     table = table[samples]
     cameras, lidar = table[:, :-1], table[:, -1]
+    without_lidar = not choice.lidar and not (channel[keys] == len(names)).any()
     previous = links["sample_data", "prev"]
     return Selection(
         samples=samples,
         cameras=cameras,
         lidar=lidar,
+        posed=_nearest(tables, links)[samples] if without_lidar else lidar,
         sweeps=_before(lidar, previous, choice.sweeps if choice.lidar else 0, files),
         frames=_before(cameras, previous, choice.frames, files),
         lidar_files=choice.lidar,
         left_out=left_out,
-        channels=channels,
+        channels=channels[:-1] if without_lidar else channels,
         channel=channel,
         doubled=doubled,
     )
+
+
+def _nearest(tables: dict[str, Table], links: Links) -> np.ndarray:
+    """(rows of sample,) the key frame of each sample that is nearest to it in time, of equals the first."""
+    sample, data = links["sample_data", "sample_token"], tables["sample_data"]
+    keys = np.flatnonzero(data["is_key_frame"] & (sample >= 0))
+    gap = np.abs(data["timestamp"][keys] - tables["sample"]["timestamp"][sample[keys]])
+    keys = keys[np.lexsort((-keys, -gap))]  # of each sample's, the last one written counts
+    out = np.full(tables["sample"].rows, NONE, np.int64)
+    out[sample[keys]] = keys
+    return out
 
 
 def _before(rows: np.ndarray, previous: np.ndarray, count: int, passed_over: np.ndarray) -> np.ndarray:

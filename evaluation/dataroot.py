@@ -11,11 +11,13 @@ import numpy as np
 from common.errors import DataError, UserError
 from common.progress import say
 from dataroot.categories import box_counts, labels_of
+from dataroot.counts import lidar_points
 from dataroot.faults import Faults
 from dataroot.files import check_maps
 from dataroot.kinds import FIELDS
 from dataroot.links import Links
 from dataroot.read import checked_tables
+from dataroot.selection import Choice
 from dataroot.splits import split_scenes
 from dataroot.tables import Table, read_table
 from dataroot.velocity import box_velocities
@@ -30,8 +32,10 @@ from evaluation.flat import (
 )
 from models.boxes import Boxes
 from models.names import CATEGORY_TO_CLASS
+from storage.index import has_points
 
 THREADS = 16  # that look at map masks
+NO_FILES = Choice(lidar=False)  # a LiDAR says where the car was; where there is none, other sensors do
 
 
 class Truth(NamedTuple):
@@ -73,7 +77,7 @@ def has_annotations(dataroot: Path, version: str, tokens: list[str]) -> bool:
 def check_dataset(dataroot: Path, version: str) -> None:
     """Raise DataError where the devkit would stop at the tables or the map masks, or go on with wrong numbers."""
     faults = Faults()
-    tables, links, _ = checked_tables(dataroot, version, faults)
+    tables, links, _ = checked_tables(dataroot, version, faults, NO_FILES)
     check_maps(dataroot, tables, THREADS, faults)
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
@@ -83,7 +87,7 @@ def check_dataset(dataroot: Path, version: str) -> None:
 def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:
     """What is to be found in these samples, numbered by their place. Raises DataError where the tables have faults."""
     faults = Faults()
-    tables, links, selection = checked_tables(dataroot, version, faults)
+    tables, links, selection = checked_tables(dataroot, version, faults, NO_FILES)
     if faults:
         raise DataError(faults.report(f"{dataroot} ({version})"))
     _check_categories(dataroot, version, tables, links, faults)
@@ -91,7 +95,7 @@ def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:
     place = np.array([number.get(token, -1) for token in tables["sample"]["token"].tolist()], np.int64)
 
     rows = np.flatnonzero(place[selection.samples] >= 0)
-    poses = links["sample_data", "ego_pose_token"][selection.lidar[rows]]
+    poses = links["sample_data", "ego_pose_token"][selection.posed[rows]]
     ego = np.zeros((len(tokens), 2))
     ego[place[selection.samples[rows]]] = tables["ego_pose"]["translation"][poses, :2]
 
@@ -100,7 +104,7 @@ def read_truth(dataroot: Path, version: str, tokens: list[str]) -> Truth:
     category = links["instance", "category_token"][links["sample_annotation", "instance_token"]]
     names = tables["category"].text("name")
     label_of = labels_of(names, {})
-    measured = box["num_lidar_pts"] + box["num_radar_pts"] > 0
+    measured = has_points(lidar_points(box, selection), 1) | (box["num_radar_pts"] > 0)
     rows = np.flatnonzero((sample >= 0) & (label_of[category] >= 0) & measured)
     boxes = FlatBoxes(
         sample=sample[rows].astype(np.int32),

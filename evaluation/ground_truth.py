@@ -6,14 +6,15 @@ import numpy as np
 
 from evaluation.flat import RACK, FlatBoxes, counted
 from models.boxes import Boxes
-from storage.index import Index
+from storage.index import Index, has_points
 
 
 def ground_truth(index: Index, sample: int) -> Boxes:
     """The annotated boxes the official evaluation counts, in the sample's LIDAR frame, each with score 1.
 
     Left out are boxes of no detection class and boxes without a LiDAR or radar point: the devkit drops those from the
-    ground truth, so as predictions they would be false positives. Distance it filters on both sides.
+    ground truth, so as predictions they would be false positives. Where there is no LiDAR to count them, all are
+    there. Distance it filters on both sides.
     """
     return _boxes(index, _counted_rows(index, sample))
 
@@ -58,8 +59,8 @@ def _boxes(index: Index, rows: np.ndarray) -> Boxes:
 
 def _counted_rows(index: Index, sample: int) -> np.ndarray:
     rows = _rows(index, sample)
-    points = index.box_lidar_points[rows] + index.box_radar_points[rows]
-    return rows[(index.box_label[rows] >= 0) & (points > 0)]
+    measured = has_points(index.box_lidar_points[rows], 1) | (index.box_radar_points[rows] > 0)
+    return rows[(index.box_label[rows] >= 0) & measured]
 
 
 def _rows(index: Index, sample: int) -> np.ndarray:

@@ -58,6 +58,17 @@ WHY: dict[str, dict[str, str]] = {
     },
     "evaluate": {"score_threshold": "Lower finds more, and more that is not there."},
 }
+# The same where there is no LiDAR, from which the other stages learn.
+WHY_WITHOUT_LIDAR = {
+    "ingest": {"lidar": "There is none here."},
+    "backbone": WHY["backbone"],
+    "finetune": {
+        "init": "A file saves most of the time.",
+        **WHY["finetune"],
+        "depth_weight": "Only a LiDAR teaches it.",
+    },
+    "evaluate": WHY["evaluate"],
+}
 SIZE = "Larger sees farther, and costs in proportion."
 
 
@@ -90,7 +101,7 @@ def start(dataroot: Path | None, version: str | None, seen: Glance | None) -> st
     }
     for name, (value, why) in where.items():
         lines += _field(config, name, value, why, "")
-    for section, whys in WHY.items():
+    for section, whys in (WHY if seen is None or seen.has_lidar else WHY_WITHOUT_LIDAR).items():
         model = getattr(config, section)
         lines += ["", f"{section}:"]
         for name, why in whys.items():
@@ -118,6 +129,9 @@ def _fitting(seen: Glance | None) -> dict[str, dict[str, tuple[Any, str]]]:
             if section in PASSES:
                 own["steps"] = (steps, f"Here: about {passes:g} passes over your {seen.train_samples:,} train samples.")
         out[section] = own
+    if seen and not seen.has_lidar:
+        out["ingest"] = {"lidar": (False, WHY_WITHOUT_LIDAR["ingest"]["lidar"])}
+        out["finetune"]["init"] = "random", WHY_WITHOUT_LIDAR["finetune"]["init"]
     return out
 
 

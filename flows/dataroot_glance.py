@@ -17,7 +17,7 @@ from dataroot.categories import guess_class
 from dataroot.faults import Faults
 from dataroot.names import TABLES
 from dataroot.splits import split_scenes
-from models.names import CAMERAS, CATEGORY_TO_CLASS, OTHER_CATEGORIES
+from models.names import CAMERAS, CATEGORY_TO_CLASS, LIDAR, OTHER_CATEGORIES
 from tasks.ingest.config import IGNORE
 
 HEAD = 4_000_000  # bytes of sample_data.json, which may have gigabytes: some 10,000 files, of every sensor
@@ -68,7 +68,17 @@ class Glance:
     @cached_property
     def cameras(self) -> tuple[str, ...]:
         """All there are, in the order that they have by default."""
-        return cameras_among((str(s.get("channel", "")), str(s.get("modality", ""))) for s in self._table("sensor"))
+        return cameras_among((str(s.get("channel", "")), str(s.get("modality", ""))) for s in self._sensors)
+
+    @cached_property
+    def has_lidar(self) -> bool:
+        """False where there are sensors and none is a LiDAR: one of another name is for `geomim ingest` to find."""
+        lidars = [s for s in self._sensors if s.get("channel") == LIDAR or s.get("modality") == "lidar"]
+        return bool(lidars) or not self._sensors
+
+    @cached_property
+    def _sensors(self) -> list[dict[str, Any]]:
+        return self._table("sensor")
 
     @cached_property
     def classes(self) -> dict[str, str]:
@@ -93,6 +103,8 @@ class Glance:
         ]
         if self.cameras and self.cameras != CAMERAS:
             lines.append(f"{len(self.cameras)} cameras: {', '.join(self.cameras)}; see ingest.cameras")
+        if not self.has_lidar:
+            lines.append("no LiDAR: for finetuning and evaluation alone, see ingest.lidar")
         if self.missing:
             lines.append(f"tables that are missing: {', '.join(self.missing)}")
         if not self.train_samples:

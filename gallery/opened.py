@@ -13,8 +13,12 @@ from typing import TypeVar
 import numpy as np
 
 from common.errors import DataError, UserError
+from dataroot.faults import Faults
+from dataroot.kinds import FIELDS
+from dataroot.tables import read_table
 from evaluation.submission import RESULTS
 from gallery.results_file import ResultsFile
+from models.names import LIDAR
 from storage.artifact import Artifact
 from storage.bev import BevReader
 from storage.damage import Damaged
@@ -156,8 +160,10 @@ def open_dataroot(path: Path, version: str) -> Opened:
 
     if not (path / version / "sample.json").is_file():
         raise UserError(f"{path / version}: holds no tables; there are {', '.join(versions_in(path)) or 'none'}")
+    sensors = read_table(path, f"{version}/sensor.json", FIELDS["sensor"], Faults(), "sensor")
+    lidar = LIDAR.encode() in sensors["channel"].tolist()
     arrays, attributes, _ = ingest(
-        path, version, IngestConfig(sweeps=0, frames=0, read_gigabytes=0, scenes="available")
+        path, version, IngestConfig(sweeps=0, frames=0, read_gigabytes=0, scenes="available", lidar=lidar)
     )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "index.zarr"

@@ -24,6 +24,7 @@ from storage.damage import Damaged
 from storage.nodes import array_in
 
 FORMAT = 3
+UNCOUNTED = -1  # in place of a number of points
 
 # name -> (dtype, dimensions); 3, 4 and 2 are fixed sizes, upper-case letters are the dimensions of the docstring.
 SCHEMA: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -35,7 +36,9 @@ SCHEMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "timestamp": ("int64", ("sample",)),
     "split": ("str", ("sample",)),  # "train", "val", "test", or "" for a scene of no split
     "previous": ("int32", ("sample",)),  # the scene's previous key frame, or -1
-    "lidar_path": ("str", ("sample",)),  # "" of all samples where the index goes without the LiDAR's files
+    # Without the LiDAR's files the paths are "". Where the tables have no LiDAR, one mounted as nuScenes' stands in, at
+    # the time and the ego pose of the key frame nearest to the sample's time.
+    "lidar_path": ("str", ("sample",)),
     "lidar_timestamp": ("int64", ("sample",)),
     "lidar_to_ego": ("float64", ("sample", "row4", "column4")),
     "lidar_ego_to_global": ("float64", ("sample", "row4", "column4")),
@@ -61,7 +64,7 @@ SCHEMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "box_yaw": ("float64", ("box",)),
     "box_velocity": ("float64", ("box", "xy")),
     "box_label": ("int8", ("box",)),  # position in the attribute `classes`, or -1
-    "box_lidar_points": ("int32", ("box",)),
+    "box_lidar_points": ("int32", ("box",)),  # UNCOUNTED of all boxes where there is no LiDAR
     "box_radar_points": ("int32", ("box",)),
     "box_visibility": ("int8", ("box",)),  # 1 to 4 as in nuScenes, 0 where unknown
     "box_token": ("str", ("box",)),
@@ -163,6 +166,11 @@ class Index:
     def camera_to_global(self, sample: int) -> np.ndarray:
         """(C, 4, 4) of a sample's cameras, each at the time of its image."""
         return self.camera_ego_to_global[sample] @ self.camera_to_ego[sample]
+
+
+def has_points(counts: np.ndarray, least: int) -> np.ndarray:
+    """(n,) bool: which boxes, by their numbers of points (n,), hold at least so many, or were not counted."""
+    return (counts >= least) | (counts == UNCOUNTED)
 
 
 def _each_once(values: np.ndarray) -> np.ndarray:

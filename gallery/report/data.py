@@ -9,7 +9,7 @@ from gallery.report.curves import Curve
 from gallery.report.run import Run
 from gallery.report.svg import Chart
 from models.names import CLASSES
-from storage.index import Index
+from storage.index import UNCOUNTED, Index
 
 BINS = 24
 
@@ -46,13 +46,15 @@ def _ingested(run: Run, out: Data) -> None:
         return
     summary = manifest.summary
     splits = ", ".join(f"{count:,} of {name}" for name, count in summary["splits"].items())
+    points = index.box_lidar_points
+    unseen = "not counted" if (points == UNCOUNTED).any() else f"{int((points == 0).sum()):,}"
     out.facts.extend(
         [
             ("tables", summary["version"]),
             ("scenes", f"{summary['scenes']:,}"),
             ("samples", f"{summary['samples']:,} ({splits})"),
             ("boxes", f"{summary['boxes']:,}, {np.mean(index.box_label >= 0):.0%} of them of a class"),
-            ("boxes without a LiDAR point", f"{int((index.box_lidar_points == 0).sum()):,}"),
+            ("boxes without a LiDAR point", unseen),
             ("samples without a box", f"{int((np.diff(index.box_offsets) == 0).sum()):,}"),
             ("files looked at", f"{summary['files']:,}, {summary['clouds_read']:,} point clouds by their values"),
         ]

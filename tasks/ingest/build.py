@@ -5,11 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from dataroot.categories import labels_of
+from dataroot.counts import lidar_points
 from dataroot.links import Links, follow
 from dataroot.selection import Selection
 from dataroot.tables import Table
 from dataroot.velocity import box_velocities
-from models.geometry import heading, inverse, quaternion_to_rotation, transform, yaw_of
+from models.geometry import heading, inverse, quaternion_to_rotation, rotation_z, transform, yaw_of
+
+# Where a LiDAR would be on a car without one, (4, 4) to the ego: where nuScenes' is, its axes square to the car's. So
+# what is said in its frame holds (a method's heights), and pictures look ahead. Detectors see in the ego's frame and do
+# not notice: boxes go to this one and back by the same matrix.
+STAND_IN = transform(rotation_z(-np.pi / 2), np.array([0.94, 0.0, 1.84]))
 
 
 def build_arrays(
@@ -24,7 +30,9 @@ def build_arrays(
     scene = links["sample", "scene_token"][selection.samples]
     place = np.full(sample.rows + 1, -1, np.int64)  # row in the table -> row in the index; the last stands for none
     place[selection.samples] = np.arange(len(selection.samples))
-    lidar = _readings(tables, links, selection.lidar)
+    lidar = _readings(tables, links, selection.posed)
+    if selection.without_lidar:
+        lidar["sensor_to_ego"] = np.broadcast_to(STAND_IN, (len(selection.samples), 4, 4))
     out = {
         "token": sample.text("token", selection.samples),
         "scene": scene,
@@ -144,7 +152,7 @@ def _boxes(
         "box_yaw": heading(ahead),
         "box_velocity": _rotated(turn, velocity)[:, :2],
         "box_label": labels_of(names, classes)[category],
-        "box_lidar_points": box["num_lidar_pts"][order],
+        "box_lidar_points": lidar_points(box, selection)[order],
         "box_radar_points": box["num_radar_pts"][order],
         "box_visibility": _visibility(box["visibility_token"][order]),
         "box_token": box.text("token", order),

@@ -36,8 +36,8 @@ class IngestConfig(Settings):
     )
     lidar: bool = later(
         True,
-        "false: without the LiDAR's files, whose rows in the tables are still read. Enough for finetuning alone, with "
-        "finetune.depth_weight=0 and finetune.init a file or random.",
+        "Whether the LiDAR's files are read; its rows in the tables, if any, always are. false does for finetuning "
+        "alone, with finetune.depth_weight=0 and finetune.init a file or random.",
     )
     cameras: tuple[str, ...] = later(
         (),

@@ -13,7 +13,7 @@ from dataroot.plausible import check_plausible
 from dataroot.read import checked_tables
 from dataroot.selection import Choice
 from dataroot.splits import split_scenes
-from models.names import CLASSES
+from models.names import CLASSES, LIDAR
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 from storage.index import Index, IndexAttributes, write_index
@@ -46,6 +46,9 @@ def ingest(
     faults = Faults()
     choice = Choice(config.sweeps, config.frames, config.leave_out, config.cameras, config.scenes, config.lidar)
     tables, links, selection = checked_tables(dataroot, version, faults, choice, config.classes)
+    if selection.without_lidar:
+        told = f"the tables have no {LIDAR}: the key frame nearest to a sample's time says where the car was"
+        faults.warn("no_lidar", f"{told}, and boxes count without a point where num_lidar_pts is 0 of all")
     scene_split, split_names = split_scenes(dataroot, version, tables["scene"].text("name"), faults)
     if not faults:
         arrays = build_arrays(tables, links, selection, scene_split, config.classes)

@@ -12,7 +12,7 @@ from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.utils.splits import create_splits_scenes
 
 from evaluation import quick
-from evaluation.dataroot import read_truth, split_samples
+from evaluation.dataroot import check_dataset, read_truth, split_samples
 from evaluation.devkit import SamplesEval, scores_of
 from evaluation.flat import RACK, FlatBoxes, counted
 from evaluation.ground_truth import ego, flat_truth, ground_truth, ground_truth_attributes
@@ -21,6 +21,10 @@ from evaluation.official import RESULTS, evaluate, evaluation_split, unscored
 from evaluation.results import read_results
 from models.boxes import Boxes
 from models.names import CATEGORY_TO_CLASS, EVALUATION_RANGE
+from other_rig import without_lidar
+from storage.index import Index, write_index
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.run import ingest
 
 VERSION = "v1.0-mini"
 
@@ -75,6 +79,36 @@ def test_every_way_gives_the_devkits_numbers(odd, tmp_path):
         assert_same(other["bands"], official["bands"])
     assert len(truth.boxes) == len(run.gt_boxes.all)
     assert len(boxes) == len(run.pred_boxes.all) < official["predictions"]
+
+
+def test_without_a_lidar_every_way_gives_the_devkits_numbers_too(odd, tmp_path):
+    """Those that the devkit gives where a LiDAR has the pose that stands in for its own, and a point in every box."""
+    _, dataroot = odd
+    data = without_lidar(dataroot, tmp_path / "data")
+    arrays, attributes, _ = ingest(data, VERSION, IngestConfig(lidar=False))
+    write_index(tmp_path / "index.zarr", arrays, attributes)
+    index = Index.open(tmp_path / "index.zarr")
+    found = detections(index, "val")
+    official = evaluate(index, data, found, "val", tmp_path)
+
+    database = NuScenes(version=VERSION, dataroot=str(dataroot), verbose=False)
+    for sample in database.sample:
+        readings = {name: database.get("sample_data", token) for name, token in sample["data"].items()}
+        lidar = readings.pop("LIDAR_TOP")
+        nearest = min(readings.values(), key=lambda reading: abs(reading["timestamp"] - sample["timestamp"]))
+        lidar["ego_pose_token"] = nearest["ego_pose_token"]
+    for box in database.sample_annotation:
+        box["num_lidar_pts"] = 1
+    config, file = config_factory("detection_cvpr_2019"), tmp_path / RESULTS
+    run = DetectionEval(database, config, str(file), "mini_val", output_dir=str(tmp_path), verbose=False)
+    devkit = scores_of(run.evaluate()[0], run.gt_boxes)
+    assert_same(official, devkit)
+    assert_same(quick.scores(index, found), devkit)
+    results = read_results(file)
+    truth = read_truth(data, VERSION, results.tokens)
+    boxes = results.boxes[counted(results.boxes, truth.ego, truth.racks)]
+    assert_same(our_metrics(truth.boxes, boxes, truth.ego), devkit)
+    check_dataset(data, VERSION)
 
 
 def test_the_odd_world_has_what_it_is_for(odd):

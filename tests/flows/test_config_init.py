@@ -77,6 +77,20 @@ def test_it_can_be_planned(geomim, dataroot, tmp_path):
     ]
 
 
+def test_without_a_lidar_finetuning_is_what_is_left(geomim, dataroot, tmp_path):
+    table = dataroot / "v1.0-mine" / "sensor.json"
+    table.write_text(json.dumps([row for row in json.loads(table.read_text()) if row["modality"] == "camera"]))
+    file, root = tmp_path / "my.yaml", tmp_path / "root"
+    _, told, _ = geomim("config", "init", file, "--dataroot", dataroot)
+    assert "no LiDAR: for finetuning and evaluation alone, see ingest.lidar" in told
+    config = load_config(file)
+    assert not config.ingest.lidar
+    assert (config.finetune.init, config.finetune.depth_weight) == ("random", 0)
+    code, told, _ = geomim("run", "--config", file, "--root", root, "--dry-run")
+    assert code == 0
+    assert [line.split()[0] for line in told.splitlines()[1:4]] == ["ingest", "finetune", "evaluate"]
+
+
 def test_a_file_that_is_there_stays(geomim, tmp_path):
     file = tmp_path / "my.yaml"
     file.write_text("mine")

@@ -97,3 +97,27 @@ def rewrite(
             (target / name).symlink_to(source / name)
     shutil.copy(source / "simulated.json", target)
     return target
+
+
+def without_lidar(source: Path, target: Path) -> Path:
+    """Write the world `source` to `target` as a car without a LiDAR would have recorded it, and return that: its boxes
+    are there, and nobody counted points in them."""
+    tables = {path.stem: json.loads(path.read_text()) for path in (source / VERSION).glob("*.json")}
+    gone = {row["token"] for row in tables["sensor"] if row["channel"] == LIDAR}
+    gone |= {row["token"] for row in tables["calibrated_sensor"] if row["sensor_token"] in gone}
+    tables["sample_data"] = [row for row in tables["sample_data"] if row["calibrated_sensor_token"] not in gone]
+    posed = {row["ego_pose_token"] for row in tables["sample_data"]}
+    for name in ("sensor", "calibrated_sensor"):
+        tables[name] = [row for row in tables[name] if row["token"] not in gone]
+    tables["ego_pose"] = [row for row in tables["ego_pose"] if row["token"] in posed]
+    for row in tables["sample_annotation"]:
+        row["num_lidar_pts"] = row["num_radar_pts"] = 0
+    (target / VERSION).mkdir(parents=True)
+    for name, rows in tables.items():
+        (target / VERSION / f"{name}.json").write_text(json.dumps(rows))
+    for row in tables["sample_data"]:
+        path = target / row["filename"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(source / row["filename"])
+    (target / "maps").symlink_to(source / "maps")
+    return target

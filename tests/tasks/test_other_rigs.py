@@ -8,17 +8,18 @@ import torch
 
 from batches.frames import boxes_in_key_ego
 from batches.lidar import sample_boxes
-from common.errors import UserError
+from common.errors import DataError, UserError
 from finetune_world import World, world, world_of
+from gallery.opened import open_dataroot
 from in_parts import run_whole
 from models.boxes import Boxes
 from models.center_codes import PARTS
 from models.geometry import inverse
 from models.names import CAMERAS
-from other_rig import FIVE, FIVE_IN_ORDER, RESIZED, SMALL, rewrite, turn
+from other_rig import FIVE, FIVE_IN_ORDER, RESIZED, SMALL, rewrite, turn, without_lidar
 from storage.artifact import Artifact
 from storage.depth import DepthReader
-from storage.index import write_index
+from storage.index import Index, write_index
 from tasks.depth import run as depth
 from tasks.depth.config import DepthConfig
 from tasks.engine.stage import Inputs
@@ -174,7 +175,7 @@ def test_finetuning_and_evaluation_need_no_lidar_file(world, tmp_path):
     artifacts["ingest"].path.mkdir(parents=True)
     write_index(artifacts["ingest"].path / "index.zarr", arrays, attributes)
     inputs = Inputs(data, "v1.0-mini", artifacts)
-    told = r"^depth reads the LiDAR's files, .*: set ingest\.lidar=true; finetuning reads none"
+    told = r"^depth reads the LiDAR's files, .*: set ingest\.lidar=true where there are any; finetuning reads none"
     with pytest.raises(UserError, match=told):
         run_whole(depth, DepthConfig(sweeps=0, workers=1), inputs, Artifact(tmp_path, "depth", "depth"))
     with pytest.raises(UserError, match=r"^fit reads the LiDAR's files"):
@@ -185,3 +186,58 @@ def test_finetuning_and_evaluation_need_no_lidar_file(world, tmp_path):
     alike = world.finetune(tmp_path / "alike", inputs=world.without("depth"), depth_weight=0.0)
     assert summary == world.evaluate(tmp_path / "alike", alike, inputs=world.without("depth"), depth_weight=0.0)[1]
     assert (folder / "detections_1.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def blind(world, tmp_path_factory) -> World:
+    """The world of a car that has no LiDAR."""
+    folder = tmp_path_factory.mktemp("blind")
+    data = without_lidar(world.inputs.dataroot, folder / "data")
+    arrays, attributes, facts = ingest(data, "v1.0-mini", IngestConfig(lidar=False))
+    assert facts["warnings"]["no_lidar"].startswith("the tables have no LIDAR_TOP: ")
+    ingested = Artifact(folder, "ingest", "ingest")
+    ingested.path.mkdir(parents=True)
+    write_index(ingested.path / "index.zarr", arrays, attributes)
+    artifacts = {"ingest": ingested, "pretrain": world.inputs.artifacts["pretrain"]}
+    index = Index.open(ingested.path / "index.zarr")
+    return World(Inputs(data, "v1.0-mini", artifacts), index, world.configured(depth_weight=0.0))
+
+
+def test_without_a_lidar_the_nearest_key_frame_says_where_the_car_was(world, blind):
+    index = blind.index
+    nearest = np.abs(index.camera_timestamp - index.timestamp[:, None]).argmin(1)
+    rows = np.arange(len(index))
+    np.testing.assert_array_equal(index.lidar_ego_to_global, index.camera_ego_to_global[rows, nearest])
+    np.testing.assert_array_equal(index.lidar_timestamp, index.camera_timestamp[rows, nearest])
+    assert not np.array_equal(index.lidar_timestamp, world.index.lidar_timestamp)  # else the test would say nothing
+    for sample in range(len(index)):
+        assert_same(global_boxes(blind, sample), global_boxes(world, sample))
+        assert len(sample_boxes(index, sample, 1)) == len(sample_boxes(index, sample)) > 0
+    np.testing.assert_allclose(
+        index.lidar_to_ego, world.index.lidar_to_ego, atol=0.05
+    )  # the simulated car is nuScenes'
+
+
+def test_without_a_lidar_a_detector_is_trained_and_scored(world, blind, tmp_path):
+    trained = blind.finetune(tmp_path / "trained")
+    folder, summary = blind.evaluate(tmp_path / "scored", trained)
+    assert 0 <= summary["mAP"] <= 1
+    assert (folder / "detections_1.png").is_file()
+    assert scores_of_truth(blind, tmp_path / "truth")["mAP"] > 0.5
+
+
+def test_what_needs_a_lidar_that_is_not_there_says_so(blind, tmp_path):
+    inputs = blind.inputs
+    with pytest.raises(DataError, match=r"no sensor is LIDAR_TOP \(.*where there is no LiDAR, set ingest\.lidar=false"):
+        ingest(inputs.dataroot, inputs.version, IngestConfig())
+    with pytest.raises(
+        UserError, match=r"^depth reads the LiDAR's files, .* where there are any; finetuning reads none"
+    ):
+        run_whole(depth, DepthConfig(sweeps=0, workers=1), inputs, Artifact(tmp_path, "depth", "depth"))
+    with pytest.raises(UserError, match=r"^fit reads the LiDAR's files"):
+        run_fit(FitConfig(), inputs, Artifact(tmp_path, "fit", "fit"))
+
+
+def test_a_dataroot_without_a_lidar_can_be_looked_at(blind):
+    index = open_dataroot(blind.inputs.dataroot, "v1.0-mini").index
+    assert index.token.tolist() == blind.index.token.tolist()
