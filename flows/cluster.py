@@ -1,6 +1,7 @@
 """A Dask or Ray cluster for the stages of a run, by Prefect's task runners: they place work, leases share it out."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -27,11 +28,12 @@ def cluster_of(config: ClusterConfig | None) -> Iterator[Cluster | None]:
     if config is None:
         yield None
         return
-    for name in ("distributed", "prefect.task_runner"):  # which tell of every connection
+    for name in ("distributed", "prefect.task_runner", "ray.client_builder"):  # which tell of every connection
         logging.getLogger(name).setLevel(logging.WARNING)
     with ExitStack() as stack:
         try:
-            runner: Any = stack.enter_context(_runner(config))
+            with warnings.catch_warnings(action="ignore"):  # Ray's, of what the sentence below says
+                runner: Any = stack.enter_context(_runner(config))
             if config.runner == "dask":
                 runner.client  # noqa: B018 (its first use connects: now, and not at the first stage)
         except OSError as error:

@@ -103,6 +103,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "backbone.depths": {"backbone": {"depths": [2, 2, 6, 2]}},
     "backbone.num_heads": {"backbone": {"num_heads": [4, 8, 16, 16]}},
     "backbone.window_sizes": {"backbone": {"window_sizes": [16, 16, 8, 8]}},
+    "cluster.address": {"cluster": {"address": "tcp://head:8786"}},
     "ingest.classes": {"ingest": {"classes": {"tram": "bus"}}},
     "ingest.scenes": {"ingest": {"scenes": "available"}},
     "ingest.sweeps": {"ingest": {"sweeps": 9}, "depth": {"sweeps": 9}},
