@@ -30,6 +30,7 @@ LOOKS_AT_SILENCE = 120  # then a rank's machine has gone without a word; looks, 
 SECONDS_BETWEEN_TRIES = 0.05
 SECONDS_TO_TELL = 10.0
 SECONDS_TO_LEAVE = 3.0
+SECONDS_TO_COME = 60.0  # to the end of all, where nothing failed: a rank may be swapped out or suspended
 
 _joined: "Rendezvous | None" = None
 
@@ -91,7 +92,7 @@ class Rendezvous:
         self._over.set()
         self.store.add("left", 1)
         if self.place.rank == 0:
-            self._wait_until_left(self.store, self.place.count)
+            self._wait_until_left(self.store, self.place.count, SECONDS_TO_COME)
 
     def _watch(self, store: Any, parent: int) -> None:
         rank = self.place.rank
@@ -121,7 +122,7 @@ class Rendezvous:
                 if self.place.rank == 0:
                     self._print(sentence)
                     store.set("told", "")
-                    self._wait_until_left(store, self.place.count - 1)
+                    self._wait_until_left(store, self.place.count - 1, SECONDS_TO_LEAVE)
                 else:
                     store.wait(["told"], timedelta(seconds=SECONDS_TO_TELL))
                     store.add("left", 1)
@@ -134,8 +135,8 @@ class Rendezvous:
         sys.stdout.flush()
         print(f"geomim: {sentence}", file=sys.stderr, flush=True)
 
-    def _wait_until_left(self, store: Any, count: int) -> None:
-        deadline = time.monotonic() + SECONDS_TO_LEAVE
+    def _wait_until_left(self, store: Any, count: int, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         while store.add("left", 0) < count and time.monotonic() < deadline:
             time.sleep(0.02)
 

@@ -188,6 +188,15 @@ def killed(victim: int) -> None:
     distributed.all_reduce(torch.ones(1))
 
 
+def comes_late() -> None:
+    """Rank 1 has nothing more to do, and comes to its end when rank 0 has long come to it."""
+    rendezvous.SECONDS_TO_LEAVE = 0.1
+    others = Rendezvous(launched())
+    if others.place.rank:
+        time.sleep(2)
+    others.leave()
+
+
 def a_word(word: str) -> None:
     """Rank 0 says it to rank 1, in the store that torchrun keeps from start to start."""
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"

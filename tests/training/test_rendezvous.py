@@ -41,6 +41,10 @@ def test_a_second_start_does_not_hear_the_first(forks, tmp_path):
         assert (codes, heard) == ([0, 0], f"{word}\n")
 
 
+def test_who_comes_late_to_a_good_end_has_not_failed(forks, tmp_path):
+    assert ended(forks, tmp_path, rank_jobs.comes_late) == ([0, 0], ["", ""])
+
+
 def test_what_one_finds_rank_0_tells(forks, tmp_path):
     codes, told = ended(forks, tmp_path, rank_jobs.as_rank, rank_jobs.rank_1_fails)
     assert codes == [2, 2]
