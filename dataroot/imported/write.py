@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from common.cores import SharingContext, available_cores
-from common.errors import UserError
+from common.errors import StageFailed, UserError
 from common.processes import end_with_parent
 from common.progress import counting, say
 from dataroot.imported.labels import category_of
@@ -48,7 +49,7 @@ def import_logs(
     rate: key frames a second. val: names of logs, or of the dataset's own splits, that are for validation; by default
     a split's name says what it is for. leave_out: names of logs.
     Raises UserError where py123d is missing, a name is wrong or `out` holds something else, DataError for a log that
-    cannot be imported.
+    cannot be imported, StageFailed where one of its processes is killed.
     """
     require_py123d()
     out = Path(out).absolute()
@@ -134,6 +135,11 @@ def _in_processes(job: partial, folders: list[Path], workers: int) -> Iterator[N
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool:
+            raise StageFailed(
+                "import: one of its processes was killed, most likely for lack of memory; the same command goes on "
+                "from there, log by log with `taskset -c 0` before it"
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -6,6 +6,7 @@ it alone writes them.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.cores import SharingContext, available_cores
-from common.errors import DataError
+from common.errors import DataError, UserError
 from common.files import patiently
 from common.processes import end_with_parent
 from common.progress import counting, say
@@ -138,6 +139,11 @@ def _projecting(workers: int) -> Iterator[Callable[[list[Job]], Future[list[Samp
     with ProcessPoolExecutor(workers, mp_context=SharingContext(threads=1), initializer=end_with_parent) as pool:
         try:
             yield lambda jobs: pool.submit(project_part, jobs)
+        except BrokenProcessPool:
+            raise UserError(
+                "depth: one of its processes was killed, most likely for lack of memory; set depth.workers lower. The "
+                "parts that are done are kept"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 

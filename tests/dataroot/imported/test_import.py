@@ -25,6 +25,7 @@ import py123d_logs as made
 from children import children_with
 from common.errors import DataError, UserError
 from dataroot.imported.write import TABLES, import_logs
+from driver import wait_for
 from models.geometry import apply, inverse, transform
 from models.names import CLASSES, LIDAR
 from tasks.ingest.config import IngestConfig
@@ -245,6 +246,18 @@ def test_killed_it_leaves_nothing_that_opens_and_goes_on(imported, logs, tmp_pat
     for file in (imported[0] / TABLES).iterdir():
         assert (out / TABLES / file.name).read_bytes() == file.read_bytes()
     assert not (out / ".parts").exists()
+
+
+def test_a_worker_that_was_killed_is_one_sentence(logs, tmp_path):
+    """As where memory is short."""
+    out = tmp_path / "world"
+    command = [sys.executable, "-m", "flows.cli", "import", str(logs), str(out)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: children_with("spawn_main", psutil.Process(process.pid)))[0].kill()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert told.splitlines()[-1].startswith("geomim: import: one of its processes was killed, most likely for lack of ")
+    assert "Traceback" not in told
 
 
 def test_a_log_of_the_same_name_from_elsewhere_is_another(tmp_path, one_core):

@@ -2,14 +2,19 @@
 
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
+from children import children_with
+from common.errors import UserError
+from driver import wait_for
 from in_parts import run_whole
 from models.geometry import inverse, rotation_z, transform
 from models.names import CAMERAS, CLASSES
@@ -126,6 +131,16 @@ def test_worker_processes_write_the_same(inputs, whole, tmp_path, monkeypatch):
     assert files(tmp_path / "depth.zarr") == files(whole / "depth.zarr")
 
 
+def test_a_worker_that_was_killed_is_one_sentence(inputs, tmp_path, monkeypatch):
+    """As where memory is short."""
+    monkeypatch.setattr(stage, "CLOUDS_PER_WORKER", 1)
+    killer = threading.Thread(target=lambda: wait_for(lambda: children_with("spawn_main"))[0].kill())
+    killer.start()
+    with pytest.raises(UserError, match=r"^depth: one of its processes was killed, .*; set depth\.workers lower"):
+        run_whole(stage, CONFIG.model_copy(update={"workers": 2}), inputs, Place(tmp_path))
+    killer.join()
+
+
 PATH = [str(ROOT), str(Path(__file__).parent), str(ROOT / "tests/support")]
 SCRIPT = """
 import sys, time
@@ -165,8 +180,6 @@ def test_kill_9_and_run_again(inputs, whole, tmp_path):
 def test_workers_end_with_the_stage_that_is_killed(inputs, tmp_path):
     """A worker must not outlive a stage that is killed with -9. While it works, it does so with one thread."""
     import os
-
-    import psutil
 
     script = tmp_path / "go.py"
     text = SCRIPT.format(path=PATH, seconds=60)
