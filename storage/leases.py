@@ -18,8 +18,9 @@ import shutil
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,6 +90,9 @@ class Lease:
     folder: Path
     name: str
     number: int  # how many had it before
+    token: str = field(
+        default="", compare=False
+    )  # this one's own: a folder may have been removed, and another's file stand there now
 
     @property
     def path(self) -> Path:
@@ -96,8 +100,15 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost where it is another's by now. For the last moment before work is moved to its place."""
-        if not self.path.exists() or Lease(self.folder, self.name, self.number + 1).path.exists():
+        if not self.is_there() or Lease(self.folder, self.name, self.number + 1).path.exists():
             raise LeaseLost(f"{self.path}: another process has taken this work over")
+
+    def is_there(self) -> bool:
+        """Whether the file is this lease's, and no other's."""
+        try:
+            return _owner(self.path.read_bytes()).get("token") == self.token
+        except FileNotFoundError:
+            return False
 
 
 class Leases:
@@ -154,6 +165,8 @@ class Leases:
         """Let go of one that this process holds."""
         with self._lock:
             lease = self._held.pop(name)
+            if not lease.is_there():
+                return
             if lease.number == 0:
                 lease.path.unlink(missing_ok=True)
             else:  # it stays, for the one who was taken for dead to find
@@ -181,11 +194,11 @@ class Leases:
         return last
 
     def _taken(self, name: str, number: int) -> Lease | None:
-        lease = Lease(self.folder, name, number)
+        lease = Lease(self.folder, name, number, uuid.uuid4().hex)
         try:
             with open(lease.path, "x") as file, self._lock:
                 self._held[name] = lease
-                json.dump(this_process(self._what), file)
+                json.dump(this_process(self._what) | {"token": lease.token}, file)
         except (FileExistsError, FileNotFoundError):  # somebody was sooner; or all is done, and the folder gone
             return None
         return lease
@@ -211,8 +224,9 @@ class Leases:
         while not self._ended.wait(min(SECONDS_BETWEEN_TOUCHES, self._seconds / 4)):
             with self._lock:
                 for lease in self._held.values():
-                    with contextlib.suppress(OSError):  # removed by hand: `check` finds out
-                        os.utime(lease.path)
+                    with contextlib.suppress(OSError):  # removed: `check` finds out
+                        if lease.is_there():
+                            os.utime(lease.path)
 
 
 def leases_folder(artifact: Path) -> Path:

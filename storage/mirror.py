@@ -55,13 +55,18 @@ class Mirror:
         with leased(self.remote, lease_of(artifact.stage, artifact.key), what, waiting) as lease:
             yield lease
 
-    def bring(self, artifact: Artifact, came: Callable[[Artifact], object] = lambda artifact: None) -> None:
+    def bring(
+        self,
+        artifact: Artifact,
+        came: Callable[[Artifact], object] = lambda artifact: None,
+        waiting: Told = lambda line: None,
+    ) -> None:
         """Have an artifact here, but for its shards, where the object root has it and this one does not, or damaged."""
         if artifact.has_manifest() and not any(damage.matters for damage in artifact.damages("small")):
             return
         if self.there(artifact) is not None:
             came(artifact)
-            pull(self.remote, artifact.stage, artifact.key, self.root, without_shards=True)
+            pull(self.remote, artifact.stage, artifact.key, self.root, without_shards=True, waiting=waiting)
 
     def send(self, artifact: Artifact, lease: RemoteLease) -> None:
         """Have a finished artifact there."""

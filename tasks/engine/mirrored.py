@@ -94,7 +94,7 @@ def _bring(step: Step, mirror: Mirror, force: bool) -> None:
         say(f"{step.stage.name}: brings {artifact.stage} {artifact.key[:16]} from {mirror.remote.url}")
 
     if not force:
-        mirror.bring(step.artifact, came)
+        mirror.bring(step.artifact, came, waiting(step))
     if force or not step.artifact.is_intact():
         for needed in step.inputs.artifacts.values():
-            mirror.bring(needed, came)
+            mirror.bring(needed, came, waiting(step))

@@ -71,10 +71,11 @@ def test_of_another_machine_it_ends_when_nobody_touches_it(tmp_path):
             os.utime(lease.path)
             assert leases.claim(["a"]) is None
         assert time.monotonic() - began > 0.5
-        wait_for(lambda: leases.claim(["a"]))
+        taken = wait_for(lambda: leases.claim(["a"]))
         with pytest.raises(LeaseLost, match=r"a\.0: another process has taken this work over"):
             lease.check()
-        Lease(tmp_path, "a", 1).check()
+        assert taken == Lease(tmp_path, "a", 1)
+        taken.check()
 
 
 def test_clocks_need_not_agree(tmp_path):
@@ -90,7 +91,8 @@ def test_a_holder_stays_alive_by_itself(tmp_path):
     """And one that is stopped for too long finds that its work is another's."""
     with Leases(tmp_path, seconds=0.4) as first, Leases(tmp_path, seconds=0.4) as second:
         lease = first.claim(["a"])
-        lease.path.write_text(json.dumps({"machine": "another", "pid": 1}))
+        owner = json.loads(lease.path.read_text())
+        lease.path.write_text(json.dumps(owner | {"machine": "another"}))
         for _ in range(5):
             time.sleep(0.2)
             assert second.claim(["a"]) is None
@@ -147,3 +149,17 @@ def test_one_whose_folder_is_gone_is_lost(tmp_path):
         with pytest.raises(LeaseLost):
             lease.check()
         assert leases.claim(["b"]) is None
+
+
+def test_one_of_the_same_name_in_a_new_folder_is_anothers(tmp_path):
+    """The artifact was finished and begun anew while a process slept: it has no part in the new holder's."""
+    with Leases(tmp_path / "leases") as sleeper, Leases(tmp_path / "leases") as other:
+        lease = sleeper.claim(["a"])
+        other.finished()
+        (tmp_path / "leases").mkdir()
+        its = other.claim(["a"])
+        assert its.path == lease.path
+        with pytest.raises(LeaseLost):
+            lease.check()
+        sleeper.release("a")
+        its.check()
