@@ -70,23 +70,30 @@ def _draw_cameras(
     centres = bins.edges().to(prob) + bins.step / 2
     expected = (prob * centres[:, None, None]).sum(1).cpu().numpy()
     nearest = labelled_depth(batch.depth_map[0], bins).cpu().numpy()
+    shown = (batch.groups.cpu().numpy() == 0)[np.arange(len(images)) % len(batch.groups)]
+    cell = images.shape[1] // shown.shape[1]
+    visible = shown.repeat(cell, 1).repeat(cell, 2)[..., None]
     ahead = batch.cameras.mounting[0, :, :2, 2].cpu()  # in the ego frame: x ahead, y to the left
-    axes = figure.subplots(4, len(images), squeeze=False)
-    for column, camera in enumerate(torch.atan2(-ahead[:, 1], ahead[:, 0]).argsort().tolist()):  # from left to right
-        image = images[camera]
-        shown = (batch.groups[camera % len(batch.groups)] == 0).cpu().numpy()
-        cell = image.shape[0] // shown.shape[0]
-        visible = shown.repeat(cell, 0).repeat(cell, 1)[..., None]
-        axes[0, column].imshow(image)
-        axes[0, column].set_title(names[camera].removeprefix("CAM_").replace("_", " ").lower(), fontsize=9)
-        axes[1, column].imshow(np.where(visible, image, 128).astype(np.uint8))
-        for row, depth in ((2, np.where(nearest[camera] > 0, nearest[camera], np.nan)), (3, expected[camera])):
-            drawn = axes[row, column].imshow(depth, vmin=bins.low, vmax=bins.high, cmap="plasma_r")
-    for row, name in enumerate(("image", "what half 1 shows", "LiDAR depth", "depth from half 1")):
-        axes[row, 0].set_ylabel(name, fontsize=9)
-    figure.colorbar(drawn, ax=axes[2:], label="m", shrink=0.8)
-    for axis in axes.flat:
+    order = torch.atan2(-ahead[:, 1], ahead[:, 0]).argsort().tolist()  # from left to right
+
+    # A row is one panorama: axes of its own for each camera would take six times as long to lay out and draw.
+    axes = figure.subplots(4, 1)
+    whole = {"extent": (0, len(order), 1, 0), "aspect": "auto"}  # the figure's size keeps the images' proportions
+    depths = {"vmin": bins.low, "vmax": bins.high, "cmap": "plasma_r"}
+    for axis, name, views, colours in (
+        (axes[0], "image", images, {}),
+        (axes[1], "what half 1 shows", np.where(visible, images, 128).astype(np.uint8), {}),
+        (axes[2], "LiDAR depth", np.where(nearest > 0, nearest, np.nan), depths),
+        (axes[3], "depth from half 1", expected, depths),
+    ):
+        drawn = axis.imshow(np.concatenate(views[order], 1), **whole, **colours)
+        axis.vlines(range(1, len(order)), 0, 1, color="white", linewidth=6)
         axis.set(xticks=[], yticks=[])
+        axis.set_ylabel(name, fontsize=9)
+    names = [names[camera].removeprefix("CAM_").replace("_", " ").lower() for camera in order]
+    axes[0].set_xticks(np.arange(len(order)) + 0.5, names, fontsize=9)
+    axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
+    figure.colorbar(drawn, ax=axes[2:], label="m", shrink=0.8)
 
 
 def _draw_bev(

@@ -58,7 +58,7 @@ def dense(clip: ClipBatch) -> ClipBatch:
 
 
 def draw_picture(path: Path, panoramas: Sequence[Panorama], names: tuple[str, ...]) -> None:
-    """One block per clip, a column per camera from left to right; `names` of the cameras."""
+    """One block per clip, cameras from left to right; `names` of the cameras."""
     from matplotlib.figure import Figure  # no pyplot: no global state
 
     height, width = panoramas[0].clip.images.shape[3:5]
@@ -99,17 +99,21 @@ def _draw(figure: "SubFigure", panorama: Panorama, names: tuple[str, ...]) -> No
     known = clip.depths[0, 0] > 0
     pixels, distances = clip.pixels[0, 0][known], clip.depths[0, 0][known]
     ahead = clip.cameras.mounting[0, :, :2, 2]  # in the ego frame: x ahead, y to the left
-    axes = figure.subplots(len(rows), len(names), squeeze=False)
-    for column, camera in enumerate(torch.atan2(-ahead[:, 1], ahead[:, 0]).argsort().tolist()):  # from left to right
-        axes[0, column].set_title(names[camera].removeprefix("CAM_").replace("_", " ").lower(), fontsize=9)
-        for axis, (name, pictures) in zip(axes[:, column], rows.items()):
-            drawn = axis.imshow(pictures[camera], vmin=0, vmax=farthest, cmap="plasma_r")
-            if name == LIDAR:
-                mine = pixels[:, 0] == camera
-                y, x = (pixels[mine][:, 1:].T - STEP // 2) / STEP
-                axis.scatter(x, y, s=6, c=distances[mine], vmin=0, vmax=farthest, cmap="plasma_r", linewidths=0)
-    for axis, name in zip(axes[:, 0], rows):
+    order = torch.atan2(-ahead[:, 1], ahead[:, 0]).argsort()  # from left to right
+    # A row is one panorama: axes of its own for each camera would take six times as long to lay out and draw.
+    axes = figure.subplots(len(rows), 1)
+    colours = {"vmin": 0, "vmax": farthest, "cmap": "plasma_r"}
+    whole = {"extent": (0, len(order), 1, 0), "aspect": "auto"}  # the figure's size keeps the images' proportions
+    for axis, (name, pictures) in zip(axes, rows.items()):
+        drawn = axis.imshow(np.concatenate(pictures[order.numpy()], 1), **whole, **colours)
+        if name == LIDAR:
+            height, width = (STEP * size for size in pictures.shape[1:])
+            x, y = order.argsort()[pixels[:, 0]] + pixels[:, 2] / width, pixels[:, 1] / height
+            axis.scatter(x, y, s=6, c=distances, linewidths=0, **colours)
+        axis.vlines(range(1, len(order)), 0, 1, color="white", linewidth=6)
+        axis.set(xticks=[], yticks=[], xlim=(0, len(order)), ylim=(1, 0))
         axis.set_ylabel(name, fontsize=8)
+    shown = [names[camera].removeprefix("CAM_").replace("_", " ").lower() for camera in order]
+    axes[0].set_xticks(np.arange(len(order)) + 0.5, shown, fontsize=9)
+    axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
     figure.colorbar(drawn, ax=axes[list(rows).index(LIDAR) :], label="m", shrink=0.8)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
