@@ -14,10 +14,9 @@ pytestmark = pytest.mark.e2e
 def test_all_stages_run_on_five_cameras_and_a_turned_lidar(world, tmp_path):
     data = rewrite(world, tmp_path / "data", FIVE, SMALL, turn(45))
     cli = Cli(data, tmp_path / "artifacts")
-    once = ("--set", "finetune.baseline=false")
-    for stage in ("ingest", "fit", "teacher", "depth", "pretrain", "finetune"):
-        cli(stage, *once)
-    evaluated = cli.path("evaluate", *once)
+    for stage in ("ingest", "fit", "teacher", "depth", "pretrain", "finetune", "evaluate"):
+        cli.here(stage)
+    evaluated = cli.path("evaluate")
     metrics = json.loads((evaluated / "metrics.json").read_text())
     assert metrics["samples"] > 0
     assert metrics["predictions"] > 0

@@ -11,12 +11,9 @@ import numpy as np
 import psutil
 import pytest
 
-from driver import TINY, Cli, environment, wait_for
+from driver import Cli, environment, wait_for
 from launching import free_port
 from storage.artifact import Artifact
-from tasks.engine.config import load_config
-from tasks.engine.execute import execute
-from tasks.engine.plan import make_plan
 
 pytestmark = pytest.mark.e2e
 
@@ -41,7 +38,7 @@ def runs(finished, forks, tmp_path_factory):
         shutil.copytree(done.root, folder / name, ignore=shutil.ignore_patterns("pretrain", ".prefect", "*tune*"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.ranks.SharingContext", lambda threads: forks)
-        execute(step_of(clis["one process"], "pretrain.ranks=2"))
+        clis["one process"].here("pretrain", *SETTINGS, "pretrain.ranks=2")
 
     agents = launch(clis["torchrun"], restarts=1)
     trained = replace(artifact, root=clis["torchrun"].root)
@@ -69,12 +66,6 @@ def launch(cli, restarts):
     return [subprocess.Popen(words, env=environment(), **pipes) for _ in range(2)]
 
 
-def step_of(cli, *settings):
-    plan = make_plan(load_config(TINY, [*SETTINGS, *settings], cli.dataroot, None), cli.root)
-    (planned,) = [planned for planned in plan if planned.name == "pretrain"]
-    return planned.ready()
-
-
 def losses(artifact):
     lines = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
@@ -98,7 +89,7 @@ def test_one_rank_goes_on_where_two_were(runs):
     roots, cli, _ = runs
     left, done = roots["left"], roots["left"].progress()[0]
     assert 2 <= done < STEPS
-    execute(step_of(cli))
+    cli.here("pretrain", *SETTINGS)
     assert left.is_intact()
     before, whole = losses(left), losses(roots["one process"])
     assert list(before) == list(range(STEPS))

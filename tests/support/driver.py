@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cli import app
+from tasks.engine.config import load_config
+from tasks.engine.execute import execute
+from tasks.engine.plan import make_plan
+from tasks.engine.stage import Step
 
 TINY = Path(__file__).parent / "tiny.yaml"
 GEOMIM = Path(sys.executable).with_name("geomim")
@@ -50,6 +54,16 @@ class Cli:
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
         assert done.returncode == code, done.stdout + done.stderr
         return done
+
+    def here(self, stage, *settings):
+        """A stage run in this process, for tests of what comes of it: a process of its own imports for seconds."""
+        execute(self.step(stage, *settings))
+
+    def step(self, stage, *settings) -> Step:
+        """What the command of a stage would run. settings: as for --set."""
+        plan = make_plan(load_config(TINY, list(settings), self.dataroot, None), self.root)
+        (planned,) = [planned for planned in plan if planned.name == stage]
+        return planned.ready()
 
     def status(self, *args):
         """What `geomim status --json` prints, by stage. In this process: the tests ask a hundred times."""
