@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -52,29 +53,43 @@ class Prefect:
             start_new_session=True,
         )
 
-    def __call__(self, *args, check=True):
+    def __call__(self, *args):
         command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", *args]
         done = subprocess.run(command, env=self.env, cwd=REPOSITORY, capture_output=True, text=True, timeout=500)
-        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def ask(self, path, body=None):
+        """What the server answers, which the command `prefect` asks no other way: that imports for seconds."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self.env["PREFECT_API_URL"] + path, data, {"Content-Type": "application/json"} if data else {}
+        )
+        with urllib.request.urlopen(request) as told:
+            return json.load(told)
+
     def answers(self):
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.env['PREFECT_API_URL']}/health") as told:
-            return told.status == 200
+        with contextlib.suppress(OSError):
+            return self.ask("/health")
 
     def start_worker(self):
         prefect = str(Path(sys.executable).with_name("prefect"))
         self.worker = self.start([prefect, "worker", "start", "--pool", "geomim"])
 
-    def run(self, deployment, *, watch=True, **parameters):
-        """Run a deployment; (exit code, output) if watched, else the flow run's id."""
-        given = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
-        options = [option for pair in given for option in ("--param", pair)]
-        if watch:
-            done = self("deployment", "run", deployment, *options, "--watch", check=False)
-            return done.returncode, done.stdout + done.stderr
-        output = self("deployment", "run", deployment, *options).stdout
-        return next(word for line in output.splitlines() if "UUID" in line for word in line.split() if "-" in word)
+    def begin(self, deployment, **parameters):
+        """The id of a new run of a deployment; HTTPError where the server refuses the parameters."""
+        number = self.ask(f"/deployments/name/{deployment}")["id"]
+        state = {"type": "SCHEDULED"}
+        return self.ask(f"/deployments/{number}/create_flow_run", {"parameters": parameters, "state": state})["id"]
+
+    def run(self, deployment, **parameters):
+        """Run a deployment; the type of its last state, and what is told of that."""
+        run = self.begin(deployment, **parameters)
+        ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        state = wait_for(
+            lambda: (state := self.ask(f"/flow_runs/{run}")["state"])["type"] in ended and state, every=0.2
+        )
+        return state["type"], state["message"]
 
     def stop(self):
         for process in (self.worker, self.server):
@@ -128,9 +143,11 @@ def processes_of(run):
 
 
 def test_a_deployment_for_each_stage_and_for_the_whole(prefect):
-    listed = prefect("deployment", "ls").stdout
-    for name in ("pipeline", "ingest", "fit", "teacher", "depth", "pretrain", "finetune", "experiment-gain"):
-        assert f"{name}/" in listed
+    flows = {row["id"]: row["name"] for row in prefect.ask("/flows/filter", {})}
+    listed = {(flows[row["flow_id"]], row["name"]) for row in prefect.ask("/deployments/filter", {})}
+    for name in ("pipeline", "ingest", "fit", "teacher", "depth", "pretrain", "finetune"):
+        assert (name, name) in listed
+    assert "experiment-gain" in {flow for flow, _ in listed}
 
 
 def test_the_deployments_of_containers_are_taken(prefect):
@@ -139,42 +156,45 @@ def test_the_deployments_of_containers_are_taken(prefect):
     prefect("work-pool", "create", "geomim-kubernetes", "--type", "kubernetes", "--base-job-template", template)
     prefect.env["GEOMIM_IMAGE"] = "registry/geomim"
     prefect("deploy", "--name", "fit", "--prefect-file", "deploy/kubernetes.yaml")
-    told = prefect("deployment", "inspect", "fit/fit").stdout
-    assert "geomim-kubernetes" in told
-    assert "registry/geomim" in told
+    told = prefect.ask("/deployments/name/fit/fit")
+    assert told["work_pool_name"] == "geomim-kubernetes"
+    assert "registry/geomim" in told["job_variables"]["image"]
 
 
 def test_one_stage_and_the_whole_pipeline(prefect, cli):
-    code, output = prefect.run("depth/depth", config=config_of(cli, depth__margin=2), root=str(cli.root))
-    assert code == 0, output
+    """The one as a user's command runs it."""
+    given = [f"config={json.dumps(config_of(cli, depth__margin=2))}", f"root={json.dumps(str(cli.root))}"]
+    prefect("deployment", "run", "depth/depth", "--param", given[0], "--param", given[1], "--watch")
     assert cli.status("--set", "depth.margin=2")["depth"]["state"] == "cached"
     config = config_of(cli, finetune__steps=1, finetune__baseline=False)
-    code, output = prefect.run("pipeline/pipeline", config=config, root=str(cli.root))
-    assert code == 0, output
+    state, told = prefect.run("pipeline/pipeline", config=config, root=str(cli.root))
+    assert state == "COMPLETED", told
     status = cli.status("--set", "finetune.steps=1", "--set", "finetune.baseline=false")
     assert status["evaluate"]["state"] == "cached"
-    artifacts = prefect("artifact", "ls", "--limit", "100").stdout
-    for key in ("depth-summary", "depth-table", "depth-depth", "evaluate-summary", "run-summary"):
-        assert key in artifacts
+    artifacts = {row["key"] for row in prefect.ask("/artifacts/filter", {})}
+    assert {"depth-summary", "depth-table", "depth-depth", "evaluate-summary", "run-summary"} <= artifacts
 
 
-def test_a_wrong_parameter_is_refused_before_a_run_exists(prefect, cli):
-    code, output = prefect.run("depth/depth", config=config_of(cli, depth__sweeps="many"), root=str(cli.root))
-    assert code != 0
-    assert "sweeps" in output
-
-
-def test_an_unknown_stage_is_refused_before_a_run_exists(prefect, cli):
-    code, output = prefect.run("pipeline/pipeline", config=config_of(cli), root=str(cli.root), stages=["depht"])
-    assert code != 0
-    assert "depht" in output
+@pytest.mark.parametrize(
+    ("deployment", "wrong", "told"),
+    [("depth", {"depth__sweeps": "many"}, "sweeps"), ("pipeline", {"stages": ["depht"]}, "depht")],
+)
+def test_a_wrong_parameter_is_refused_before_a_run_exists(prefect, finished, deployment, wrong, told):
+    cli, _ = finished
+    before = prefect.ask("/flow_runs/count", {})
+    fields = {name: wrong[name] for name in wrong if "__" in name}
+    given = {"config": config_of(cli, **fields), "root": str(cli.root)} | {n: wrong[n] for n in wrong.keys() - fields}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        prefect.begin(f"{deployment}/{deployment}", **given)
+    assert told in refused.value.read().decode()
+    assert prefect.ask("/flow_runs/count", {}) == before
 
 
 def test_force_makes_a_cached_stage_again(prefect, cli):
     manifest = cli.path("depth") / "manifest.json"
     before = manifest.stat().st_mtime_ns
-    code, output = prefect.run("depth/depth", config=config_of(cli), root=str(cli.root), force=True)
-    assert code == 0, output
+    state, told = prefect.run("depth/depth", config=config_of(cli), root=str(cli.root), force=True)
+    assert state == "COMPLETED", told
     assert manifest.stat().st_mtime_ns > before
 
 
@@ -182,22 +202,24 @@ def test_a_flow_simulates_the_dataroot_that_its_config_describes(prefect, tmp_pa
     """As the deployment of the demo in docs/cluster.md does in a fresh clone."""
     config = yaml.safe_load(TINY.read_text()) | {"dataroot": str(tmp_path / "data")}
     config["simulate"] |= {"scenes": 10, "image_scale": 0.05, "density": 0.3, "workers": 1}
-    code, output = prefect.run("ingest/ingest", config=config, root=str(tmp_path / "root"))
-    assert code == 0, output
+    state, told = prefect.run("ingest/ingest", config=config, root=str(tmp_path / "root"))
+    assert state == "COMPLETED", told
     assert (tmp_path / "data" / "simulated.json").is_file()
     assert list((tmp_path / "root" / "ingest").glob("*/manifest.json"))
 
 
-def test_bad_data_ends_as_a_failed_state_with_its_sentence(prefect, cli, tmp_path):
-    code, output = prefect.run("ingest/ingest", config={"dataroot": str(tmp_path / "nowhere")}, root=str(cli.root))
-    assert code != 0
-    assert "Traceback" not in output
+def test_bad_data_ends_as_a_failed_state_with_its_sentence(prefect, tmp_path):
+    config = {"dataroot": str(tmp_path / "nowhere")}
+    state, told = prefect.run("ingest/ingest", config=config, root=str(tmp_path / "root"))
+    assert state == "FAILED"
+    assert "nowhere" in told
+    assert "Traceback" not in told
 
 
 def begin_training(prefect, cli):
     """A pretraining that would take hours, seen to be under way."""
     config = config_of(cli, pretrain__steps=100_000, pretrain__seconds_between_saves=0.01)
-    run = prefect.run("pretrain/pretrain", watch=False, config=config, root=str(cli.root))
+    run = prefect.begin("pretrain/pretrain", config=config, root=str(cli.root))
     wait_for(lambda: list((cli.root / "pretrain").glob("*/progress.json")), seconds=90)
     assert stage_processes(cli.root)
     return run
@@ -205,7 +227,7 @@ def begin_training(prefect, cli):
 
 def test_cancelling_a_run_leaves_no_training_behind(prefect, cli):
     run = begin_training(prefect, cli)
-    prefect("flow-run", "cancel", run)
+    prefect.ask(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     wait_for(lambda: not stage_processes(cli.root), seconds=60)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 import conformance
 from dataroot.images import decode
 from oracles.base import Oracle
+from products import FastProducts
 
 ORACLES = Path(__file__).parents[3] / "shared" / "oracles"
 
@@ -18,7 +19,8 @@ ORACLES = Path(__file__).parents[3] / "shared" / "oracles"
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("path", sorted(ORACLES.glob("*.npz")), ids=lambda path: path.stem)
 def test_the_originals_outputs(path, bf16):
-    results = conformance.check_file(path, bf16)
+    with FastProducts():
+        results = conformance.check_file(path, bf16)
     kind = conformance.kind_of(Oracle(path))
     assert kind.name != "unknown"
     wrong = [r.line(0) for r in results if r.status != "OK"]
