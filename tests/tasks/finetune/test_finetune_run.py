@@ -12,6 +12,7 @@ from common.errors import UserError
 from damages import cut, damaged_in_turn, emptied, noise
 from models.bevdet.layout import bevdet_to_public
 from models.layouts import swin_to_mmdet, swin_to_original
+from products import FastProducts
 from storage.artifact import Artifact
 from storage.index import write_index
 from tasks.engine.stage import Inputs
@@ -47,7 +48,7 @@ def test_cameras_are_the_same_in_every_precision(world, tmp_path, view):
     seen = []
     for precision in ("fp32", "bf16"):
         fields = {"precision": precision, "view": view, "steps": 1}
-        with Geometry() as geometry:
+        with FastProducts(), Geometry() as geometry:
             trained = world.finetune(tmp_path / precision, **fields)
             world.evaluate(tmp_path / precision, trained, **fields)
         seen.append(geometry)

@@ -36,7 +36,7 @@ METHODS = {
 CONFIG = {
     "backbone": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4), "window_sizes": (8, 4, 4, 2)},
     "image": {"size": (64, 160)},
-    "steps": 5,
+    "steps": 4,
     "batch_size": 2,
     "warmup": 1,
     "evaluate_every": 3,
@@ -46,9 +46,9 @@ CONFIG = {
 }
 
 
-class InterruptedAt3(Artifact):
+class InterruptedAt2(Artifact):
     def write_progress(self, done: int, total: int) -> None:
-        if done == 3:
+        if done == 2:
             raise KeyboardInterrupt
 
 
@@ -79,7 +79,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(clip_world, tmp_path, m
     }
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain(clip_world, tmp_path / "stopped", method, kind=InterruptedAt3)
+        pretrain(clip_world, tmp_path / "stopped", method, kind=InterruptedAt2)
     again, resumed = pretrain(clip_world, tmp_path / "stopped", method)
     assert again == summary
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)

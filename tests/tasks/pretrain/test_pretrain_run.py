@@ -19,6 +19,7 @@ from geomim_configs import geomim_batches, geomim_config
 from models.backbones.build import build_backbone
 from models.names import CAMERAS, CLASSES
 from no_waiting import step_without_waiting
+from products import FastProducts
 from rank_jobs import KilledAt3
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
@@ -42,10 +43,10 @@ CONFIG = {
     "depth_sweeps": 0,
     "context": 4,
     "patch": 4,
-    "steps": 6,
+    "steps": 4,
     "batch_size": 2,
     "warmup": 1,
-    "evaluate_every": 4,
+    "evaluate_every": 3,
     "threads": 1,
     "device": "cpu",
     "seconds_between_saves": 1e-9,
@@ -111,9 +112,9 @@ def world(tmp_path_factory) -> Inputs:
     return Inputs(root, "v1.0-mini", artifacts)
 
 
-class InterruptedAt3(Artifact):
+class InterruptedAt2(Artifact):
     def write_progress(self, done: int, total: int) -> None:
-        if done == 3:
+        if done == 2:
             raise KeyboardInterrupt
 
 
@@ -131,15 +132,15 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(world, tmp_path, fields
     summary, weights = pretrain(world, tmp_path / "whole", **fields)
     folder = tmp_path / "whole/pretrain" / ("0" * 16)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(6))
-    assert [line["step"] for line in lines if "held_out_depth" in line] == [3, 5]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(4))
+    assert [line["step"] for line in lines if "held_out_depth" in line] == [2, 3]
     assert summary["held_out_reconstruction"] == lines[-1]["held_out_reconstruction"]
     assert summary["held_out_zero"] == pytest.approx(1, abs=0.05)
     assert (folder / "pretrain.png").stat().st_size > 10_000
     assert not (folder / "checkpoint.pt").exists()
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain(world, tmp_path / "stopped", kind=InterruptedAt3, **fields)
+        pretrain(world, tmp_path / "stopped", kind=InterruptedAt2, **fields)
     assert (tmp_path / "stopped/pretrain" / ("0" * 16) / ".checkpoint.pt").is_file()
     again, resumed = pretrain(world, tmp_path / "stopped", **fields)
     assert again == summary
@@ -178,7 +179,7 @@ def test_two_ranks_learn_as_one_does(world, tmp_path):
     pretrain(world, tmp_path / "moved", **fields)
     runs = {name: losses(tmp_path / name) for name in ("two", "killed", "one", "moved")}
     assert runs["two"] == runs["killed"]
-    assert len(runs["one"]) == 6
+    assert len(runs["one"]) == 4
     np.testing.assert_allclose(runs["two"], runs["one"], rtol=1e-5)
     np.testing.assert_allclose(runs["moved"], runs["one"], rtol=1e-5)
     assert two["held_out_reconstruction"] == pytest.approx(one["held_out_reconstruction"], rel=1e-4)
@@ -188,7 +189,7 @@ def test_cameras_are_the_same_in_every_precision(world, tmp_path):
     """The cells of splats and the numbers that describe cameras, in training and in the held-out evaluation."""
     seen = []
     for precision in ("fp32", "bf16"):
-        with Geometry() as geometry:
+        with FastProducts(), Geometry() as geometry:
             pretrain(world, tmp_path / precision, steps=2, precision=precision)
         seen.append(geometry)
     assert len(seen[0].points) > 2 * 2 * 3  # steps, halves; points and bags forward, bags backward
@@ -249,7 +250,7 @@ def test_the_backbone_can_learn_at_a_rate_of_its_own(world, tmp_path):
 
 def test_a_training_that_diverges_is_called_so(world, tmp_path):
     with pytest.raises(UserError, match=r"pretrain: steps \d+ to 5: .*: training has diverged; lower pretrain\.rate"):
-        pretrain(world, tmp_path, rate=1e30, warmup=0)
+        pretrain(world, tmp_path, rate=1e30, warmup=0, steps=6)
 
 
 @pytest.mark.usefixtures("forked_ranks")
