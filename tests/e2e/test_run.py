@@ -52,21 +52,19 @@ def test_a_dry_run_says_what_would_run_and_why_and_runs_nothing(finished):
     }
 
 
-def test_only_what_changed_runs_and_it_is_cached_then(cli):
-    cli("run", "--set", "depth.sweeps=0", "--to", "depth")
-    states = {name: row["state"] for name, row in cli.status("--set", "depth.sweeps=0").items()}
-    assert states["depth"] == "cached"
-    assert states["pretrain"] == "run"
-
-
-def test_a_deleted_artifact_is_made_again_though_prefect_remembers_it(cli, tmp_path):
+def test_only_what_changed_or_is_gone_runs_and_it_is_cached_then(cli, tmp_path):
+    """What was deleted is made again though Prefect remembers it."""
     assert (cli.root / ".prefect" / "prefect.db").is_file()
-    depth = cli.path("depth")
-    before = (depth / "depth.zarr" / "u" / "zarr.json").read_bytes()
-    depth.rename(tmp_path / "away")
-    cli("run", "--to", "depth")
-    assert (depth / "depth.zarr" / "u" / "zarr.json").read_bytes() == before
-    assert cli.status()["depth"]["state"] == "cached"
+    ingest = cli.path("ingest")
+    before = (ingest / "index.zarr" / "token" / "zarr.json").read_bytes()
+    others = {path: path.stat().st_mtime_ns for path in cli.root.glob("*/*/manifest.json") if path.parent != ingest}
+    ingest.rename(tmp_path / "away")
+    cli("run", "--set", "depth.sweeps=0", "--to", "depth")
+    assert (ingest / "index.zarr" / "token" / "zarr.json").read_bytes() == before
+    states = {name: row["state"] for name, row in cli.status("--set", "depth.sweeps=0").items()}
+    assert [states[name] for name in ("ingest", "fit", "teacher", "depth")] == ["cached"] * 4
+    assert states["pretrain"] == "run"
+    assert {path: path.stat().st_mtime_ns for path in others} == others
 
 
 def test_force_runs_a_cached_stage(cli):

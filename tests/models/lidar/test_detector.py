@@ -80,7 +80,7 @@ def test_the_heads_get_the_map_each_its_way_round():
         assert changed[4:].max() == changed[:, :5].max() == 0
 
 
-@pytest.mark.parametrize(("head", "steps"), [(CenterPointHead, 120), (TransFusionHead, 80)])
+@pytest.mark.parametrize(("head", "steps"), [(CenterPointHead, 100), (TransFusionHead, 50)])
 def test_it_learns_one_sample(head, steps):
     detector = small_detector(head=head).train()
     random = np.random.default_rng(0)
