@@ -90,8 +90,8 @@ def _draw_cameras(
         axis.vlines(range(1, len(order)), 0, 1, color="white", linewidth=6)
         axis.set(xticks=[], yticks=[])
         axis.set_ylabel(name, fontsize=9)
-    names = [names[camera].removeprefix("CAM_").replace("_", " ").lower() for camera in order]
-    axes[0].set_xticks(np.arange(len(order)) + 0.5, names, fontsize=9)
+    told = [names[camera].removeprefix("CAM_").replace("_", " ").lower() for camera in order]
+    axes[0].set_xticks(np.arange(len(order)) + 0.5, told, fontsize=9)
     axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
     figure.colorbar(drawn, ax=axes[2:], label="m", shrink=0.8)
 

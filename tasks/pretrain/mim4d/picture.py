@@ -113,7 +113,7 @@ def _draw(figure: "SubFigure", panorama: Panorama, names: tuple[str, ...]) -> No
         axis.vlines(range(1, len(order)), 0, 1, color="white", linewidth=6)
         axis.set(xticks=[], yticks=[], xlim=(0, len(order)), ylim=(1, 0))
         axis.set_ylabel(name, fontsize=8)
-    shown = [names[camera].removeprefix("CAM_").replace("_", " ").lower() for camera in order]
-    axes[0].set_xticks(np.arange(len(order)) + 0.5, shown, fontsize=9)
+    told = [names[camera].removeprefix("CAM_").replace("_", " ").lower() for camera in order]
+    axes[0].set_xticks(np.arange(len(order)) + 0.5, told, fontsize=9)
     axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
     figure.colorbar(drawn, ax=axes[list(rows).index(LIDAR) :], label="m", shrink=0.8)
