@@ -11,7 +11,7 @@ from PIL import Image
 import conformance
 from dataroot.images import decode
 from oracles.base import Oracle
-from products import FastProducts
+from products import fast_products
 
 ORACLES = Path(__file__).parents[3] / "shared" / "oracles"
 
@@ -19,7 +19,7 @@ ORACLES = Path(__file__).parents[3] / "shared" / "oracles"
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("path", sorted(ORACLES.glob("*.npz")), ids=lambda path: path.stem)
 def test_the_originals_outputs(path, bf16):
-    with FastProducts():
+    with fast_products():
         results = conformance.check_file(path, bf16)
     kind = conformance.kind_of(Oracle(path))
     assert kind.name != "unknown"

@@ -3,6 +3,8 @@
 torch has no fast ones for other CPUs, where a network takes ten times as long in bfloat16 as in float32.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any, tree_map
@@ -25,3 +27,9 @@ class FastProducts(TorchDispatchMode):
         wide = tree_map(lambda value: value.float() if _is_bfloat16(value) else value, (args, kwargs))
         made = func(*wide[0], **wide[1])
         return tree_map(lambda value: value.bfloat16() if isinstance(value, torch.Tensor) else value, made)
+
+
+def fast_products() -> AbstractContextManager:
+    """This processor's own products where it has such instructions, else those."""
+    able = torch.cpu.get_capabilities()
+    return nullcontext() if able.get("amx_bf16") or able.get("avx512_bf16") else FastProducts()

@@ -12,7 +12,7 @@ from common.errors import UserError
 from damages import cut, damaged_in_turn
 from models.bevdet.layout import bevdet_to_public
 from models.layouts import swin_to_mmdet, swin_to_original
-from products import FastProducts
+from products import fast_products
 from storage.artifact import Artifact
 from storage.index import write_index
 from tasks.engine.stage import Inputs
@@ -46,7 +46,7 @@ def test_cameras_are_the_same_in_every_precision(world, tmp_path, view):
     seen = []
     for precision in ("fp32", "bf16"):
         fields = {"precision": precision, "view": view, "steps": 1}
-        with FastProducts(), Geometry() as geometry:
+        with fast_products(), Geometry() as geometry:
             trained = world.finetune(tmp_path / precision, **fields)
             world.evaluate(tmp_path / precision, trained, **fields)
         seen.append(geometry)

@@ -19,7 +19,7 @@ from geomim_configs import geomim_batches, geomim_config
 from models.backbones.build import build_backbone
 from models.names import CAMERAS, CLASSES
 from no_waiting import step_without_waiting
-from products import FastProducts
+from products import fast_products
 from rank_jobs import KilledAt3
 from storage.artifact import Artifact
 from storage.bev import BevAttributes, BevReader, BevWriter
@@ -189,7 +189,7 @@ def test_cameras_are_the_same_in_every_precision(world, tmp_path):
     """The cells of splats and the numbers that describe cameras, in training and in the held-out evaluation."""
     seen = []
     for precision in ("fp32", "bf16"):
-        with FastProducts(), Geometry() as geometry:
+        with fast_products(), Geometry() as geometry:
             pretrain(world, tmp_path / precision, steps=2, precision=precision)
         seen.append(geometry)
     assert len(seen[0].points) > 2 * 2 * 3  # steps, halves; points and bags forward, bags backward
