@@ -20,6 +20,7 @@ from flows.in_prefect import show_run
 from flows.stage_task import TASKS, sentence, simulate, without_tracebacks
 from storage.artifact import Artifact
 from storage.sentences import in_sentences
+from tasks.engine.child import ended_by_cancelling
 from tasks.engine.config import PipelineConfig
 from tasks.engine.dag import why_left_out
 from tasks.engine.plan import Planned, is_named, make_plan, with_inputs_checked
@@ -72,7 +73,7 @@ def run_stages(
     except (FileSystemError, UserError) as error:
         return failed(error)
     try:
-        with cluster_of(config.cluster) as cluster:
+        with cluster_of(config.cluster) as cluster, ended_by_cancelling():
             futures = submit(chosen, forced, cluster)
             ended = outcome(futures)
     except UserError as error:

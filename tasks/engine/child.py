@@ -46,7 +46,7 @@ QUIET = {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker
 
 
 _running: set[subprocess.Popen] = set()
-_ended = threading.Event()  # Ctrl-C: no other child is started
+_ended = threading.Event()  # Ctrl-C, or a cancelled run: no other child is started
 
 
 class Bug(StageFailed):
@@ -87,7 +87,7 @@ def run_in_child(
     os.close(report_write)
     _running.add(child)
     try:
-        if _ended.is_set():  # looked at last: from now on Ctrl-C finds the child
+        if _ended.is_set():  # looked at last: from now on `_end_children` finds the child
             raise UserError(f"{stage}: stopped")
         assert child.stdin is not None
         child.stdin.write(spec)
@@ -115,10 +115,7 @@ def ended_by_ctrl_c() -> Iterator[None]:
     """Within it Ctrl-C ends the children of all threads at once; else each thread would wait for its own to finish."""
 
     def end(*_: object) -> None:
-        _ended.set()
-        for child in list(_running):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
+        _end_children()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, end)
@@ -127,6 +124,25 @@ def ended_by_ctrl_c() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
         _ended.clear()
+
+
+@contextlib.contextmanager
+def ended_by_cancelling() -> Iterator[None]:
+    """Left by what is no error, as the signal is by which Prefect cancels a run, it ends the children of all threads:
+    else Prefect would wait for these threads, until it kills the run's process half a minute later."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            _end_children()
+        raise
+
+
+def _end_children() -> None:
+    _ended.set()
+    for child in list(_running):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def again(sentence: str, force: bool) -> str:

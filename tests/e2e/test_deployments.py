@@ -229,6 +229,7 @@ def test_cancelling_a_run_leaves_no_training_behind(prefect, cli):
     run = begin_training(prefect, cli)
     prefect.ask(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     wait_for(lambda: not stage_processes(cli.root), seconds=60)
+    wait_for(lambda: prefect.ask(f"/flow_runs/{run}")["state"]["type"] == "CANCELLED", seconds=10)
 
 
 def test_killing_the_worker_leaves_no_training_behind(prefect, cli):

@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,33 @@ def test_who_was_killed_goes_on_without_force(tmp_path, monkeypatch, force, word
     step = make_plan(PipelineConfig(dataroot=tmp_path), tmp_path / "root")[0].step
     with pytest.raises(child.StageFailed, match=f"ingest was killed by SIGKILL; {words} goes on from there"):
         child.run_in_child(step, force)
+
+
+@pytest.mark.parametrize("left_by", [SystemExit, ValueError])
+def test_cancelling_ends_the_children_of_all_threads(tmp_path, monkeypatch, left_by):
+    """By no error, as Prefect's signal is none: an error ends none, since other stages go on."""
+    (tmp_path / "v1.0-mini").mkdir()
+    (tmp_path / "slow.py").write_text("import time; time.sleep(2)")
+    monkeypatch.setattr(child, "COMMAND", [sys.executable, str(tmp_path / "slow.py")])
+    monkeypatch.setattr(child, "_ended", threading.Event())
+    step = make_plan(PipelineConfig(dataroot=tmp_path), tmp_path / "root")[0].step
+
+    def leave(threads):
+        stages.append(threads.submit(child.run_in_child, step))
+        wait_for(lambda: child._running)
+        raise left_by
+
+    stages = []
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(left_by), child.ended_by_cancelling():
+            leave(threads)
+        if left_by is SystemExit:
+            with pytest.raises(UserError, match="ingest: stopped"):
+                stages[0].result()
+            with pytest.raises(UserError, match="ingest: stopped"):  # Prefect's second try
+                child.run_in_child(step)
+        else:
+            stages[0].result()
 
 
 def test_a_file_system_that_fails_is_no_mistake_of_the_users(tmp_path):
