@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from storage.leases import process_lives
+from storage.waiting import Waiting
 
 SECONDS_BETWEEN_TRIES = 0.2
-SECONDS_BETWEEN_LINES = 60.0
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # of a folder in which this process may not write
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -57,17 +57,12 @@ def locked(
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    next_line = began + 2 * SECONDS_BETWEEN_TRIES  # until then it may be somebody who looks whether it is free
+    # Until the first line it may be somebody who looks whether it is free.
+    wait = Waiting(waiting, SECONDS_BETWEEN_TRIES, after=2 * SECONDS_BETWEEN_TRIES)
     while (file := _taken(path, shared)) is None:
         if not patient:
             raise Busy(str(path))
-        now = time.monotonic()
-        if now >= next_line and (who := holder(folder)) is not None:
-            waited = f" ({now - began:.0f} s so far)" if now - began >= SECONDS_BETWEEN_LINES else ""
-            waiting(f"waiting for {who}{waited}")
-            next_line = now + SECONDS_BETWEEN_LINES
-        time.sleep(SECONDS_BETWEEN_TRIES)
+        wait.a_while(lambda: holder(folder))
     with file:
         file.seek(0)
         file.truncate()

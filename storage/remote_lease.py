@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from common.errors import FileSystemError, UserError
-from storage.leases import MACHINE, in_words, process_lives, this_process
+from storage.leases import MACHINE, SECONDS_TO_LIVE, in_words, process_lives, this_process
 from storage.remote import Remote, bare
+from storage.waiting import Waiting
 
-NOBODY = "nobody"
 RENEWALS = 6  # in that time:
-SECONDS_TO_LIVE = 60.0
 SECONDS_BETWEEN_LOOKS = 1.0
-SECONDS_BETWEEN_LINES = 60.0
 
 
 class RemoteLease:
@@ -38,7 +36,7 @@ class RemoteLease:
         self._count, self._etag, self._renewed = 0, "", 0.0
         self._seen, self._since = "", 0.0  # the etag that was there at the last look, and when it was first seen
         self._ended = threading.Event()
-        self.holder = in_words({})  # who had it at the last look
+        self.holder = ""  # who had it at the last look, in words; "" where it was let go
 
     def check(self) -> None:
         """Raise FileSystemError where another may have taken this process for dead. For before each step that shows."""
@@ -59,7 +57,7 @@ class RemoteLease:
         Who held it and is dead finds from now on that it was lost.
         """
         etag = self._unheld()
-        if etag and self.holder != NOBODY:
+        if etag and self.holder:
             etag = self._remote.put_over(self.name, _free(), etag)
         return None if etag is None else bare(etag)
 
@@ -100,7 +98,7 @@ class RemoteLease:
         now, owner = time.monotonic(), _owner(content)
         if etag != self._seen:
             self._seen, self._since = etag, now
-        self.holder = NOBODY if "free" in owner else in_words(owner)
+        self.holder = "" if "free" in owner else in_words(owner)
         pid = owner.get("pid")
         gone = owner.get("machine") == MACHINE and isinstance(pid, int) and not process_lives(pid)
         return etag if "free" in owner or gone or now - self._since > self._seconds else None
@@ -122,12 +120,10 @@ def leased(
 
     waiting: called with a sentence about the holder when waiting begins, and now and then.
     """
-    lease, next_line = RemoteLease(remote, name, what, seconds), time.monotonic()
+    lease = RemoteLease(remote, name, what, seconds)
+    wait = Waiting(waiting, min(SECONDS_BETWEEN_LOOKS, seconds_to_live(seconds) / RENEWALS))
     while not lease.try_take():
-        if lease.holder != NOBODY and time.monotonic() >= next_line:
-            waiting(f"waiting for {lease.holder}")
-            next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-        time.sleep(min(SECONDS_BETWEEN_LOOKS, seconds_to_live(seconds) / RENEWALS))
+        wait.a_while(lambda: lease.holder)
     with lease.renewed():
         yield lease
 

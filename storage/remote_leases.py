@@ -31,9 +31,10 @@ from storage.manifest import MANIFEST, is_shard
 from storage.mirror import Mirror
 from storage.places import lease_of, place_of
 from storage.remote import bare, remote_at
-from storage.remote_lease import RENEWALS, SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_LOOKS, RemoteLease, seconds_to_live
+from storage.remote_lease import RENEWALS, SECONDS_BETWEEN_LOOKS, RemoteLease, seconds_to_live
 from storage.remote_parts import SIZES, WORKER, RemoteParts, read
 from storage.sent_parts import SentPart, SentShard, noted, packed, put_down, take_up
+from storage.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,9 @@ class RemoteLeases:
 
     def __enter__(self) -> "RemoteLeases":
         """Wait until nobody has the artifact alone. Raises Changed where it is finished then."""
-        next_line = time.monotonic()
+        wait = Waiting(self._waiting, SECONDS_BETWEEN_LOOKS)
         while (left := self._alone.left()) is None:
-            if time.monotonic() >= next_line:
-                self._waiting(f"waiting for {self._alone.holder}")
-                next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            wait.a_while(lambda: self._alone.holder)
         self._left = left
         self._not_finished()
         self._renew()

@@ -19,8 +19,9 @@ from storage.at_once import all_at_once
 from storage.leases import MACHINE, in_words, process_lives
 from storage.places import parts_of
 from storage.remote import Remote, bare
-from storage.remote_lease import SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_LOOKS, seconds_to_live
+from storage.remote_lease import SECONDS_BETWEEN_LOOKS, seconds_to_live
 from storage.sent_parts import SentPart, unpacked
+from storage.waiting import Waiting
 
 SIZES, WORKER = "sizes", "worker-"
 TRIES = 3
@@ -119,15 +120,11 @@ def read(remote: Remote, name: str) -> tuple[dict[str, Any], str] | None:
 
 def wait_for_parts(remote: Remote, stage: str, key: str, waiting: Callable[[str], None] = lambda line: None) -> None:
     """Until nobody writes a part of an artifact. For who has it alone (its lease): then nobody takes another one."""
-    there, next_line = RemoteParts(remote, stage, key), 0.0
-    while True:
+    there, wait = RemoteParts(remote, stage, key), Waiting(waiting, SECONDS_BETWEEN_LOOKS)
+    there.look()
+    while held := there.held():
+        wait.a_while(lambda: there.holder(held[0]))
         there.look()
-        if not (held := there.held()):
-            return
-        if time.monotonic() >= next_line:
-            waiting(f"waiting for {there.holder(held[0])}")
-            next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def remove_parts(remote: Remote, stage: str, key: str) -> None:

@@ -133,6 +133,6 @@ def train(
                 checkpoint.save(step + 1, model, optimizer, {"marked": measured}, ema)
                 if first:
                     after_save(step + 1)
-                to_save = False
+                asked, to_save = time.monotonic(), False  # a save that takes long is not followed by the next at once
             to_save |= not flying and taken.due
     return measured

@@ -1,6 +1,5 @@
 """A stage's parts, written by all processes that there are: a machine's own, and whoever else runs the stage."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TypeVar
@@ -8,11 +7,11 @@ from typing import TypeVar
 from common.progress import say
 from storage.leases import FINISH, LeaseLost, PartLease, PartLeases
 from storage.part_board import PartBoard
+from storage.waiting import Waiting
 
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = 0.5
-SECONDS_BETWEEN_LINES = 60.0
 
 
 def write_shared(
@@ -29,7 +28,7 @@ def write_shared(
     """
     flying: dict[Future[Result], tuple[int, PartLease]] = {}
     results: dict[int, Result] = {}
-    waiting = Waiting(stage)
+    waiting = _waiting(stage)
     try:
         while board.left:
             while len(flying) < most and (claimed := board.claim()) is not None:
@@ -58,7 +57,7 @@ def write_shared(
 
 def take_or_leave(leases: PartLeases, stage: str, done: Callable[[], bool]) -> bool:
     """Wait until this process has FINISH, then True; or until `done()`, since another one has had it, then False."""
-    waiting = Waiting(stage)
+    waiting = _waiting(stage)
     while leases.claim([FINISH]) is None:
         if done():
             return False
@@ -66,17 +65,8 @@ def take_or_leave(leases: PartLeases, stage: str, done: Callable[[], bool]) -> b
     return not done()
 
 
-class Waiting:
-    """For another process, of which a line tells at first and now and then."""
-
-    def __init__(self, stage: str):
-        self._stage, self._next_line = stage, time.monotonic() + 2 * SECONDS_BETWEEN_LOOKS
-
-    def a_while(self, holder: Callable[[], str]) -> None:
-        if time.monotonic() >= self._next_line:
-            say(f"{self._stage}: waiting for {holder()}")
-            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+def _waiting(stage: str) -> Waiting:
+    return Waiting(lambda line: say(f"{stage}: {line}"), SECONDS_BETWEEN_LOOKS, after=2 * SECONDS_BETWEEN_LOOKS)
 
 
 def done_here(work: Callable[..., Result], *args: object) -> Future[Result]:
