@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from batches.geomim import GeoMIMBatch
@@ -21,6 +20,7 @@ from pictures.features import PrincipalColours
 from storage.atomic import write_bytes
 from tasks.pretrain.geomim.baseline import labelled_depth
 from tasks.pretrain.geomim.held_out import HeldOut
+from tasks.pretrain.panorama import draw_rows, from_left_to_right
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,27 +73,15 @@ def _draw_cameras(
     shown = (batch.groups.cpu().numpy() == 0)[np.arange(len(images)) % len(batch.groups)]
     cell = images.shape[1] // shown.shape[1]
     visible = shown.repeat(cell, 1).repeat(cell, 2)[..., None]
-    ahead = batch.cameras.mounting[0, :, :2, 2].cpu()  # in the ego frame: x ahead, y to the left
-    order = torch.atan2(-ahead[:, 1], ahead[:, 0]).argsort().tolist()  # from left to right
-
-    # A row is one panorama: axes of its own for each camera would take six times as long to lay out and draw.
-    axes = figure.subplots(4, 1)
-    whole = {"extent": (0, len(order), 1, 0), "aspect": "auto"}  # the figure's size keeps the images' proportions
-    depths = {"vmin": bins.low, "vmax": bins.high, "cmap": "plasma_r"}
-    for axis, name, views, colours in (
-        (axes[0], "image", images, {}),
-        (axes[1], "what half 1 shows", np.where(visible, images, 128).astype(np.uint8), {}),
-        (axes[2], "LiDAR depth", np.where(nearest > 0, nearest, np.nan), depths),
-        (axes[3], "depth from half 1", expected, depths),
-    ):
-        drawn = axis.imshow(np.concatenate(views[order], 1), **whole, **colours)
-        axis.vlines(range(1, len(order)), 0, 1, color="white", linewidth=6)
-        axis.set(xticks=[], yticks=[])
-        axis.set_ylabel(name, fontsize=9)
-    told = [names[camera].removeprefix("CAM_").replace("_", " ").lower() for camera in order]
-    axes[0].set_xticks(np.arange(len(order)) + 0.5, told, fontsize=9)
-    axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
-    figure.colorbar(drawn, ax=axes[2:], label="m", shrink=0.8)
+    rows = {
+        "image": images,
+        "what half 1 shows": np.where(visible, images, 128).astype(np.uint8),
+        "LiDAR depth": np.where(nearest > 0, nearest, np.nan),
+        "depth from half 1": expected,
+    }
+    order = from_left_to_right(batch.cameras.mounting[0])
+    drawn = draw_rows(figure, rows, order, names, vmin=bins.low, vmax=bins.high, cmap="plasma_r")
+    figure.colorbar(drawn[-1], ax=[image.axes for image in drawn[2:]], label="m", shrink=0.8)
 
 
 def _draw_bev(

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from batches.clips import ClipBatch
 from batches.rays import View, pixel_directions
 from models.mim4d.renderer import Rendered
 from storage.atomic import write_bytes
+from tasks.pretrain.panorama import draw_rows, from_left_to_right
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
@@ -98,22 +99,13 @@ def _draw(figure: "SubFigure", panorama: Panorama, names: tuple[str, ...]) -> No
     rows = _rows(panorama)
     known = clip.depths[0, 0] > 0
     pixels, distances = clip.pixels[0, 0][known], clip.depths[0, 0][known]
-    ahead = clip.cameras.mounting[0, :, :2, 2]  # in the ego frame: x ahead, y to the left
-    order = torch.atan2(-ahead[:, 1], ahead[:, 0]).argsort()  # from left to right
-    # A row is one panorama: axes of its own for each camera would take six times as long to lay out and draw.
-    axes = figure.subplots(len(rows), 1)
-    colours = {"vmin": 0, "vmax": farthest, "cmap": "plasma_r"}
-    whole = {"extent": (0, len(order), 1, 0), "aspect": "auto"}  # the figure's size keeps the images' proportions
-    for axis, (name, pictures) in zip(axes, rows.items()):
-        drawn = axis.imshow(np.concatenate(pictures[order.numpy()], 1), **whole, **colours)
-        if name == LIDAR:
-            height, width = (STEP * size for size in pictures.shape[1:])
-            x, y = order.argsort()[pixels[:, 0]] + pixels[:, 2] / width, pixels[:, 1] / height
-            axis.scatter(x, y, s=6, c=distances, linewidths=0, **colours)
-        axis.vlines(range(1, len(order)), 0, 1, color="white", linewidth=6)
-        axis.set(xticks=[], yticks=[], xlim=(0, len(order)), ylim=(1, 0))
-        axis.set_ylabel(name, fontsize=8)
-    told = [names[camera].removeprefix("CAM_").replace("_", " ").lower() for camera in order]
-    axes[0].set_xticks(np.arange(len(order)) + 0.5, told, fontsize=9)
-    axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
-    figure.colorbar(drawn, ax=axes[list(rows).index(LIDAR) :], label="m", shrink=0.8)
+    order = from_left_to_right(clip.cameras.mounting[0])
+    colours: dict[str, Any] = {"vmin": 0, "vmax": farthest, "cmap": "plasma_r"}
+    drawn = draw_rows(figure, rows, order, names, fontsize=8, **colours)
+    depths = [image.axes for image in drawn[list(rows).index(LIDAR) :]]
+    height, width = (STEP * size for size in rows[LIDAR].shape[1:])
+    place = torch.tensor(order).argsort()
+    x, y = place[pixels[:, 0]] + pixels[:, 2] / width, pixels[:, 1] / height
+    depths[0].scatter(x, y, s=6, c=distances, linewidths=0, **colours)
+    depths[0].set(xlim=(0, len(order)), ylim=(1, 0))
+    figure.colorbar(drawn[-1], ax=depths, label="m", shrink=0.8)
