@@ -49,7 +49,10 @@ def _runner(config: ClusterConfig) -> TaskRunner:
         if config.runner == "dask":
             from prefect_dask import DaskTaskRunner
 
-            local = {"n_workers": config.workers, "threads_per_worker": 1, "dashboard_address": None}
+            # Of a process that was killed the others may print tracebacks: its work is begun again, and an error of a
+            # stage's comes back as its own.
+            quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+            local = {"n_workers": config.workers, "threads_per_worker": 1, **quiet}
             return DaskTaskRunner(address=config.address, cluster_kwargs=None if config.address else local)
         from prefect_ray import RayTaskRunner
 
